@@ -1,0 +1,43 @@
+# The study in two commands: `make study` and `make test`. Needs Python 3.11 to 3.13 and a network to install from.
+.DELETE_ON_ERROR:
+.PHONY: study test lint lab env lock clean
+
+PYTHON  ?= $(firstword $(foreach name,python3.12 python3.13 python3.11 python3,$(shell $(name) -c \
+             'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $(name))))
+PROFILE ?= auto
+DATASET ?= phantom
+SEED    ?= 0
+ARGS    ?=
+BIN     := .venv/bin
+READY   := .venv/.ready
+
+study: $(READY)
+	$(BIN)/python -m lumbar_utils run --profile $(PROFILE) --dataset "$(DATASET)" --seed $(SEED) $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2
+
+lint: $(READY)
+	$(BIN)/ruff check lumbar_utils tests notebooks
+	$(BIN)/ruff format --check lumbar_utils tests notebooks
+
+lab: $(READY)
+	$(BIN)/jupyter lab notebooks
+
+env: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; install one, or name it: make env PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+# new pins after a change of pyproject.toml, for every platform and Python at once
+lock: $(READY)
+	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --extra test --no-annotate --no-emit-index-url \
+		--custom-compile-command "make lock" --quiet --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,64 @@
+"""The command line: `python -m lumbar_utils run`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lumbar_utils import StudyError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def main() -> None:
+    """Compare U-Net, HRNet and EfficientNet at segmenting lumbar vertebrae in sagittal MRI."""
+
+
+@app.command()
+def run(
+    profile: Annotated[str, typer.Option(help="smoke, quick or paper; auto: paper with a GPU, else quick")] = "auto",
+    dataset: Annotated[str, typer.Option(help="phantom, or the folder of a data set")] = "phantom",
+    seed: Annotated[int, typer.Option(help="seed of everything that is drawn")] = 0,
+    runs: Annotated[Path | None, typer.Option(help="folder that holds one folder a study; data/runs")] = None,
+    settings: Annotated[list[str], typer.Option("--set", help="FIELD=VALUE, any other setting; repeatable")] = [],  # noqa: B006
+    only: Annotated[list[str], typer.Option(help="a notebook by its number, 05; repeatable")] = [],  # noqa: B006
+) -> None:
+    """Run the notebooks 01-05 in order; what is finished and up to date is not done again."""
+    from lumbar_utils import pipeline
+    from lumbar_utils.study import Study
+
+    try:
+        where = dataset if dataset == "phantom" else str(Path(dataset).resolve())
+        named = {"profile": profile, "dataset": where, "seed": seed} | ({"runs": runs.resolve()} if runs else {})
+        study = Study(**named | _parse(settings))
+        pipeline.run(study, only, say=lambda line: print(line, flush=True))
+        _conclude(study)
+    except (StudyError, pipeline.Failure) as error:
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        raise typer.Exit(2 if isinstance(error, StudyError) else 1) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
+
+
+def _parse(settings: list[str]) -> dict:
+    """FIELD=VALUE pairs; the values are validated, and turned into their types, by Study."""
+    pairs = [setting.partition("=") for setting in settings]
+    for field, equals, _ in pairs:
+        if not equals:
+            raise StudyError(f"--set {field} needs FIELD=VALUE, --set epochs=12 for instance")
+    return {field: value for field, _, value in pairs}
+
+
+def _conclude(study) -> None:
+    """Where everything is, and the table itself."""
+    table = study.folder / "tables" / "table2.md"
+    if table.exists():
+        print(f"\n{table.read_text()}")
+    for what, name in {"tables": "tables", "figures": "figures", "notebooks": "notebooks"}.items():
+        print(f"{what:10} {study.folder / name}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,171 @@
+"""From painted tissues to an MR image: spin-echo contrast, partial volume, saturation, coil, noise and window."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from lumbar_utils.datasets.surroundings import GRID, Scene, Shape
+
+SUPERSAMPLING = 3  # painted pixels along each side of an image pixel
+
+
+class Tissue(NamedTuple):
+    """Proton density, T1 and T2 in ms at 1.5 T, share of fat, and how strongly its signal is mottled and streaked."""
+
+    density: float
+    t1: float
+    t2: float
+    fat: float = 0.0
+    mottle: float = 0.05
+    streak: float = 0.0
+
+
+# T1 of marrow, fat under the skin and muscle: de Bazelaire et al. 2004 (Radiology 230:652), 549, 343 and 856 ms; cord and blood:
+# Stanisz et al. 2005 (Magn Reson Med 54:507). Turbo spin echo keeps fat brighter than its T2 would: T2 of fat and marrow stand for
+# what such a train shows. Flowing blood, gas and metal give next to no signal. All other values are our assumption.
+TISSUES = {
+    "air": Tissue(0.0, 1000, 50, mottle=0),
+    "void": Tissue(0.0, 1000, 50, mottle=0),
+    "gas": Tissue(0.03, 1000, 50),
+    "fat": Tissue(1.0, 343, 105, 1.0, 0.06, 0.05),
+    "viscera": Tissue(0.75, 750, 62, 0.2, 0.30, 0.05),
+    "bowel": Tissue(0.80, 900, 75, 0.0, 0.18),
+    "muscle": Tissue(0.85, 856, 38, 0.05, 0.08, 0.25),
+    "blood": Tissue(0.10, 1441, 60),
+    "septum": Tissue(0.45, 700, 50, 0.3, 0.20, 0.75),
+    "ligament": Tissue(0.16, 800, 30, 0.1, 0.10, 0.1),
+    "skin": Tissue(0.45, 700, 35),
+    "cortex": Tissue(0.12, 700, 30),
+    "marrow": Tissue(0.88, 549, 78, 0.45, 0.13),
+    "vein": Tissue(0.85, 1000, 110, 0.1),
+    "haemangioma": Tissue(1.0, 400, 120, 0.6, 0.20),
+    "annulus": Tissue(0.55, 900, 40, 0.0, 0.12),
+    "moist nucleus": Tissue(0.85, 1100, 105, 0.0, 0.10),
+    "drying nucleus": Tissue(0.78, 1050, 68, 0.0, 0.12),
+    "dry nucleus": Tissue(0.62, 950, 46, 0.0, 0.15),
+    "fluid": Tissue(1.0, 4000, 1800, 0.0, 0.05),
+    "cord": Tissue(0.78, 745, 80, 0.0, 0.04),
+    "root": Tissue(0.78, 800, 85, 0.0, 0.04),
+    "pile-up": Tissue(1.6, 400, 130),
+}
+CODES = {name: code for code, name in enumerate(TISSUES)}
+# Repetition and echo time in ms, with their spread: common settings of lumbar T1 and T2 (turbo) spin echo
+SEQUENCES = {"T1": ((550, 60), (11, 1.5)), "T2": ((3500, 400), (100, 8))}
+
+
+class Grid(NamedTuple):
+    """Where the image lies: mm of its upper left corner, pixels along its side, mm a pixel."""
+
+    origin: np.ndarray
+    size: int
+    spacing: float
+
+    def pixels(self, points: np.ndarray) -> np.ndarray:
+        """Millimetres to pixels (x, y); the centre of the first pixel is 0, 0."""
+        return (points - self.origin) / self.spacing - 0.5
+
+    def finer(self, factor: int) -> "Grid":
+        return Grid(self.origin, self.size * factor, self.spacing / factor)
+
+
+def paint(shapes: list[Shape], values: list[int], grid: Grid) -> np.ndarray:
+    """Every shape in its value over the ones before: (size, size) uint8."""
+    canvas = np.zeros((grid.size, grid.size), np.uint8)
+    for shape, value in zip(shapes, values):
+        points = np.rint(grid.pixels(shape.points) * 16).astype(np.int32)
+        if shape.width:
+            cv2.polylines(canvas, [points], False, value, max(1, round(shape.width / grid.spacing)), cv2.LINE_8, 4)
+        else:
+            cv2.fillPoly(canvas, [points], value, cv2.LINE_8, 4)
+    return canvas
+
+
+def label_map(outlines: list[np.ndarray], grid: Grid) -> np.ndarray:
+    """Value k where the k-th outline (from 1) covers at least half of a pixel, else 0: (size, size) uint8."""
+    shapes = [Shape("", outline) for outline in outlines]
+    fine = paint(shapes, range(1, len(shapes) + 1), grid.finer(SUPERSAMPLING))
+    mask = np.zeros((grid.size, grid.size), np.uint8)
+    for value in range(1, len(shapes) + 1):
+        mask[_area_mean((fine == value).view(np.uint8) * 2, grid.size) >= 1] = value
+    return mask
+
+
+def _area_mean(fine: np.ndarray, size: int) -> np.ndarray:
+    return cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def render(rng: np.random.Generator, scene: Scene, grid: Grid, contrast: str, noise: float, variation: float) -> np.ndarray:
+    """The scene as an image of 8 bits. noise: standard deviation in each channel, relative to the marrow's signal."""
+    water, fat, mottle, streak = _tissue_maps(rng, scene.shapes, grid, contrast)
+    shift = np.float32([[1, 0, 0], [0, 1, rng.choice([-1, 1]) * rng.uniform(0.3, 1.0) / grid.spacing]])
+    signal = water + cv2.warpAffine(fat, shift, fat.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
+    signal *= np.maximum(1 + mottle * _mottle(rng, grid) + streak * _streaks(rng, scene, grid), 0.05)
+    signal *= _coil(rng, scene, grid, variation)
+    reference = _marrow_signal(signal, scene, grid)
+    sigma = noise * reference
+    real, imaginary = sigma * rng.standard_normal((2, *signal.shape), dtype=np.float32)
+    signal = np.hypot(cv2.GaussianBlur(signal, (0, 0), 0.45) + real, imaginary)
+    white = np.percentile(signal[::2, ::2], rng.uniform(98.8, 99.9))
+    return np.clip(signal * (255 / white), 0, 255).astype(np.uint8)
+
+
+def _tissue_maps(rng: np.random.Generator, shapes: list[Shape], grid: Grid, contrast: str) -> list[np.ndarray]:
+    """Signal of water and of fat, mottle and streak, each (size, size) float32 after averaging within pixels."""
+    (tr, tr_spread), (te, te_spread) = SEQUENCES[contrast]
+    tr, te = rng.normal(tr, tr_spread), rng.normal(te, te_spread)
+    density, t1, t2, fat, mottle, streak = np.array(list(TISSUES.values()), np.float32).T
+    signal = density * (1 - np.exp(-tr / t1)) * np.exp(-te / t2)
+    signal = signal * rng.lognormal(0, 0.07, len(signal))
+    codes = paint(shapes, [CODES[shape.tissue] for shape in shapes], grid.finer(SUPERSAMPLING))
+    maps = []
+    for column in (signal * (1 - fat), signal * fat, mottle, streak):
+        table = np.zeros(256, np.float32)
+        table[: len(column)] = column
+        maps.append(_area_mean(cv2.LUT(codes, table), grid.size))
+    return maps
+
+
+def _smooth_noise(rng: np.random.Generator, size: int, sigma_x: float, sigma_y: float) -> np.ndarray:
+    """Noise of standard deviation 1 blurred by so many pixels."""
+    noise = rng.standard_normal((size, size), dtype=np.float32)
+    noise = cv2.GaussianBlur(noise, (0, 0), max(sigma_x, 0.3), sigmaY=max(sigma_y, 0.3))
+    return noise / noise.std()
+
+
+def _mottle(rng: np.random.Generator, grid: Grid) -> np.ndarray:
+    """Grain of trabeculae and fat islands, at two scales."""
+    fine, coarse = (_smooth_noise(rng, grid.size, mm / grid.spacing, mm / grid.spacing) for mm in (0.6, 3.0))
+    return 0.7 * fine + 0.7 * coarse
+
+
+def _streaks(rng: np.random.Generator, scene: Scene, grid: Grid) -> np.ndarray:
+    """Fat between the fibres of muscles, running with the back."""
+    noise = _smooth_noise(rng, grid.size, 0.7 / grid.spacing, 6.0 / grid.spacing)
+    rows, columns = np.mgrid[: grid.size, : grid.size].astype(np.float32)
+    y = grid.origin[1] + (np.arange(grid.size) + 0.5) * grid.spacing
+    back = np.interp(y, GRID, scene.front) / grid.spacing
+    return cv2.remap(noise, columns - (back - back.mean()).astype(np.float32)[:, None], rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+
+
+def _coil(rng: np.random.Generator, scene: Scene, grid: Grid, variation: float) -> np.ndarray:
+    """Sensitivity of the coil in the table, and in most patients a saturation band over the belly."""
+    ticks = (np.arange(grid.size) + 0.5) * grid.spacing
+    x, y = (grid.origin[0] + ticks).astype(np.float32), grid.origin[1] + ticks
+    skin, front = (np.interp(y, GRID, curve).astype(np.float32)[:, None] for curve in (scene.skin, scene.front))
+    table = cv2.GaussianBlur(skin, (1, 0), 0, sigmaY=30 / grid.spacing) if False else np.full_like(skin, np.percentile(skin, 70))
+    distance = np.maximum(table - x[None, :] + 12, 0)
+    reach = rng.uniform(70, 130)
+    field = 1 / (1 + (distance / reach) ** rng.uniform(1.6, 2.4))
+    ends = 1 - rng.uniform(0.1, 0.5) * np.abs(np.linspace(-1, 1, grid.size, dtype=np.float32) - rng.uniform(-0.3, 0.3))[:, None] ** 2.5
+    field = field * ends * (1 + 0.08 * variation * _smooth_noise(rng, grid.size, 45 / grid.spacing, 45 / grid.spacing))
+    if rng.random() < 0.75:
+        edge = front.mean() - rng.uniform(15, 45) + rng.uniform(-0.25, 0.1) * (y.astype(np.float32)[:, None] + 100)
+        field = field * (0.12 + 0.88 / (1 + np.exp(-(x[None, :] - edge) / rng.uniform(4, 10))))
+    return field.astype(np.float32)
+
+
+def _marrow_signal(signal: np.ndarray, scene: Scene, grid: Grid) -> float:
+    """Median over the filled bodies, the measure that the noise is relative to."""
+    bodies = [shape for shape in scene.shapes if shape.tissue == "marrow"]
+    return float(np.median(signal[paint(bodies, [1] * len(bodies), grid) == 1]))

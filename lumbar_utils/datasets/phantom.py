@@ -1,0 +1,153 @@
+"""A phantom of mid-sagittal lumbar MRI: one synthetic image a patient, with its masks and its truth.
+
+Patient k is a pure function of (seed, k, size, difficulty): it depends on neither the number of patients nor on who
+draws them. The size changes the pixels, not the anatomy.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from lumbar_utils import LEVELS, StudyError
+from lumbar_utils.datasets.anatomy import DIFFICULTIES, Spine, draw_spine, field_of_view, tilt_of
+from lumbar_utils.datasets.mri import Grid, label_map, render
+from lumbar_utils.datasets.surroundings import draw_scene
+
+# Standard deviation of the noise relative to the marrow's signal (lowest, highest), and factor on every spread of the anatomy
+NOISE = {"easy": (0.03, 0.08), "typical": (0.06, 0.18), "hard": (0.12, 0.35)}
+VARIATION = {"easy": 0.6, "typical": 1.0, "hard": 1.35}
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """One patient. image, mask: (size, size) uint8, mask 0 background, 1..6 L1..S1; truth: as saved, in px, mm and degrees."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    spacing_mm: float
+    contrast: str
+    truth: dict
+
+
+def draw(seed: int, patient: int, size: int = 320, difficulty: str = "typical") -> Phantom:
+    """Patient number `patient` of the set `seed`.
+
+    size: pixels along the side of the image; the field of view stays the same, so fewer pixels are larger ones.
+    Raises StudyError for an unknown difficulty.
+    """
+    if difficulty not in DIFFICULTIES:
+        raise StudyError(f"difficulty {difficulty!r} is unknown; allowed are {', '.join(DIFFICULTIES)}")
+    anatomy, scanner = (np.random.default_rng([seed, patient, stream]) for stream in (0, 1))
+    spine = draw_spine(anatomy, difficulty, VARIATION[difficulty])
+    scene = draw_scene(anatomy, spine, VARIATION[difficulty])
+    side, origin = field_of_view(anatomy, spine)
+    grid = Grid(origin, size, side / size)
+    contrast = str(scanner.choice(["T1", "T2"]))
+    image = render(scanner, scene, grid, contrast, scanner.uniform(*NOISE[difficulty]), VARIATION[difficulty])
+    mask = label_map([spine.vertebrae[level].outline for level in LEVELS], grid)
+    return Phantom(image, mask, grid.spacing, contrast, _truth(spine, grid, contrast))
+
+
+def _truth(spine: Spine, grid: Grid, contrast: str) -> dict:
+    """What is known of the patient without measuring; corners are (x, y) in px, the first pixel's centre at 0, 0."""
+    levels = {}
+    for level in LEVELS:
+        corners = spine.vertebrae[level].corners
+        front_top, back_top, back_bottom, front_bottom = corners
+        names = ("front_top", "back_top", "back_bottom", "front_bottom")
+        levels[level] = {
+            "corners_px": {name: point.round(3).tolist() for name, point in zip(names, grid.pixels(corners))},
+            "front_height_mm": _distance(front_top, front_bottom),
+            "middle_height_mm": _distance((front_top + back_top) / 2, (front_bottom + back_bottom) / 2),
+            "back_height_mm": _distance(back_top, back_bottom),
+            "upper_depth_mm": _distance(front_top, back_top),
+            "lower_depth_mm": _distance(front_bottom, back_bottom),
+            "upper_tilt_deg": round(tilt_of(front_top, back_top), 3),
+            "lower_tilt_deg": round(tilt_of(front_bottom, back_bottom), 3),
+        }
+    slope, top = levels["S1"]["upper_tilt_deg"], levels["L1"]["upper_tilt_deg"]
+    return {
+        "spacing_mm": grid.spacing,
+        "contrast": contrast,
+        "sacral_slope_deg": slope,
+        "lordosis_l1_s1_deg": round(slope - top, 3),
+        "levels": levels,
+        "findings": spine.findings,
+    }
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    return round(float(np.hypot(*(a - b))), 3)
+
+
+def generate(folder: Path, patients: int = 514, seed: int = 0, size: int = 320, difficulty: str = "typical", workers: int | None = None) -> Path:  # fmt: skip
+    """Write a set in the canonical form (images, masks, truth, cases.csv, dataset.json) and return its folder.
+
+    workers: processes; None for one a core. The folder appears when it is complete.
+    Raises FileExistsError where the folder exists, StudyError for an unknown difficulty.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already; remove it, or write the phantom into another folder")
+    if difficulty not in DIFFICULTIES:
+        raise StudyError(f"difficulty {difficulty!r} is unknown; allowed are {', '.join(DIFFICULTIES)}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        for part in ("images", "masks", "truth"):
+            (unfinished / part).mkdir()
+        save = partial(_save, unfinished, seed=seed, size=size, difficulty=difficulty)
+        cases = _map(save, range(patients), os.cpu_count() if workers is None else workers)
+        pd.DataFrame(cases).to_csv(unfinished / "cases.csv", index=False)
+        (unfinished / "dataset.json").write_text(json.dumps(_dataset(seed, difficulty), indent=2))
+        unfinished.chmod(0o755)  # mkdtemp's folders are closed to others
+        unfinished.rename(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return folder
+
+
+def _map(save, patients: range, workers: int) -> list[dict]:
+    """In this process for one worker; spawned ones otherwise, which inherit no threads or locks."""
+    if workers == 1 or len(patients) < 2:
+        return [save(patient) for patient in patients]
+    with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+        return list(pool.map(save, patients, chunksize=8))
+
+
+def _save(folder: Path, patient: int, seed: int, size: int, difficulty: str) -> dict:
+    """Draw one patient, write the three files, and return the row of the table of cases."""
+    phantom = draw(seed, patient, size, difficulty)
+    case = f"phantom_{patient + 1:04d}"
+    image, mask = f"images/{case}.png", f"masks/{case}.png"
+    for path, pixels in ((image, phantom.image), (mask, phantom.mask)):
+        if not cv2.imwrite(str(folder / path), pixels):
+            raise OSError(f"{folder / path} could not be written; is the disk full?")
+    (folder / "truth" / f"{case}.json").write_text(json.dumps(phantom.truth, indent=1))
+    findings = ";".join(f"{found['finding']} {found['level']}" for found in phantom.truth["findings"])
+    return dict(
+        case=case, patient=case, slice=0, mid_sagittal="true", image=image, mask=mask,
+        spacing_mm=round(phantom.spacing_mm, 5), contrast=phantom.contrast, findings=findings,
+    )  # fmt: skip
+
+
+def _dataset(seed: int, difficulty: str) -> dict:
+    return {
+        "name": f"phantom of mid-sagittal lumbar MRI, {difficulty}, seed {seed}",
+        "licence": "CC0 1.0",
+        "labels": {"0": "background"} | {str(value): level for value, level in enumerate(LEVELS, start=1)},
+        "annotated_levels": list(LEVELS),
+        "not_annotated": [],
+        "synthetic": True,
+    }

@@ -1,0 +1,177 @@
+"""Cases as the networks see them: decoded once at the network's size, shuffled and augmented by seed, epoch and case."""
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lumbar_utils import StudyError
+from lumbar_utils.datasets.folder import Cohort
+from lumbar_utils.records import fingerprint
+from lumbar_utils.study import Study
+
+AIR = 0  # what pads an image that has not the network's aspect
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """How an image of (height, width) lies, scaled but not distorted, in the middle of the network's grid."""
+
+    height: int
+    width: int
+    top: int
+    left: int
+    rows: int
+    columns: int
+
+    @classmethod
+    def of(cls, shape: tuple[int, int], height: int, width: int) -> "Fit":
+        """The largest placement of an image of `shape` in a grid of height x width."""
+        scale = min(height / shape[0], width / shape[1])
+        rows, columns = (max(1, round(side * scale)) for side in shape)
+        return cls(height, width, (height - rows) // 2, (width - columns) // 2, rows, columns)
+
+    def into_grid(self, pixels: np.ndarray, interpolation: int) -> np.ndarray:
+        """Scale `pixels` (height, width) into the grid; around it AIR."""
+        grid = np.full((self.height, self.width), AIR, pixels.dtype)
+        grid[self._inside] = cv2.resize(pixels, (self.columns, self.rows), interpolation=interpolation)
+        return grid
+
+    def out_of_grid(self, maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """Scale float maps (channels, grid height, grid width) back onto an image of `shape`."""
+        return np.stack([cv2.resize(channel[self._inside], shape[::-1]) for channel in maps])
+
+    @property
+    def _inside(self) -> tuple[slice, slice]:
+        return slice(self.top, self.top + self.rows), slice(self.left, self.left + self.columns)
+
+
+def decode(cohort: Cohort, height: int, width: int, cache: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images and label maps of a cohort on the network's grid, each (cases, height, width) uint8, memory-mapped.
+
+    Decoded once and kept in `cache`. Raises StudyError for a file that cannot be read, a mask of another size
+    than its image, or a label that the data set does not name.
+    """
+    folder = cache / f"decoded-{fingerprint(cohort.fingerprint, cohort.cases['case'].tolist(), height, width)[:16]}"
+    if not folder.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=cache))
+        try:
+            _decode_into(temporary, cohort, height, width)
+            if not folder.exists():  # another process may have been quicker
+                temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return tuple(np.load(folder / name, mmap_mode="r") for name in ("images.npy", "masks.npy"))
+
+
+def _decode_into(folder: Path, cohort: Cohort, height: int, width: int) -> None:
+    shape = (len(cohort.cases), height, width)
+    images, masks = (
+        np.lib.format.open_memmap(folder / name, mode="w+", dtype=np.uint8, shape=shape)
+        for name in ("images.npy", "masks.npy")
+    )
+    for index, (_, case) in enumerate(cohort.cases.iterrows()):
+        image, mask = cohort.image(case), cohort.mask(case)
+        if image.shape != mask.shape:
+            raise StudyError(
+                f"mask {case['mask']} is {mask.shape[1]}x{mask.shape[0]} but its image is "
+                f"{image.shape[1]}x{image.shape[0]}; export both from the same slice"
+            )
+        fit = Fit.of(image.shape, height, width)
+        images[index] = fit.into_grid(image, cv2.INTER_AREA)
+        masks[index] = fit.into_grid(mask, cv2.INTER_NEAREST_EXACT)
+
+
+def augmentation(strength: str) -> A.Compose:
+    """What varies in a training image; never mirrored, since front and back of a body differ.
+
+    strength : `none`, `geometric` (turned, scaled and moved) or `full` (and contrast, gamma, blur, noise).
+    """
+    geometric = [A.Affine(scale=(0.85, 1.15), rotate=(-12, 12), translate_percent=(-0.08, 0.08), p=0.8)]
+    intensity = [
+        A.RandomBrightnessContrast(0.2, 0.2, p=0.5),
+        A.RandomGamma((70, 150), p=0.3),
+        A.GaussianBlur(blur_limit=3, p=0.15),
+        A.GaussNoise(std_range=(0.01, 0.05), p=0.3),
+    ]
+    return A.Compose({"none": [], "geometric": geometric, "full": geometric + intensity}[strength], seed=0)
+
+
+def seed_of(*parts: int) -> int:
+    """A 32-bit seed for any tuple of whole numbers, unrelated to that of its neighbours."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def normalise(image: np.ndarray) -> np.ndarray:
+    """(height, width) uint8 -> float32 of mean 0 and standard deviation 1 over the image; a flat image becomes 0."""
+    pixels = image.astype(np.float32)
+    return (pixels - pixels.mean()) / max(float(pixels.std()), 1.0)
+
+
+class Cases(Dataset):
+    """(epoch, index) -> image (1, height, width) float32, label map (height, width) int64, row of the cohort.
+
+    What happens to a case depends on the seed, the epoch and the case alone: neither on the number of loading
+    processes nor on what was loaded before. Epoch -1 stands for an untouched image.
+    """
+
+    def __init__(self, images: np.ndarray, masks: np.ndarray, rows: np.ndarray, seed: int, strength: str = "none"):
+        self.images, self.masks, self.rows = images, masks, rows
+        self.seed, self.augment = seed, augmentation(strength)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, int]:
+        epoch, index = place
+        row = int(self.rows[index])
+        image, mask = np.array(self.images[row]), np.array(self.masks[row])
+        if epoch >= 0:
+            self.augment.set_random_seed(seed_of(self.seed, epoch, row))
+            varied = self.augment(image=image, mask=mask)
+            image, mask = varied["image"], varied["mask"]
+        return torch.from_numpy(normalise(image))[None], torch.from_numpy(mask.astype(np.int64)), row
+
+
+class Order(Sampler):
+    """The order of cases in an epoch, a pure function of seed and epoch; yields (epoch, index)."""
+
+    def __init__(self, cases: int, seed: int, shuffle: bool):
+        self.cases, self.seed, self.shuffle, self.epoch = cases, seed, shuffle, 0
+
+    def __len__(self) -> int:
+        return self.cases
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of each epoch, after resuming too."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        if not self.shuffle:
+            return iter([(-1, index) for index in range(self.cases)])
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.cases)
+        return iter([(self.epoch, index) for index in order.tolist()])
+
+
+def loader(study: Study, cohort: Cohort, side: str) -> DataLoader:
+    """Batches of one side of the split; shuffled and augmented for `train` only."""
+    images, masks = decode(cohort, study.height, study.width, study.cache)
+    rows = np.flatnonzero(cohort.cases["split"] == side)
+    train = side == "train"
+    return DataLoader(
+        Cases(images, masks, rows, study.seed, study.augmentation if train else "none"),
+        batch_size=study.batch_size,
+        sampler=Order(len(rows), study.seed, shuffle=train),
+        drop_last=train and len(rows) >= study.batch_size,  # a last batch of one has no batch statistics
+        num_workers=study.workers,
+        persistent_workers=study.workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )

@@ -1,0 +1,139 @@
+"""Files that are whole or absent, completion records of finished work, and where a result came from."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from lumbar_utils import StudyError
+
+PACKAGE = Path(__file__).parent
+REPORTED = (
+    "torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "albumentations", "torchmetrics",
+    "numpy", "opencv-python-headless", "pandas", "scikit-learn", "matplotlib", "papermill",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path to write to, which takes the place of `path` only once it is whole and on the disk.
+
+    Raises StudyError when the disk is full or read-only; what was at `path` before is then untouched.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise StudyError(
+            f"could not write {path}: {error.strerror or error}; make room or grant access and run again: "
+            "what was finished before is kept"
+        ) from error
+
+
+def _umask() -> int:
+    """The process's permission mask, which a temporary file ignores."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, whole or not at all; a file that already says so is left alone."""
+    if path.exists() and path.read_bytes() == text.encode():
+        return
+    with replacing(path) as temporary:
+        temporary.write_bytes(text.encode())
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write a dictionary as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table without its index, whole or not at all."""
+    buffer = io.StringIO()
+    table.to_csv(buffer, index=False, lineterminator="\n")
+    write_text(path, buffer.getvalue())
+
+
+def fingerprint(*parts) -> str:
+    """sha256 of JSON values, in hexadecimal."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def fingerprint_files(paths: Iterable[Path]) -> str:
+    """sha256 over the contents of files, in the order given."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def source_fingerprint(*modules: str) -> str:
+    """sha256 of the package's own source: of the modules named, or of all of it."""
+    files = [PACKAGE / f"{name}.py" for name in modules] if modules else sorted(PACKAGE.rglob("*.py"))
+    return fingerprint_files(files)
+
+
+def is_finished(record: Path, made_from: str) -> bool:
+    """Whether `record` tells of work made from just this fingerprint, all of whose files are still there."""
+    if not record.exists():
+        return False
+    done = json.loads(record.read_text())
+    return done["made_from"] == made_from and all((record.parent / name).exists() for name in done["files"])
+
+
+def mark_finished(record: Path, made_from: str, files: Iterable[Path], **facts) -> None:
+    """Record that `files` are complete; written last, so that it never speaks of half a result."""
+    names = [Path(os.path.relpath(file, record.parent)).as_posix() for file in files]
+    write_json(record, {"made_from": made_from, "files": names, **facts})
+
+
+def environment() -> dict[str, str]:
+    """Hardware and software of this machine, as the rows of the paper's Table I."""
+    import cpuinfo
+    import psutil
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        "CPU": f"{cpuinfo.get_cpu_info().get('brand_raw', platform.machine())}, {os.cpu_count()} cores",
+        "Memory": f"{psutil.virtual_memory().total / 2**30:.0f} GB",
+        "GPU": "Apple" if torch.backends.mps.is_available() else gpu,
+        "Operating system": platform.platform(terse=True),
+        "Software environment": f"Python {platform.python_version()}, torch {torch.__version__}",
+    }
+
+
+def provenance() -> dict:
+    """What a result was made with: package versions, hardware and the commit of the code."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=PACKAGE, capture_output=True, text=True
+    )
+    return {
+        "lumbar_utils": importlib.metadata.version("lumbar_utils"),
+        "commit": commit.stdout.strip() or "unknown",
+        "packages": {name: importlib.metadata.version(name) for name in REPORTED},
+        "environment": environment(),
+    }

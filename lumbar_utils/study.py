@@ -1,0 +1,143 @@
+"""Every choice of a study in one frozen record, with three profiles and refusal of what is unknown or wrong."""
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pandas as pd
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from lumbar_utils import StudyError
+
+ROOT = Path(__file__).resolve().parents[1]  # notebooks, data and figures lie beside the package
+
+PROFILES = {
+    # seconds, for tests: too short to learn anything
+    "smoke": dict(
+        phantom_patients=14, phantom_size=96, height=64, width=64, epochs=2, batch_size=4, learning_rate=1e-3,
+        unet_channels=4, hrnet="hrnet_w18_small", efficientnet="efficientnet-b0",
+    ),
+    # a coffee break on two CPU cores: half the resolution, a narrow U-Net and a small HRNet
+    "quick": dict(
+        phantom_patients=514, phantom_size=320, height=160, width=160, epochs=10, batch_size=8, learning_rate=2e-3,
+        unet_channels=16, hrnet="hrnet_w18_small", efficientnet="efficientnet-b0",
+    ),
+    # the paper's 514 images, the full-size networks; wants a GPU
+    "paper": dict(
+        phantom_patients=514, phantom_size=320, height=320, width=320, epochs=60, batch_size=16, learning_rate=2e-3,
+        unet_channels=64, hrnet="hrnet_w18", efficientnet="efficientnet-b0",
+    ),
+}  # fmt: skip
+
+WITHOUT_EFFECT_ON_RESULTS = {"runs", "cache", "workers", "device"}
+
+
+def default_profile() -> str:
+    """`paper` where there is a GPU, else `quick`."""
+    import torch
+
+    return "paper" if torch.accelerator.is_available() else "quick"
+
+
+def _below_the_root(path: str | Path) -> Path:
+    """A relative folder starts at the project's root, wherever a notebook is stepped through from."""
+    return (ROOT / Path(path).expanduser()).resolve()
+
+
+Folder = Annotated[Path, BeforeValidator(_below_the_root)]
+Source = Annotated[str, BeforeValidator(lambda name: name if name == "phantom" else str(_below_the_root(name)))]
+
+
+class Study(BaseModel):
+    """One comparison, entirely described: `Study(profile="quick", dataset="phantom", seed=0, epochs=12)`.
+
+    A profile sets the defaults of the fields below it; any field given by name wins over its profile.
+    `profile="auto"` stands for `default_profile()`.
+    Raises StudyError for an unknown field or a value out of range, with the nearest valid name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    profile: Literal["smoke", "quick", "paper"] = Field(description="named set of defaults for the fields below")
+    dataset: Source = Field("phantom", description="`phantom`, or the path of a folder with cases.csv and dataset.json")
+    seed: int = Field(0, ge=0, description="seeds the split, the weights, the order of cases and the augmentation")
+
+    phantom_patients: int = Field(ge=3, description="patients in the phantom data set")
+    phantom_size: int = Field(ge=64, description="side of a phantom image in pixels")
+    phantom_difficulty: Literal["easy", "typical", "hard"] = Field("typical", description="findings and noise")
+
+    train_fraction: float = Field(0.70, gt=0, lt=1, description="share of the patients to train on")
+    test_fraction: float = Field(0.15, gt=0, lt=1, description="share of the patients to test on; the rest validates")
+
+    height: int = Field(ge=64, multiple_of=32, description="rows of the network's input")
+    width: int = Field(ge=64, multiple_of=32, description="columns of the network's input")
+    augmentation: Literal["none", "geometric", "full"] = Field("full", description="what varies in training images")
+
+    unet_channels: int = Field(ge=1, description="channels of U-Net's first level; 64 in its paper")
+    hrnet: str = Field(description="timm's name of the HRNet backbone; hrnet_w18 is HRNetV2-W18")
+    efficientnet: str = Field(description="segmentation_models_pytorch's name of the EfficientNet encoder")
+
+    epochs: int = Field(ge=1, description="passes through the training cases")
+    batch_size: int = Field(ge=2, description="cases per step")
+    learning_rate: float = Field(gt=0, description="peak of the one-cycle schedule of AdamW")
+    weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay of AdamW")
+
+    precision: Literal["auto", "32", "bf16", "16"] = Field("auto", description="mixed where the device has it")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where networks are trained")
+    workers: int = Field(0, ge=0, description="processes that load cases; 0 loads in the main one")
+    runs: Folder = Field(Path("data/runs"), description="folder that holds one folder a study")
+    cache: Folder = Field(Path("data/cache"), description="folder for phantoms and decoded images")
+
+    def __init__(self, profile: str = "auto", **settings):
+        try:
+            super().__init__(profile=profile, **settings)
+        except ValidationError as error:
+            raise StudyError("; ".join(_readable(problem) for problem in error.errors())) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_the_profile(cls, settings: dict) -> dict:
+        if settings["profile"] == "auto":
+            settings = settings | {"profile": default_profile()}
+        return PROFILES.get(settings["profile"], PROFILES["smoke"]) | settings
+
+    @model_validator(mode="after")
+    def _leave_some_patients_to_validate_on(self):
+        if self.train_fraction + self.test_fraction >= 1:
+            raise ValueError("train_fraction + test_fraction must stay below 1, to leave patients to validate on")
+        return self
+
+    @property
+    def settings(self) -> dict:
+        """Every field as plain JSON values."""
+        return self.model_dump(mode="json")
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of every setting that can change a result."""
+        relevant = {name: value for name, value in self.settings.items() if name not in WITHOUT_EFFECT_ON_RESULTS}
+        return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def folder(self) -> Path:
+        """Where everything this study makes is kept; no other study has the same."""
+        return self.runs / f"{Path(self.dataset).name}-{self.profile}-seed{self.seed}-{self.fingerprint[:8]}"
+
+    def _repr_html_(self) -> str:
+        fields = type(self).model_fields
+        rows = [(name, value, fields[name].description) for name, value in self.settings.items()]
+        return pd.DataFrame(rows, columns=["setting", "value", "meaning"]).to_html(index=False)
+
+
+def _readable(problem: dict) -> str:
+    """One of pydantic's problems as: which setting, what it got, what is allowed."""
+    name = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, Study.model_fields, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(Study.model_fields)}"
+        return f"unknown setting {name!r}; {hint}"
+    if not name:
+        return problem["msg"].removeprefix("Value error, ")
+    return f"setting {name}={problem['input']!r} is refused: {problem['msg']}"

@@ -1,0 +1,59 @@
+"""From tidy tables to the tables of a publication: csv to compute with, tex and md to paste."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from lumbar_utils import paper, records
+
+MODELS = {"unet": "U-Net", "hrnet": "HRNet", "efficientnet": "EfficientNet"}
+METRICS = {
+    "precision": "Precision", "recall": "Recall", "f1": "F1", "map_pixel": "mAP (pixels)", "map_coco": "mAP (COCO)",
+}  # fmt: skip
+
+
+def table1(environment: dict[str, str]) -> pd.DataFrame:
+    """Table I, the environment: item, paper, value (of this run)."""
+    rows = [(item, paper.ENVIRONMENT.get(item, ""), value) for item, value in environment.items()]
+    return pd.DataFrame(rows, columns=["item", "paper", "value"])
+
+
+def table2(summary: pd.DataFrame) -> pd.DataFrame:
+    """Table II, tidy: model, metric, value, paper; in the paper's order of models and metrics.
+
+    summary : model, metric, value, as from `evaluation.summarise`.
+    """
+    table = summary.assign(paper=[paper.result(row.model, row.metric) for row in summary.itertuples()])
+    known = {name: place for place, name in enumerate([*MODELS, *METRICS])}
+    return table.sort_values(["model", "metric"], key=lambda names: names.map(known), ignore_index=True)
+
+
+def print_table1(table: pd.DataFrame) -> pd.DataFrame:
+    """Table I as printed."""
+    return table.rename(columns={"item": "", "paper": "Paper", "value": "This run"})
+
+
+def print_table2(table: pd.DataFrame) -> pd.DataFrame:
+    """Table II as printed: one row a metric, this run and the paper side by side for each model."""
+    rows = {}
+    for metric in [name for name in METRICS if name in set(table["metric"])]:
+        row = rows[METRICS[metric]] = {}
+        for cell in table[table["metric"] == metric].itertuples():
+            name = MODELS.get(cell.model, cell.model)
+            row[name] = f"{cell.value:.4f}"
+            row[f"{name}, paper"] = "" if pd.isna(cell.paper) else f"{cell.paper:.4f}"
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("").reset_index()
+
+
+def write(folder: Path, name: str, tidy: pd.DataFrame, printed: pd.DataFrame, caption: str) -> list[Path]:
+    """Write <name>.csv (tidy), <name>.tex (booktabs) and <name>.md (both as printed, with the caption)."""
+    paths = [folder / f"{name}.{kind}" for kind in ("csv", "tex", "md")]
+    records.write_csv(paths[0], tidy)
+    styled = printed.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+    latex = styled.to_latex(
+        hrules=True, caption=caption, label=f"tab:{name}", position_float="centering",
+        column_format="l" + "r" * (printed.shape[1] - 1) if name != "table1" else "lp{0.35\\linewidth}p{0.4\\linewidth}",
+    )  # fmt: skip
+    records.write_text(paths[1], latex)
+    records.write_text(paths[2], f"{printed.to_markdown(index=False)}\n\n{caption}\n")
+    return paths
