@@ -4,6 +4,8 @@ import os
 
 # albumentations asks a registry for updates at import unless told not to; nothing here may need a network
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+# threads that spin while they wait make a training step up to fifty times slower as soon as another program is busy
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

@@ -72,24 +72,41 @@ def coco_average_precision(
 ) -> dict[str, float]:
     """COCO AP@[.50:.95] per level over all images, in [0, 1]: all pixels of a level in an image are one instance.
 
-    images : (pred, true, sureness) with label maps of one shape and the mean probability of each predicted level,
+    images : (pred, true, sureness), two label maps of one shape and the mean probability of each predicted level,
         which ranks the instances over the images.
-    A level that no reference holds has no row. Computed by torchmetrics on faster-coco-eval (101-point interpolation).
+    A level that no reference holds has no row. Computed by faster-coco-eval (101-point interpolation); called
+    directly, since torchmetrics 1.9 drops images without a reference, and what was invented there with them.
     """
-    import torch
-    from torchmetrics.detection import MeanAveragePrecision
+    from faster_coco_eval import COCO, COCOeval_faster
 
-    def instances(label_map: np.ndarray) -> dict[str, torch.Tensor]:
-        present = [value for value in levels if (label_map == value).any()]
-        masks = np.array([label_map == value for value in present]).reshape(-1, *label_map.shape)
-        return {"masks": torch.from_numpy(masks), "labels": torch.tensor(present, dtype=torch.long)}
+    pictures, references, found = [], [], []
+    for number, (pred, true, sureness) in enumerate(images, 1):
+        pictures.append({"id": number, "height": true.shape[0], "width": true.shape[1]})
+        references += _instances(true, levels, number, len(references))
+        found += [row | {"score": sureness[row["category_id"]]} for row in _instances(pred, levels, number, 0)]
+    if not references or not found:
+        return {level: 0.0 for value, level in levels.items() if value in {row["category_id"] for row in references}}
+    categories = [{"id": value, "name": level} for value, level in levels.items()]
+    truth = COCO({"images": pictures, "annotations": references, "categories": categories})
+    measure = COCOeval_faster(truth, truth.loadRes(found), "segm", print_function=lambda *_: None)
+    measure.evaluate()
+    measure.accumulate()
+    per_level = measure.eval["precision"][:, :, :, 0, -1].mean(axis=(0, 1))  # thresholds, recalls, levels, sizes, limits
+    kept = [levels[value] for value in measure.params.catIds]
+    return {level: float(value) for level, value in zip(kept, per_level, strict=True) if value >= 0}  # -1: none to find
 
-    measure = MeanAveragePrecision(iou_type="segm", class_metrics=True, backend="faster_coco_eval")
-    measure.warn_on_many_detections = False
-    for pred, true, sureness in images:
-        found = instances(pred)
-        scores = torch.tensor([sureness[value] for value in found["labels"].tolist()], dtype=torch.float64)
-        measure.update([found | {"scores": scores}], [instances(true)])
-    result = measure.compute()
-    pairs = zip(result["classes"].reshape(-1).tolist(), result["map_per_class"].reshape(-1).tolist(), strict=True)
-    return {levels[value]: precision for value, precision in pairs if precision >= 0}  # -1: no reference holds it
+
+def _instances(label_map: np.ndarray, levels: dict[int, str], image: int, before: int) -> list[dict]:
+    """COCO annotations of the levels in a label map, numbered from `before` on."""
+    from faster_coco_eval.core import mask as coco
+
+    rows = []
+    for value in levels:
+        inside = label_map == value
+        if inside.any():
+            shape = coco.encode(np.asfortranarray(inside, dtype=np.uint8))
+            rows.append({
+                "id": before + len(rows) + 1, "image_id": image, "category_id": value, "iscrowd": 0,
+                "segmentation": shape, "area": int(inside.sum()), "bbox": coco.toBbox(shape).tolist(),
+            })  # fmt: skip
+    return rows

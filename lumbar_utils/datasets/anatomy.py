@@ -4,6 +4,7 @@ x grows towards the back (right in the image), y towards the feet (down); the or
 plate. A tilt is the angle of an end plate in degrees, positive where its back edge lies higher than its front edge.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +12,9 @@ from scipy.ndimage import gaussian_filter1d
 
 # Means in mm and degrees: height of the body, depth of its upper and lower end plate, wedge of the body (positive:
 # higher in front), height and wedge of the disc below it.
-# Depths of T9-L5: Panjabi et al. 1991 and 1992 (Spine 16:888 and 17:299), rounded. Disc heights L3-L5: Zhou et al. 2000
-# (Eur Spine J 9:242). Heights of L1-L5: our measurement of the annotated bodies of SPIDER (van der Graaf et al. 2024, Sci
-# Data 11:264). The share of each level in the lordosis, the other discs and the sacrum are our assumption.
+# Depths of T9-L5 after Panjabi et al. 1991 and 1992 (Spine 16:888, 17:299). Disc heights of L3-L5: Zhou et al. 2000
+# (Eur Spine J 9:242). Heights of L1-L5: our measurement of the bodies annotated in SPIDER (van der Graaf et al. 2024,
+# Sci Data 11:264). The share of each level in the lordosis, the other discs and the sacrum are our assumption.
 ANATOMY = {
     "T9": (22.0, 28.0, 29.0, -3.0, 5.0, -1.0),
     "T10": (23.0, 29.0, 30.0, -3.0, 5.5, -0.5),
@@ -24,26 +25,27 @@ ANATOMY = {
     "L3": (28.0, 35.2, 34.8, 1.0, 11.6, 9.0),
     "L4": (27.5, 35.5, 34.4, 2.0, 11.3, 12.0),
     "L5": (27.0, 34.7, 33.5, 8.0, 10.7, 14.0),
-    "S1": (27.0, 33.5, 21.0, 18.0, 2.5, 3.0),
-    "S2": (22.0, 19.0, 14.5, 3.0, 1.5, 0.0),
-    "S3": (18.0, 14.0, 11.5, -7.0, 1.2, 0.0),
-    "S4": (15.0, 11.0, 9.5, -12.0, 1.0, 0.0),
-    "S5": (13.0, 9.0, 7.5, -12.0, 1.0, 0.0),
+    "S1": (27.0, 33.5, 22.0, 18.0, 2.0, 3.0),
+    "S2": (22.0, 20.5, 16.5, 2.0, 1.0, 0.0),
+    "S3": (18.0, 16.0, 13.0, -9.0, 0.7, 0.0),
+    "S4": (15.0, 12.5, 10.5, -14.0, 0.6, 0.0),
+    "S5": (13.0, 10.0, 7.5, -14.0, 0.6, 0.0),
 }
 NAMES = tuple(ANATOMY)
 LUMBAR = slice(NAMES.index("L1"), NAMES.index("S1"))
 
-# Mean and standard deviation. Sacral slope and lordosis L1-S1: Vialle et al. 2005 (J Bone Joint Surg Am 87:260) found 41 (8)
-# and 60 (10) standing; we take less, since patients lie in the scanner, and correlate the two by 0.8 (both our assumption).
+# Mean and standard deviation. Sacral slope and lordosis L1-S1 of standing volunteers: 41 (8) and 60 (10), Vialle et al.
+# 2005 (J Bone Joint Surg Am 87:260). Lying down the lordosis is 13 degrees less (627 volunteers, PMC6680033); a slope 3
+# degrees less, the narrower spreads, and a correlation of 0.8 between the two are our assumption.
 SACRAL_SLOPE = (38.0, 7.5)
-LORDOSIS = (50.0, 9.0)
+LORDOSIS = (47.0, 9.0)
 SIZE = (1.0, 0.06)  # of a whole patient, relative: about the spread of both sexes in Zhou et al. 2000
 LEVEL_SPREAD = 0.03  # of one level against its neighbours, relative: our assumption
 NARROWEST_DISC_MM = 2.2  # nowhere do two bodies come closer
 
-# Share of patients with the finding (easy, typical, hard), the levels it may take and how many at most; a disc is named by the
-# body above it. Haemangioma: 11 % at autopsy (Schmorl and Junghanns 1971). Disc degeneration: 37 % of symptom-free people of
-# 20 years, 96 % of 80 (Brinjikji et al. 2015, AJNR 36:811). All other rates are our assumption.
+# Share of patients with the finding (easy, typical, hard), the levels it may take and how many at most; a disc is named
+# by the body above it. Haemangioma: 11 % at autopsy (Schmorl and Junghanns 1971). Disc degeneration: 37 % of healthy
+# people of 20 years, 96 % of 80 (Brinjikji et al. 2015, AJNR 36:811). All other rates are our assumption.
 FINDINGS = {
     "disc degeneration": ((0.25, 0.65, 0.85), ("L5", "L4", "L3", "L2", "L1"), 3),
     "osteophytes": ((0.05, 0.30, 0.60), ("L5", "L4", "L3", "L2", "L1"), 3),
@@ -117,7 +119,7 @@ def draw_spine(rng: np.random.Generator, difficulty: str, variation: float) -> S
     _deform(plan, findings)
     plates = _stack(plan, slope)
     vertebrae = {name: _vertebra(rng, name, plates[name], plan["sag"][i], findings) for i, name in enumerate(NAMES)}
-    discs = [_disc(rng, vertebrae[a], vertebrae[b], plan["water"][i]) for i, (a, b) in enumerate(zip(NAMES, NAMES[1:]))]
+    discs = [_disc(rng, vertebrae[a], vertebrae[b], plan["water"][i]) for i, (a, b) in enumerate(pairwise(NAMES))]
     return Spine(vertebrae, discs, findings)
 
 
@@ -128,7 +130,7 @@ def draw_findings(rng: np.random.Generator, column: int) -> list[dict]:
         present, count = rng.random() < rates[column], rng.integers(1, most + 1)
         chosen, severities = rng.choice(len(levels), count, replace=False), rng.random(count)
         if present:
-            found = sorted(zip(chosen, severities))
+            found = sorted(zip(chosen, severities, strict=True))
             findings += [dict(finding=name, level=levels[k], severity=round(float(s), 3)) for k, s in found]
     return findings
 
@@ -136,7 +138,7 @@ def draw_findings(rng: np.random.Generator, column: int) -> list[dict]:
 def _draw_plan(rng: np.random.Generator, variation: float) -> tuple[float, dict[str, np.ndarray]]:
     """Sacral slope in degrees, and one array over NAMES for each column of ANATOMY and for sag, slip and water."""
     columns = ("height", "upper", "lower", "wedge", "gap", "gap_wedge")
-    plan = dict(zip(columns, np.array(list(ANATOMY.values())).T.copy()))
+    plan = dict(zip(columns, np.array(list(ANATOMY.values())).T.copy(), strict=True))
     size = normal(rng, SIZE[0], SIZE[1] * variation)
     shared = normal(rng, 0, variation)
     slope = SACRAL_SLOPE[0] + SACRAL_SLOPE[1] * shared
@@ -152,7 +154,7 @@ def _draw_plan(rng: np.random.Generator, variation: float) -> tuple[float, dict[
         plan[column] += variation * rng.standard_normal(len(NAMES)).clip(-2, 2)
     plan["sag"] = np.array([[normal(rng, 1.3, 0.4 * variation), normal(rng, 2.0, 0.5 * variation)] for _ in NAMES])
     plan["slip"] = np.zeros(len(NAMES))
-    plan["water"] = np.clip(normal(rng, 0.75, 0.2) + 0.1 * rng.standard_normal(len(NAMES)), 0.3, 1)
+    plan["water"] = np.clip(normal(rng, 0.60, 0.2) + 0.1 * rng.standard_normal(len(NAMES)), 0.3, 1)
     return slope, plan
 
 
@@ -186,7 +188,7 @@ def _deform(plan: dict[str, np.ndarray], findings: list[dict]) -> None:
 
 
 def _stack(plan: dict[str, np.ndarray], slope: float) -> dict[str, np.ndarray]:
-    """Corners (4, 2) of every body: lumbar and thoracic ones piled on S1, sacral ones hung below its upper end plate."""
+    """Corners (4, 2) of every body: the movable ones piled on S1's upper end plate, the sacral ones hung below it."""
     plates, centre, tilt = {}, np.zeros(2), slope
     first = NAMES.index("S1")
     for i in reversed(range(first)):
@@ -213,7 +215,9 @@ def _corners(upper, lower, upper_depth: float, lower_depth: float) -> np.ndarray
     return np.stack([top - top_half, top + top_half, bottom + bottom_half, bottom - bottom_half])
 
 
-def _vertebra(rng: np.random.Generator, name: str, corners: np.ndarray, sag: np.ndarray, findings: list[dict]) -> Vertebra:
+def _vertebra(
+    rng: np.random.Generator, name: str, corners: np.ndarray, sag: np.ndarray, findings: list[dict]
+) -> Vertebra:
     """A body with hollow end plates and walls, rounded corners, and the findings that change its outline only."""
     upper_sag, lower_sag = sag if name[0] != "S" else (sag[0] if name == "S1" else 0.2, 0.2)
     here = {found["finding"]: found["severity"] for found in findings if found["level"] == name}
@@ -261,9 +265,11 @@ def _disc(rng: np.random.Generator, above: Vertebra, below: Vertebra, water: flo
     front = front_top + t * (front_bottom - front_top) + swell
     back = back_bottom + t * (back_top - back_bottom) - swell
     into = up(tilt_of(front_top, back_top)) * (9 if above.name[0] != "S" else 1)
-    outline = np.concatenate([front, [front_bottom - into], [back_bottom - into], back, [back_top + into], [front_top + into]])
+    outline = np.concatenate(
+        [front, [front_bottom - into], [back_bottom - into], back, [back_top + into], [front_top + into]]
+    )
     centre = (front.mean(axis=0) + 1.12 * back.mean(axis=0)) / 2.12
-    half_depth = 0.33 * np.hypot(*(front_top - back_top))
+    half_depth = 0.32 * np.hypot(*(front_top - back_top))
     half_height = 0.5 * np.hypot(*((front_top + back_top - front_bottom - back_bottom) / 2)) + 0.6
     angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)
     across = np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** 0.8 * half_depth
@@ -277,5 +283,5 @@ def field_of_view(rng: np.random.Generator, spine: Spine) -> tuple[float, np.nda
     (left, top), (right, bottom) = labelled.min(axis=0), labelled.max(axis=0)
     side = max(rng.uniform(250, 300), bottom - top + 52)
     above = 12 + (side - (bottom - top) - 52) * rng.random()
-    middle = rng.uniform(0.42, 0.60) * side
+    middle = rng.uniform(0.45, 0.66) * side
     return float(side), np.array([(left + right) / 2 - middle, top - above])

@@ -23,14 +23,18 @@ from lumbar_utils.datasets.anatomy import DIFFICULTIES, Spine, draw_spine, field
 from lumbar_utils.datasets.mri import Grid, label_map, render
 from lumbar_utils.datasets.surroundings import draw_scene
 
-# Standard deviation of the noise relative to the marrow's signal (lowest, highest), and factor on every spread of the anatomy
-NOISE = {"easy": (0.03, 0.08), "typical": (0.06, 0.18), "hard": (0.12, 0.35)}
+# Standard deviation of the noise relative to the marrow's signal (lowest, highest); factor on the anatomy's spreads
+NOISE = {"easy": (0.02, 0.06), "typical": (0.04, 0.14), "hard": (0.10, 0.30)}
 VARIATION = {"easy": 0.6, "typical": 1.0, "hard": 1.35}
 
 
 @dataclass(frozen=True)
 class Phantom:
-    """One patient. image, mask: (size, size) uint8, mask 0 background, 1..6 L1..S1; truth: as saved, in px, mm and degrees."""
+    """One patient.
+
+    image, mask: (size, size) uint8, mask 0 background, 1..6 L1..S1. contrast: "T1" or "T2".
+    truth: corners in px, sizes in mm, angles in degrees and findings with their levels; saved as JSON.
+    """
 
     image: np.ndarray
     mask: np.ndarray
@@ -66,7 +70,9 @@ def _truth(spine: Spine, grid: Grid, contrast: str) -> dict:
         front_top, back_top, back_bottom, front_bottom = corners
         names = ("front_top", "back_top", "back_bottom", "front_bottom")
         levels[level] = {
-            "corners_px": {name: point.round(3).tolist() for name, point in zip(names, grid.pixels(corners))},
+            "corners_px": {
+                name: point.round(3).tolist() for name, point in zip(names, grid.pixels(corners), strict=True)
+            },
             "front_height_mm": _distance(front_top, front_bottom),
             "middle_height_mm": _distance((front_top + back_top) / 2, (front_bottom + back_bottom) / 2),
             "back_height_mm": _distance(back_top, back_bottom),
@@ -90,7 +96,14 @@ def _distance(a: np.ndarray, b: np.ndarray) -> float:
     return round(float(np.hypot(*(a - b))), 3)
 
 
-def generate(folder: Path, patients: int = 514, seed: int = 0, size: int = 320, difficulty: str = "typical", workers: int | None = None) -> Path:  # fmt: skip
+def generate(
+    folder: Path,
+    patients: int = 514,
+    seed: int = 0,
+    size: int = 320,
+    difficulty: str = "typical",
+    workers: int | None = None,
+) -> Path:
     """Write a set in the canonical form (images, masks, truth, cases.csv, dataset.json) and return its folder.
 
     workers: processes; None for one a core. The folder appears when it is complete.

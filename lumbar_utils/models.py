@@ -1,0 +1,116 @@
+"""The three networks, each after its own paper, behind one registry: one grey channel in, one logit a class out."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lumbar_utils import StudyError
+
+
+class UNet(nn.Module):
+    """U-Net: convolutions and max-pooling down, transposed convolutions up, the way down joined to the way up.
+
+    channels : of the first level, doubled on each of the four below; 64 to 1024 in the paper.
+    Two deviations: convolutions keep the size (the paper's shrink it), and each is followed by batch normalisation.
+    Source: Ronneberger, Fischer, Brox 2015, doi 10.1007/978-3-319-24574-4_28.
+    """
+
+    def __init__(self, channels: int, classes: int):
+        super().__init__()
+        widths = [channels * 2**level for level in range(5)]
+        self.down = nn.ModuleList(_double_convolution(*pair) for pair in zip([1, *widths], widths, strict=False))
+        self.pool = nn.MaxPool2d(2)
+        above_below = list(zip(widths[:-1], widths[1:], strict=True))[::-1]
+        self.rise = nn.ModuleList(nn.ConvTranspose2d(below, above, 2, stride=2) for above, below in above_below)
+        self.up = nn.ModuleList(_double_convolution(2 * above, above) for above, _ in above_below)
+        self.classify = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        passed = []
+        for level, block in enumerate(self.down):
+            x = block(self.pool(x) if level else x)
+            passed.append(x)
+        for rise, block, beside in zip(self.rise, self.up, passed[-2::-1], strict=True):
+            x = block(torch.cat([beside, rise(x)], dim=1))
+        return self.classify(x)
+
+
+def _double_convolution(inside: int, outside: int) -> nn.Sequential:
+    layers = []
+    for channels in (inside, outside):
+        layers += [nn.Conv2d(channels, outside, 3, padding=1, bias=False), nn.BatchNorm2d(outside), nn.ReLU(True)]
+    return nn.Sequential(*layers)
+
+
+class HRNetV2(nn.Module):
+    """HRNet for segmentation: its four parallel branches brought to a quarter of the size, joined and classified.
+
+    backbone : timm's name of an HRNet; hrnet_w18 is the paper's HRNetV2-W18.
+    Source: Wang et al. 2020, doi 10.1109/TPAMI.2020.2983686, section 3.2.
+    """
+
+    def __init__(self, backbone: str, classes: int):
+        super().__init__()
+        import timm
+
+        if backbone not in timm.list_models("hrnet_*"):
+            raise StudyError(f"unknown hrnet {backbone!r}; timm knows {', '.join(timm.list_models('hrnet_*'))}")
+        # feature_location "" gives the branches themselves, without the widened copies made for classification
+        self.backbone = timm.create_model(
+            backbone, features_only=True, feature_location="", out_indices=(1, 2, 3, 4), in_chans=1
+        )
+        joined = sum(self.backbone.feature_info.channels())
+        self.head = nn.Sequential(
+            nn.Conv2d(joined, joined, 1), nn.BatchNorm2d(joined), nn.ReLU(True), nn.Conv2d(joined, classes, 1)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        branches = self.backbone(x)
+        size = branches[0].shape[2:]
+        joined = torch.cat([F.interpolate(branch, size=size, mode="bilinear") for branch in branches], dim=1)
+        return F.interpolate(self.head(joined), size=x.shape[2:], mode="bilinear")
+
+
+def efficientnet_unet(encoder: str, classes: int) -> nn.Module:
+    """EfficientNet as the encoder of segmentation_models_pytorch's U-Net; the paper names no decoder.
+
+    Source: Tan and Le 2019, arXiv 1905.11946; Iakubovskii 2019, segmentation_models_pytorch.
+    """
+    import segmentation_models_pytorch as smp
+
+    known = [name for name in smp.encoders.get_encoder_names() if name.startswith("efficientnet")]
+    if encoder not in known:
+        raise StudyError(f"unknown efficientnet {encoder!r}; segmentation_models_pytorch knows {', '.join(known)}")
+    return smp.Unet(encoder, encoder_weights=None, in_channels=1, classes=classes)
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "unet": lambda classes, unet_channels, **_: UNet(unet_channels, classes),
+    "hrnet": lambda classes, hrnet, **_: HRNetV2(hrnet, classes),
+    "efficientnet": lambda classes, efficientnet, **_: efficientnet_unet(efficientnet, classes),
+}
+
+
+def build(
+    model: str,
+    *,
+    unet_channels: int = 64,
+    hrnet: str = "hrnet_w18",
+    efficientnet: str = "efficientnet-b0",
+    classes: int = 7,
+) -> nn.Module:
+    """An untrained network: (batch, 1, height, width) float32 -> (batch, classes, height, width) logits.
+
+    Height and width must be multiples of 32. The defaults are the networks of their papers. Raises StudyError for
+    an unknown model, backbone or encoder.
+    """
+    if model not in MODELS:
+        raise StudyError(f"unknown model {model!r}; there are {', '.join(MODELS)}")
+    network = MODELS[model](classes=classes, unet_channels=unet_channels, hrnet=hrnet, efficientnet=efficientnet)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            # EfficientNet comes with 0.01, whose averages lag so far behind a short training that it predicts nothing
+            layer.momentum = 0.1
+    return network

@@ -1,0 +1,50 @@
+"""What a notebook needs before its study begins."""
+
+import ast
+import difflib
+
+from lumbar_utils import StudyError
+from lumbar_utils.study import Study
+
+
+def start(profile: str, dataset: str, seed: int, runs: str, overrides: dict) -> Study:
+    """The study of a notebook's parameters.
+
+    Raises StudyError for a parameter that papermill was given under a name the notebook does not declare:
+    papermill itself only logs it, and the run would go on with the default.
+    """
+    refuse_undeclared(_executed_cells())
+    return Study(profile=profile, dataset=dataset, seed=seed, runs=runs, **overrides)
+
+
+def refuse_undeclared(cells: list[str]) -> None:
+    """Raise StudyError if a cell that papermill injected assigns a name that no cell before it assigns.
+
+    cells : sources of the cells executed so far, in order; papermill heads its own with `# Parameters`.
+    """
+    declared: set[str] = set()
+    for source in cells:
+        names = _assigned(source)
+        if source.startswith("# Parameters"):
+            for name in sorted(names - declared):
+                near = difflib.get_close_matches(name, declared, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(sorted(declared))}"
+                raise StudyError(f"unknown parameter {name!r}; {hint}")
+        declared |= names
+
+
+def _assigned(source: str) -> set[str]:
+    """Names that a cell assigns on its outermost level; none if it is no plain Python (a magic, say)."""
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:
+        return set()
+    targets = [target for statement in statements if isinstance(statement, ast.Assign) for target in statement.targets]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def _executed_cells() -> list[str]:
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    return shell.user_ns["In"] if shell else []

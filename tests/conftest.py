@@ -1,0 +1,50 @@
+"""Inputs small enough to check by hand."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from lumbar_utils.study import Study
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "spider_t2space"
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    """Phantoms and decoded images, drawn once for all tests of a process."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def study(tmp_path, cache) -> Study:
+    """The smoke profile in folders of the test's own, on one machine-independent device."""
+    return Study("smoke", runs=tmp_path / "runs", cache=cache, device="cpu")
+
+
+def write_dataset(folder: Path, patients: int = 6, shape: tuple[int, int] = (64, 48), annotated=("L1", "L2")) -> Path:
+    """A data set of one image a patient: two bright bodies, L1 above L2, and T12 above both."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    rows = []
+    for patient in range(patients):
+        mask = np.zeros(shape, np.uint8)
+        mask[4:12, 10:30], mask[20:30, 10:30], mask[40:50, 10:30] = 12, 1, 2
+        image = np.where(mask > 0, 200, 30).astype(np.uint8) + np.uint8(patient)
+        cv2.imwrite(str(folder / "images" / f"case{patient}.png"), image)
+        cv2.imwrite(str(folder / "masks" / f"case{patient}.png"), mask)
+        rows.append((f"case{patient}", f"p{patient}", f"images/case{patient}.png", f"masks/case{patient}.png", 1.0))
+    table = pd.DataFrame(rows, columns=["case", "patient", "image", "mask", "spacing_mm"])
+    table.to_csv(folder / "cases.csv", index=False)
+    labels = {"0": "background", "1": "L1", "2": "L2", "12": "T12"}
+    description = {"name": "drawn by hand", "licence": "CC0 1.0", "labels": labels, "annotated_levels": list(annotated)}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return folder
+
+
+@pytest.fixture
+def dataset(tmp_path) -> Path:
+    return write_dataset(tmp_path / "dataset")

@@ -1,0 +1,119 @@
+"""Image and mask stay together, and nothing depends on who loads."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import write_dataset
+
+from lumbar_utils.loading import Cases, Fit, Order, augmentation, decode, loader, normalise
+from lumbar_utils.preparation import prepare
+from lumbar_utils.study import Study
+
+
+@pytest.mark.parametrize(
+    "shape, expected",
+    [
+        pytest.param((320, 320), (0, 0, 160, 160), id="square, halved"),
+        pytest.param((640, 512), (0, 16, 160, 128), id="upright, padded left and right"),
+        pytest.param((64, 128), (40, 0, 80, 160), id="lying, padded above and below"),
+    ],
+)
+def test_an_image_is_scaled_without_distortion_and_centred(shape, expected):
+    fit = Fit.of(shape, 160, 160)
+    assert (fit.top, fit.left, fit.rows, fit.columns) == expected
+
+
+def test_a_label_map_goes_into_the_grid_and_back():
+    label_map = np.zeros((128, 96), np.uint8)
+    label_map[32:64, 16:48] = 3
+    fit = Fit.of(label_map.shape, 64, 64)
+    grid = fit.into_grid(label_map, cv2.INTER_NEAREST_EXACT)
+    assert (grid == 3).sum() == 16 * 16
+    back = fit.out_of_grid(np.stack([grid == 0, grid == 3]).astype(np.float32), label_map.shape)
+    overlap = ((back.argmax(axis=0) == 1) & (label_map == 3)).sum()
+    assert overlap >= 0.97 * (label_map == 3).sum()
+
+
+def test_decoding_happens_once_and_is_shared(dataset, tmp_path):
+    cohort = prepare(Study("smoke", dataset=str(dataset), runs=tmp_path / "runs", cache=tmp_path / "cache"))
+    images, masks = decode(cohort, 64, 64, tmp_path / "cache")
+    assert images.shape == masks.shape == (6, 64, 64)
+    assert isinstance(images, np.memmap)
+    assert sorted(np.unique(masks)) == [0, 1, 2]
+    (dataset / "images" / "case0.png").unlink()
+    again, _ = decode(cohort, 64, 64, tmp_path / "cache")
+    assert np.array_equal(images, again)
+
+
+@pytest.mark.parametrize("strength", ["geometric", "full"])
+def test_a_mask_follows_its_image_through_augmentation(strength):
+    image = np.zeros((64, 64), np.uint8)
+    image[20:44, 24:40] = 255
+    augment = augmentation(strength)
+    for seed in range(20):
+        augment.set_random_seed(seed)
+        varied = augment(image=image, mask=(image > 0).astype(np.uint8))
+        bright = varied["image"] > (varied["image"].max() / 2)
+        inside = varied["mask"] > 0
+        assert 2 * (bright & inside).sum() / (bright.sum() + inside.sum()) > 0.9
+
+
+def test_images_are_never_mirrored():
+    ramp = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))
+    augment = augmentation("full")
+    for seed in range(20):
+        augment.set_random_seed(seed)
+        varied = augment(image=ramp, mask=ramp)["image"].astype(float)
+        assert varied[24:40, 40:56].mean() > varied[24:40, 8:24].mean()
+
+
+def test_normalised_images_have_mean_0_and_deviation_1():
+    pixels = normalise(np.random.default_rng(0).integers(0, 255, (20, 30), np.uint8))
+    assert (pixels.mean(), pixels.std()) == pytest.approx((0, 1), abs=1e-5)
+    assert not normalise(np.full((4, 4), 7, np.uint8)).any()
+
+
+def cases(seed=0):
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 64, 64), np.uint8)
+    return Cases(pixels, pixels // 50, np.array([0, 2, 4]), seed, "full")
+
+
+def test_a_case_depends_on_seed_epoch_and_case_and_on_nothing_else():
+    first = cases()[3, 1][0]
+    other = cases()
+    other[3, 0], other[2, 1]  # whatever was loaded before
+    assert torch.equal(first, other[3, 1][0])
+    assert not torch.equal(first, cases()[4, 1][0])
+    assert not torch.equal(first, cases(seed=1)[3, 1][0])
+    assert cases()[3, 1][2] == 2  # its row in the table of cases
+
+
+def test_epoch_minus_1_is_the_untouched_image():
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 64, 64), np.uint8)
+    assert torch.equal(cases()[-1, 1][0][0], torch.from_numpy(normalise(pixels[2])))
+
+
+def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch():
+    order = Order(10, seed=0, shuffle=True)
+    first = list(order)
+    order.set_epoch(1)
+    second = list(order)
+    assert sorted(index for _, index in second) == list(range(10))
+    assert {epoch for epoch, _ in second} == {1}
+    assert [index for _, index in first] != [index for _, index in second]
+    order.set_epoch(0)
+    assert list(order) == first
+
+
+def test_batches_are_the_same_whoever_loads_them(tmp_path):
+    folder = write_dataset(tmp_path / "many", patients=14)
+    batches = {}
+    for workers in (0, 1, 2):
+        study = Study(
+            "smoke", dataset=str(folder), runs=tmp_path / "runs", cache=tmp_path / "cache", workers=workers, batch_size=2
+        )
+        batches[workers] = [batch[0] for batch in loader(study, prepare(study), "train")]
+    assert len(batches[0]) == 5
+    for workers in (1, 2):
+        assert all(torch.equal(a, b) for a, b in zip(batches[0], batches[workers], strict=True))

@@ -1,0 +1,72 @@
+"""The networks are those of their papers, and can learn."""
+
+import pytest
+import torch
+
+from lumbar_utils import StudyError
+from lumbar_utils.loading import seed_of
+from lumbar_utils.models import MODELS, build
+from lumbar_utils.training import dice_and_cross_entropy
+
+NARROW = {"unet_channels": 8, "hrnet": "hrnet_w18_small"}
+
+
+@pytest.mark.parametrize(
+    "model, parameters, millions",
+    [("unet", 31036871, 31.0), ("hrnet", 9636715, 9.6), ("efficientnet", 6251763, 6.3)],
+)
+def test_full_size_networks_have_the_parameters_of_their_papers(model, parameters, millions):
+    count = sum(weights.numel() for weights in build(model).parameters())
+    assert count == parameters
+    assert round(count / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_logit_a_class_for_every_pixel(model):
+    network = build(model, **NARROW).eval()
+    with torch.inference_mode():
+        logits = network(torch.randn(2, 1, 64, 96))
+    assert logits.shape == (2, 7, 64, 96)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_network_overfits_one_batch(model):
+    torch.manual_seed(0)
+    masks = torch.zeros(2, 64, 64, dtype=torch.long)
+    masks[0, 8:24, 8:24], masks[0, 36:52, 36:52], masks[1, 20:44, 20:44] = 1, 6, 3
+    images = torch.randn(2, 1, 64, 64) * 0.1 + masks[:, None] / 3
+    network = build(model, **NARROW).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        dice_and_cross_entropy(network(images), masks, list(range(7))).backward()
+        optimizer.step()
+    with torch.inference_mode():
+        predicted = network(images).argmax(dim=1)
+    for value in (1, 3, 6):
+        both = ((predicted == value) & (masks == value)).sum()
+        assert 2 * both / ((predicted == value).sum() + (masks == value).sum()) > 0.9
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_seed_decides_the_first_weights(model):
+    def weights(seed):
+        torch.manual_seed(seed_of(seed))
+        return torch.cat([parameter.flatten() for parameter in build(model, **NARROW).parameters()])
+
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(1))
+
+
+@pytest.mark.parametrize(
+    "model, settings, message",
+    [
+        ("segnet", {}, "unknown model 'segnet'; there are unet, hrnet, efficientnet"),
+        ("hrnet", {"hrnet": "hrnet_w19"}, "unknown hrnet 'hrnet_w19'; timm knows .*hrnet_w18"),
+        ("efficientnet", {"efficientnet": "b0"}, "unknown efficientnet 'b0'; .*efficientnet-b0"),
+    ],
+)
+def test_an_unknown_network_is_refused_with_the_known_ones(model, settings, message):
+    with pytest.raises(StudyError, match=message):
+        build(model, **settings)

@@ -1,0 +1,68 @@
+"""Settings are checked when they are made."""
+
+from pathlib import Path
+
+import pytest
+
+from lumbar_utils import StudyError
+from lumbar_utils.study import PROFILES, ROOT, Study
+
+
+def test_a_profile_fills_in_what_is_not_named():
+    study = Study("quick", epochs=3)
+    assert (study.epochs, study.batch_size) == (3, PROFILES["quick"]["batch_size"])
+
+
+def test_the_paper_profile_has_the_paper_s_images_and_full_size_networks():
+    study = Study("paper")
+    assert (study.phantom_patients, study.height, study.width) == (514, 320, 320)
+    assert (study.unet_channels, study.hrnet, study.efficientnet) == (64, "hrnet_w18", "efficientnet-b0")
+
+
+def test_without_a_gpu_the_default_profile_is_quick():
+    torch = pytest.importorskip("torch")
+    assert Study().profile == ("paper" if torch.accelerator.is_available() else "quick")
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"epoch": 3}, "unknown setting 'epoch'; did you mean 'epochs'"),
+        ({"epochs": 0}, "setting epochs=0 is refused"),
+        ({"epochs": "many"}, "setting epochs='many' is refused"),
+        ({"height": 100}, "setting height=100 is refused: Input should be a multiple of 32"),
+        ({"profile": "quik"}, "profile='quik' is refused: Input should be 'smoke', 'quick' or 'paper'"),
+        ({"train_fraction": 0.9, "test_fraction": 0.1}, "must stay below 1"),
+        ({"zzz": 1}, "unknown setting 'zzz'; known are: profile"),
+    ],
+)
+def test_an_unknown_name_or_a_wrong_value_is_refused_by_name(settings, message):
+    with pytest.raises(StudyError, match=message):
+        Study(**{"profile": "smoke"} | settings)
+
+
+def test_a_study_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        Study("smoke").epochs = 9
+
+
+def test_studies_that_differ_in_any_result_have_folders_of_their_own():
+    studies = [Study("smoke"), Study("smoke", seed=1), Study("smoke", epochs=3), Study("smoke", dataset="a/x")]
+    studies.append(Study("smoke", dataset="b/x"))
+    assert len({study.folder for study in studies}) == len(studies)
+
+
+def test_what_cannot_change_a_result_does_not_change_the_folder_s_name():
+    assert Study("smoke", workers=3, device="cpu").folder == Study("smoke").folder
+
+
+def test_relative_folders_start_at_the_project_wherever_a_notebook_runs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert Study("smoke").runs == ROOT / "data" / "runs"
+    assert Path(Study("smoke", dataset="data/raw/mine").dataset) == ROOT / "data" / "raw" / "mine"
+
+
+def test_a_notebook_shows_every_setting_with_its_value_and_meaning():
+    html = Study("smoke")._repr_html_()
+    assert all(f"<td>{name}</td>" in html for name in Study.model_fields)
+    assert "hrnet_w18_small" in html

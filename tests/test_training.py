@@ -1,0 +1,227 @@
+"""Training is exact: the same study ends with the same bits, undisturbed or not."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lumbar_utils import StudyError, records
+from lumbar_utils.prediction import predict, read_probabilities
+from lumbar_utils.preparation import prepare
+from lumbar_utils.study import Study
+from lumbar_utils.training import annotated_classes, dice_and_cross_entropy, fit, read_checkpoint, soft_dice
+
+
+def one_hot(masks, classes=3):
+    return F.one_hot(masks, classes).permute(0, 3, 1, 2).float()
+
+
+def test_soft_dice_by_hand():
+    truth = one_hot(torch.tensor([[[0, 1], [1, 2]]]))
+    assert soft_dice(truth, truth).item() == 1
+    predicted = one_hot(torch.tensor([[[0, 1], [0, 2]]]))  # class 1: one of two pixels; class 2: right
+    assert soft_dice(predicted, truth).item() == pytest.approx(((2 + 1) / (3 + 1) + 1) / 2)
+
+
+def test_cross_entropy_agrees_with_torch():
+    logits, masks = torch.randn(2, 7, 8, 8), torch.randint(0, 7, (2, 8, 8))
+    dice = 1 - soft_dice(logits.softmax(dim=1), one_hot(masks, 7))
+    expected = dice + F.cross_entropy(logits, masks)
+    assert dice_and_cross_entropy(logits, masks, list(range(7))).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_level_that_is_not_annotated_is_left_out_of_the_loss():
+    logits, masks = torch.randn(2, 7, 8, 8, requires_grad=True), torch.randint(0, 6, (2, 8, 8))
+    loss = dice_and_cross_entropy(logits, masks, [0, 1, 2, 3, 4, 5])
+    loss.backward()
+    assert not logits.grad[:, 6].any()
+    assert logits.grad[:, :6].all(dim=(0, 2, 3)).any()
+    louder = logits.detach().clone()
+    louder[:, 6] += 100
+    assert dice_and_cross_entropy(louder, masks, [0, 1, 2, 3, 4, 5]).item() == loss.item()
+
+
+def test_loss_without_gather_is_differentiable_as_torch_says():
+    logits = torch.randn(1, 3, 4, 4, dtype=torch.double, requires_grad=True)
+    masks = torch.randint(0, 3, (1, 4, 4))
+    F.cross_entropy(logits, masks).backward()
+    expected, logits.grad = logits.grad, None
+    truth = one_hot(masks)
+    (dice_and_cross_entropy(logits, masks, [0, 1, 2]) + soft_dice(logits.float().softmax(1), truth) - 1).backward()
+    assert torch.allclose(logits.grad, expected, atol=1e-6)
+
+
+def digest(folder):
+    """What a trained model amounts to: its weights and its label maps."""
+    total = hashlib.sha256()
+    for name, weights in sorted(read_checkpoint(folder / "checkpoints" / "best.ckpt")["state_dict"].items()):
+        total.update(name.encode() + weights.numpy().tobytes())
+    for file in sorted((folder / "label_maps").glob("*.png")):
+        total.update(file.read_bytes())
+    return total.hexdigest()
+
+
+def train(study, model="unet"):
+    cohort = prepare(study)
+    history = fit(study, cohort, model)
+    predict(study, cohort, model)
+    return history
+
+
+def test_the_same_study_gives_the_same_bits(tmp_path, cache):
+    studies = [Study("smoke", runs=tmp_path / name, cache=cache, device="cpu") for name in "ab"]
+    histories = [train(study, "efficientnet").drop(columns="seconds") for study in studies]  # it has drop-path
+    assert histories[0].equals(histories[1])
+    assert digest(studies[0].folder / "efficientnet") == digest(studies[1].folder / "efficientnet")
+
+
+def test_another_seed_gives_other_weights(tmp_path, cache):
+    studies = [Study("smoke", runs=tmp_path, cache=cache, device="cpu", epochs=1, seed=seed) for seed in (0, 1)]
+    for study in studies:
+        train(study)
+    assert digest(studies[0].folder / "unet") != digest(studies[1].folder / "unet")
+
+
+def test_what_is_trained_is_not_trained_again(study, capsys):
+    history = train(study)
+    checkpoint = study.folder / "unet" / "checkpoints" / "best.ckpt"
+    written = checkpoint.stat().st_mtime_ns
+    assert train(study)["val_f1"].tolist() == pytest.approx(history["val_f1"].tolist())
+    assert checkpoint.stat().st_mtime_ns == written
+    assert "unet is trained already" in capsys.readouterr().out
+
+
+def test_history_is_written_epoch_by_epoch_and_the_best_is_kept(study):
+    history = train(study)
+    assert history["epoch"].tolist() == [1, 2]
+    on_disk = pd.read_csv(study.folder / "unet" / "history.csv")
+    assert on_disk["val_f1"].tolist() == pytest.approx(history["val_f1"].tolist())
+    best = read_checkpoint(study.folder / "unet" / "checkpoints" / "best.ckpt")
+    assert best["epoch"] == history["val_f1"].idxmax()
+
+
+SCRIPT = """
+import sys
+from lumbar_utils.preparation import prepare
+from lumbar_utils.prediction import predict
+from lumbar_utils.study import Study
+from lumbar_utils.training import fit
+study = Study("smoke", runs=sys.argv[1], cache=sys.argv[2], device="cpu", epochs=int(sys.argv[3]))
+cohort = prepare(study)
+fit(study, cohort, "unet")
+predict(study, cohort, "unet")
+"""
+
+
+def train_elsewhere(runs, cache, epochs, **options):
+    command = [sys.executable, "-c", SCRIPT, str(runs), str(cache), str(epochs)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is of POSIX systems")
+def test_a_killed_training_started_again_ends_with_the_same_bits(tmp_path, cache):
+    epochs = 12
+    whole = Study("smoke", runs=tmp_path / "whole", cache=cache, device="cpu", epochs=epochs)
+    train(whole)
+    cut = Study("smoke", runs=tmp_path / "cut", cache=cache, device="cpu", epochs=epochs)
+    history = cut.folder / "unet" / "history.csv"
+    process = train_elsewhere(cut.runs, cache, epochs)
+    while process.poll() is None and not (history.exists() and len(pd.read_csv(history)) >= 3):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert 3 <= len(pd.read_csv(history)) < epochs
+    resumed = train(cut)
+    assert resumed["epoch"].tolist() == list(range(1, epochs + 1))
+    assert digest(cut.folder / "unet") == digest(whole.folder / "unet")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits on the size of a file are of POSIX systems")
+def test_a_disk_that_fills_up_while_a_checkpoint_is_written_ends_with_one_clear_error(tmp_path, cache):
+    import resource
+
+    study = Study("smoke", runs=tmp_path, cache=cache, device="cpu")
+    prepare(study)
+    limit = 100_000  # bytes in a file: room for tables, not for a checkpoint
+    process = train_elsewhere(
+        tmp_path, cache, study.epochs, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    )
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert re.search(r"StudyError: could not write .*best.ckpt: File too large; make room .* and run again", errors)
+    assert not list((study.folder / "unet" / "checkpoints").iterdir())
+    assert (study.folder / "split.csv").exists()
+    assert len(train(study)) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off"], ids=["empty", "cut off"])
+def test_a_broken_checkpoint_is_refused_with_its_remedy(study, content):
+    checkpoint = study.folder / "unet" / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(content)
+    with pytest.raises(StudyError, match=r"last.ckpt cannot be read .*; delete it to train again"):
+        fit(study, prepare(study), "unet")
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(study, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "trapped"),))
+
+    checkpoint = study.folder / "unet" / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    torch.save({"state_dict": Trap()}, checkpoint)
+    with pytest.raises(StudyError, match="cannot be read"):
+        fit(study, prepare(study), "unet")
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_a_loss_that_is_not_a_number_names_the_cases(study):
+    with pytest.raises(StudyError, match=r"unet: loss is nan at cases phantom_\d+, .*; lower learning_rate"):
+        fit(study.model_copy(update={"learning_rate": 1e30, "epochs": 4}), prepare(study), "unet")
+
+
+def test_predicting_with_an_untrained_model_is_refused(study):
+    with pytest.raises(StudyError, match="unet is not trained .*; run its training notebook first"):
+        predict(study, prepare(study), "unet")
+
+
+def test_label_maps_lie_on_the_grid_of_their_images_with_what_average_precision_needs(dataset, tmp_path, cache):
+    study = Study("smoke", dataset=str(dataset), runs=tmp_path / "runs", cache=cache, device="cpu", batch_size=2)
+    cohort = prepare(study)
+    assert annotated_classes(cohort) == [0, 1, 2]
+    train(study)
+    test = cohort.cases[cohort.cases["split"] == "test"]
+    folder = study.folder / "unet" / "label_maps"
+    assert sorted(path.stem for path in folder.glob("*.png")) == sorted(test["case"])
+    label_map = cv2.imread(str(folder / f"{test['case'].iloc[0]}.png"), cv2.IMREAD_UNCHANGED)
+    probabilities = read_probabilities(folder, test["case"].iloc[0])
+    assert label_map.shape == (64, 48)
+    assert probabilities.shape == (6, 64, 48)
+    assert set(np.unique(label_map)) <= {0, 1, 2}  # levels that are not annotated are never predicted
+    assert not probabilities[2:].any()
+    sure = probabilities[:2].max(axis=0) > 0.51
+    assert np.array_equal(label_map[sure], probabilities[:2].argmax(axis=0)[sure] + 1)
+
+
+def test_changed_settings_of_the_data_make_a_trained_model_stale(dataset, tmp_path, cache):
+    study = Study("smoke", dataset=str(dataset), runs=tmp_path / "runs", cache=cache, device="cpu", batch_size=2)
+    train(study)
+    record = study.folder / "unet" / "fit.json"
+    before = record.read_text()
+    cv2.imwrite(str(dataset / "images" / "case0.png"), np.full((64, 48), 9, np.uint8))
+    train(study)
+    assert record.read_text() != before
+    assert records.is_finished(record, json.loads(record.read_text())["made_from"])
