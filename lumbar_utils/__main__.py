@@ -34,9 +34,12 @@ def run(
         study = Study(**named | _parse(settings))
         pipeline.run(study, only, say=lambda line: print(line, flush=True))
         _conclude(study)
-    except (StudyError, pipeline.Failure) as error:
+    except (StudyError, OSError) as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
-        raise typer.Exit(2 if isinstance(error, StudyError) else 1) from None
+        raise typer.Exit(2) from None
+    except pipeline.Failure as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on from here", err=True)
         raise typer.Exit(130) from None

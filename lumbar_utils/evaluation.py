@@ -1,5 +1,6 @@
 """Files against files: label maps on disk scored against reference masks on disk."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,44 @@ from lumbar_utils.datasets.folder import Cohort, read_mask
 from lumbar_utils.prediction import read_probabilities
 
 WHOLE_TEST_SET = "all"  # stands for the case and the patient of a metric that has no value for a single image
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One case to look at: image (height, width) uint8, label maps of that shape, F1 as the mean over its levels."""
+
+    case: str
+    image: np.ndarray
+    reference: np.ndarray
+    spacing_mm: float
+    prediction: np.ndarray | None = None
+    f1: float | None = None
+
+
+def examples(cohort: Cohort, cases: list[str], folder: Path | None = None) -> list[Example]:
+    """Cases to look at, in the order named; with the label maps of a folder where one is given."""
+    table, levels = cohort.cases.set_index("case", drop=False), annotated_levels(cohort)
+    found = []
+    for _, case in table.loc[cases].iterrows():
+        example = Example(case["case"], cohort.image(case), cohort.mask(case), case["spacing_mm"])
+        if folder:
+            pred = read_label_map(folder, case, example.image.shape)
+            f1 = [value for _, name, value in metrics.score_case(pred, example.reference, levels) if name == "f1"]
+            example = dataclasses.replace(example, prediction=pred, f1=float(np.mean(f1)))
+        found.append(example)
+    return found
+
+
+def telling_cases(scores: pd.DataFrame, model: str) -> list[str]:
+    """The best, the median and the worst test case of a model, by the mean F1 of its levels."""
+    rows = scores[(scores["model"] == model) & (scores["metric"] == "f1")]
+    ranked = rows.groupby("case")["value"].mean().sort_values(ascending=False, kind="stable").index
+    return list(dict.fromkeys([ranked[0], ranked[len(ranked) // 2], ranked[-1]]))
+
+
+def annotated_levels(cohort: Cohort) -> dict[int, str]:
+    """Value in a label map -> name, of the levels that the data set annotates."""
+    return {LEVELS.index(level) + 1: level for level in cohort.annotated}
 
 
 def read_label_map(folder: Path, case: pd.Series, shape: tuple[int, int]) -> np.ndarray:
@@ -29,7 +68,7 @@ def evaluate(cohort: Cohort, folders: dict[str, Path]) -> pd.DataFrame:
     folders : model -> folder of <case>.png, and <case>.npz with probabilities where the method gives them.
     Metrics precision, recall, f1 and ap_pixel are of a case; ap_coco, of the whole test set, has case `all`.
     """
-    levels = {LEVELS.index(level) + 1: level for level in cohort.annotated}
+    levels = annotated_levels(cohort)
     tables = [_score_model(cohort, model, folder, levels) for model, folder in folders.items()]
     return pd.concat(tables, ignore_index=True)
 

@@ -5,11 +5,14 @@ from pathlib import Path
 import pandas as pd
 
 from lumbar_utils import paper, records
+from lumbar_utils.datasets.folder import Cohort
 
 MODELS = {"unet": "U-Net", "hrnet": "HRNet", "efficientnet": "EfficientNet"}
 METRICS = {
     "precision": "Precision", "recall": "Recall", "f1": "F1", "map_pixel": "mAP (pixels)", "map_coco": "mAP (COCO)",
 }  # fmt: skip
+
+CAPTION_1 = "The environment of the paper and of this run."
 
 
 def table1(environment: dict[str, str]) -> pd.DataFrame:
@@ -43,6 +46,41 @@ def print_table2(table: pd.DataFrame) -> pd.DataFrame:
             row[name] = f"{cell.value:.4f}"
             row[f"{name}, paper"] = "" if pd.isna(cell.paper) else f"{cell.paper:.4f}"
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("").reset_index()
+
+
+def caption2(cohort: Cohort) -> str:
+    """What Table II was measured on."""
+    test = cohort.cases[cohort.cases["split"] == "test"]
+    kind = "synthetic images, which say nothing about patients" if cohort.synthetic else "real images"
+    return (
+        f"Scores on {len(test)} test images of {test['patient'].nunique()} patients ({cohort.name}; {kind}), "
+        f"levels {', '.join(cohort.annotated)}, one split and one seed, beside the paper's, which are of other images."
+    )
+
+
+def reading(scores: pd.DataFrame, cohort: Cohort) -> str:
+    """One honest paragraph on Table II, made from the numbers: who leads by F1, by how much, and what that is worth.
+
+    scores : case, patient, level, model, metric, value. The lead is the mean difference over the same patients; below
+        two standard errors it is called undecided.
+    """
+    f1 = scores[scores["metric"] == "f1"].groupby(["model", "patient"])["value"].mean().unstack("model")
+    ranked = f1.mean().sort_values(ascending=False).index
+    lead = (f1[ranked[0]] - f1[ranked[1]]).dropna()
+    mean, error = lead.mean(), lead.sem()
+    names = [MODELS.get(model, model) for model in ranked]
+    if mean > 2 * error:
+        verdict = f"{names[0]} leads on these images"
+    else:
+        verdict = f"this run cannot tell {names[0]} and {names[1]} apart"
+    printed = sorted(paper.RESULTS, key=lambda model: -paper.result(model, "f1"))
+    order = "the paper's order" if list(ranked) == printed else "not the paper's order"
+    data = "synthetic images: no number here says anything about patients" if cohort.synthetic else cohort.name
+    return (
+        f"By F1: {' > '.join(names)}, {order} ({' > '.join(MODELS[model] for model in printed)}). "
+        f"{names[0]} is {mean:.4f} above {names[1]}, with a standard error of {error:.4f} over {len(lead)} patients: "
+        f"{verdict}. One split and one seed stand behind it; another seed may turn it round. Data: {data}."
+    )
 
 
 def write(folder: Path, name: str, tidy: pd.DataFrame, printed: pd.DataFrame, caption: str) -> list[Path]:

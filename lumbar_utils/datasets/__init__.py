@@ -17,7 +17,7 @@ def _phantom(study: Study) -> Path:
 
     made_from = fingerprint(
         study.phantom_patients, study.phantom_size, study.phantom_difficulty,
-        source_fingerprint("datasets/phantom", "datasets/anatomy", "datasets/mri"),
+        source_fingerprint(*(f"datasets/{name}" for name in ("phantom", "anatomy", "surroundings", "mri"))),
     )  # fmt: skip
     folder = study.cache / f"phantom-{study.phantom_patients}x{study.phantom_size}-{made_from[:8]}"
     if not folder.exists():
@@ -25,6 +25,7 @@ def _phantom(study: Study) -> Path:
             phantom.generate(
                 folder, study.phantom_patients, size=study.phantom_size, difficulty=study.phantom_difficulty
             )
-        except FileExistsError:  # another process drew the same one meanwhile
-            pass
+        except OSError:
+            if not folder.exists():  # else another process drew the same one meanwhile
+                raise
     return folder

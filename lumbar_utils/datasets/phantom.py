@@ -8,15 +8,15 @@ import json
 import os
 import shutil
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
+from tqdm.auto import tqdm
 
 from lumbar_utils import LEVELS, StudyError
 from lumbar_utils.datasets.anatomy import DIFFICULTIES, Spine, draw_spine, field_of_view, tilt_of
@@ -132,11 +132,9 @@ def generate(
 
 
 def _map(save, patients: range, workers: int) -> list[dict]:
-    """In this process for one worker; spawned ones otherwise, which inherit no threads or locks."""
-    if workers == 1 or len(patients) < 2:
-        return [save(patient) for patient in patients]
-    with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
-        return list(pool.map(save, patients, chunksize=8))
+    """In this process for one worker; else in joblib's, which start from notebooks and scripts of any form."""
+    drawn = Parallel(n_jobs=workers, return_as="generator")(delayed(save)(patient) for patient in patients)
+    return list(tqdm(drawn, total=len(patients), desc="drawing phantoms", unit="image", mininterval=1))
 
 
 def _save(folder: Path, patient: int, seed: int, size: int, difficulty: str) -> dict:

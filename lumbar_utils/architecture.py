@@ -1,0 +1,146 @@
+"""A built network as a reader thinks of it: its stages, with shapes and parameters measured in a real pass."""
+
+import dataclasses
+from itertools import groupby
+
+import pandas as pd
+import torch
+from torch import nn
+
+from lumbar_utils.models import HRNetV2, UNet
+
+
+@dataclasses.dataclass
+class Stage:
+    """Modules that a reader takes for one thing.
+
+    output : the module whose output the stage hands on; branch : which one, where the output is a list.
+    """
+
+    name: str
+    column: int
+    kind: str
+    operation: str
+    modules: list[nn.Module]
+    output: nn.Module
+    branch: int | None = None
+
+
+def describe(network: nn.Module, height: int, width: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Stages and connections of one of the study's networks for an image of height x width.
+
+    stages : name, column (order from left to right), kind, operation, channels, height, width, stride (input size over
+        size) and parameters, whose sum is the network's total.
+    connections : source and target (rows of stages), kind (forward, skip or exchange).
+    """
+    parts = _unet if isinstance(network, UNet) else _hrnet if isinstance(network, HRNetV2) else _efficientnet
+    stages, connections = parts(network)
+    shapes = _measure(network, stages, height, width)
+    rows = [
+        (stage.name, stage.column, stage.kind, stage.operation, *shape, height // shape[1], _parameters(stage.modules))
+        for stage, shape in zip(stages, shapes, strict=True)
+    ]
+    columns = ["name", "column", "kind", "operation", "channels", "height", "width", "stride", "parameters"]
+    return pd.DataFrame(rows, columns=columns), pd.DataFrame(connections, columns=["source", "target", "kind"])
+
+
+def _measure(network: nn.Module, stages: list[Stage], height: int, width: int) -> list[tuple[int, int, int]]:
+    """(channels, height, width) that each stage hands on."""
+    outputs: dict[nn.Module, object] = {}
+    hooks = [
+        module.register_forward_hook(lambda module, _, output: outputs.__setitem__(module, output))
+        for module in {stage.output for stage in stages}
+    ]
+    was_training = network.training
+    with torch.inference_mode():
+        network.eval()(torch.zeros(1, 1, height, width))
+    network.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    handed = [(outputs[stage.output], stage.branch) for stage in stages]
+    return [tuple((output if branch is None else output[branch]).shape[1:]) for output, branch in handed]
+
+
+def unused(network: nn.Module, stages: pd.DataFrame) -> int:
+    """Parameters that take no part: EfficientNet's encoder keeps the last convolution of the classifier it once was."""
+    return _parameters([network]) - int(stages["parameters"].sum())
+
+
+def _parameters(modules: list[nn.Module]) -> int:
+    return sum(weights.numel() for module in modules for weights in module.parameters())
+
+
+def _chain(first: int, last: int) -> list[tuple[int, int, str]]:
+    return [(row, row + 1, "forward") for row in range(first, last)]
+
+
+def _unet(network: UNet):
+    stages = []
+    for level, block in enumerate(network.down):
+        pooling = "max-pool, " if level else ""
+        stages.append(Stage(f"encoder {level + 1}", level, "encoder", f"{pooling}2 conv 3×3", [block], block))
+    for step, (rise, block) in enumerate(zip(network.rise, network.up, strict=True)):
+        name = f"decoder {len(network.up) - step}"
+        stages.append(Stage(name, len(stages), "decoder", "up-conv 2×2, 2 conv 3×3", [rise, block], block))
+    stages.append(Stage("classes", len(stages), "head", "conv 1×1", [network.classify], network.classify))
+    depth = len(network.up)
+    skips = [(level, 2 * depth - level, "skip") for level in range(depth)]
+    return stages, _chain(0, len(stages) - 1) + skips
+
+
+def _hrnet(network: HRNetV2):
+    body = network.backbone
+    stem = Stage("stem", 0, "encoder", "2 conv 3×3, stride 2", [body.conv1, body.bn1, body.conv2, body.bn2], body.act2)
+    first = Stage("stage 1", 1, "encoder", f"{len(body.layer1)} bottlenecks", [body.layer1], body.layer1)
+    stages, connections, before = [stem, first], [(0, 1, "forward")], [1]
+    for number in (2, 3, 4):
+        block, transition = getattr(body, f"stage{number}"), getattr(body, f"transition{number - 1}")
+        after = []
+        for branch in range(number):
+            modules = [part for unit in block for part in (unit.branches[branch], *_fusing(unit, branch))]
+            units = len(block[0].branches[branch])
+            operation = f"{len(block)}×{units} residual"
+            name = f"stage {number}.{branch + 1}"
+            stages.append(Stage(name, number, "branch", operation, [*modules, transition[branch]], block, branch))
+            after.append(len(stages) - 1)
+        connections += [
+            (source, target, "forward" if i == j else "exchange")
+            for j, source in enumerate(before) for i, target in enumerate(after)
+        ]  # fmt: skip
+        before = after
+    stages.append(Stage("joined", 5, "head", "resize, concat", [], network.head[0]))
+    stages.append(Stage("classes", 6, "head", "2 conv 1×1, resize ×4", [network.head], network))
+    joined = len(stages) - 2
+    connections += [(source, joined, "forward" if source == before[0] else "exchange") for source in before]
+    return stages, [*connections, (joined, joined + 1, "forward")]
+
+
+def _fusing(unit: nn.Module, branch: int) -> list[nn.Module]:
+    """The layers of an exchange unit that bring the other branches to `branch`; the last unit may keep one branch."""
+    return [unit.fuse_layers[branch]] if branch < len(unit.fuse_layers) else []
+
+
+def _efficientnet(network: nn.Module):
+    encoder, decoder = network.encoder, network.decoder
+    stem = [encoder._conv_stem, encoder._bn0]
+    stages = [Stage("stem", 0, "encoder", "conv 3×3", stem, encoder._bn0)]
+    for (operation, _), group in groupby(encoder._blocks, key=_mbconv):
+        blocks = list(group)
+        number = len(stages)
+        stages.append(Stage(f"stage {number}", number, "encoder", f"{len(blocks)} {operation}", blocks, blocks[-1]))
+    handed_on = {encoder._conv_stem, *(encoder._blocks[index] for index in encoder._out_indexes)}
+    passed = [row for row, stage in enumerate(stages) if handed_on & set(stage.modules)]
+    skips = [(source, len(stages) + number, "skip") for number, source in enumerate(passed[-2::-1])]
+    for number, block in enumerate(decoder.blocks):
+        name = f"decoder {len(decoder.blocks) - number}"
+        stages.append(Stage(name, len(stages), "decoder", "resize ×2, 2 conv 3×3", [block], block))
+    head = network.segmentation_head
+    stages.append(Stage("classes", len(stages), "head", "conv 3×3", [head], head))
+    return stages, _chain(0, len(stages) - 1) + skips
+
+
+def _mbconv(block: nn.Module) -> tuple[str, int]:
+    """What an MBConv block is, read off its weights: expansion and kernel, and how many channels it hands on."""
+    depthwise, narrow = block._depthwise_conv.weight, block._project_conv.weight
+    inside = block._expand_conv.weight.shape[1] if block._has_expansion else depthwise.shape[0]
+    return f"MBConv{depthwise.shape[0] // inside}, {depthwise.shape[-1]}×{depthwise.shape[-1]}", narrow.shape[0]
