@@ -1,14 +1,15 @@
 """Files against files: label maps on disk scored against reference masks on disk."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lumbar_utils import LEVELS, StudyError, metrics
+from lumbar_utils import LEVELS, StudyError, metrics, records
 from lumbar_utils.datasets.folder import Cohort, read_mask
-from lumbar_utils.prediction import read_probabilities
+from lumbar_utils.study import Study
 
 WHOLE_TEST_SET = "all"  # stands for the case and the patient of a metric that has no value for a single image
 
@@ -51,8 +52,16 @@ def annotated_levels(cohort: Cohort) -> dict[int, str]:
     return {LEVELS.index(level) + 1: level for level in cohort.annotated}
 
 
+def label_maps(study: Study, models: Iterable[str]) -> dict[str, Path]:
+    """model -> folder of the label maps that its notebook left, whole. Raises StudyError where they are missing."""
+    for model in models:
+        if not records.is_whole(study.folder / model / "predict.json"):
+            raise StudyError(f"{model} has no label maps in {study.folder / model}; run its training notebook first")
+    return {model: study.folder / model / "label_maps" for model in models}
+
+
 def read_label_map(folder: Path, case: pd.Series, shape: tuple[int, int]) -> np.ndarray:
-    """(height, width) uint8 label map that a method wrote for a case. Raises StudyError if absent or of another size."""
+    """(height, width) uint8 label map that a method wrote for a case; StudyError if absent or of another size."""
     file = folder / f"{case['case']}.png"
     if not file.exists():
         raise StudyError(f"{folder} has no label map for case {case['case']}; predict every case of the test set")
@@ -60,6 +69,15 @@ def read_label_map(folder: Path, case: pd.Series, shape: tuple[int, int]) -> np.
     if label_map.shape != shape:
         raise StudyError(f"label map {file} has shape {label_map.shape} but its image {shape}; write it on that grid")
     return label_map
+
+
+def read_probabilities(folder: Path, case: str) -> np.ndarray | None:
+    """(6, height, width) float32 in [0, 1], steps of 1/255, one map a level L1..S1; None where a method gives none."""
+    file = folder / f"{case}.npz"
+    if not file.exists():
+        return None
+    with np.load(file, allow_pickle=False) as content:
+        return content["probabilities"].astype(np.float32) / 255
 
 
 def evaluate(cohort: Cohort, folders: dict[str, Path]) -> pd.DataFrame:

@@ -15,6 +15,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.patheffects import withStroke
 
 COLUMN, PAGE = 3.5, 7.16  # widths of a column and of a page in IEEE's journals, inches
 STYLE = Path(__file__).with_name("style.mplstyle")
@@ -140,7 +141,16 @@ def scores_by_level(scores: pd.DataFrame, metric: str = "f1", note: str = "") ->
     palette = {name: MODEL_COLOURS.get(name, "#666666") for name in rows["model"].unique()}
     order = sorted(rows["level"].unique())
     sns.boxplot(
-        rows, x="level", y="value", hue="model", order=order, palette=palette, ax=ax, linewidth=0.7, fliersize=2
+        rows,
+        x="level",
+        y="value",
+        hue="model",
+        order=order,
+        palette=palette,
+        ax=ax,
+        linewidth=0.7,
+        fliersize=2,
+        saturation=1,
     )
     patients = rows["patient"].nunique()
     ax.set(xlabel=f"Vertebra (n = {patients} test patients)", ylabel=METRICS.get(metric, metric), ylim=(-0.02, 1.02))
@@ -164,7 +174,7 @@ def data_overview(intensities: pd.DataFrame, areas: pd.DataFrame, split: pd.Data
     levels = [level for level in LEVEL_COLOURS if level in set(areas["level"])]
     sns.boxplot(
         areas, x="level", y="area", hue="level", order=levels, hue_order=levels, palette=LEVEL_COLOURS, ax=area,
-        linewidth=0.7, fliersize=1.5, legend=False,
+        linewidth=0.7, fliersize=1.5, saturation=1, legend=False,
     )  # fmt: skip
     unit = {"mm2": "mm²", "px": "pixels"}
     area.set(xlabel="Vertebra", ylabel=f"Area ({', '.join(unit[name] for name in areas['unit'].unique())})")
@@ -194,9 +204,10 @@ def _contours(ax: Axes, label_map: np.ndarray, named: bool) -> None:
         inside = label_map == value
         if inside.any():
             ax.contour(inside, levels=[0.5], colors=colour, linewidths=0.9)
-            if named:
-                y, x = (float(np.mean(places)) for places in np.nonzero(inside))
-                ax.text(x, y, level, color=colour, fontsize=5, ha="center", va="center", fontweight="bold")
+            if named:  # in front of the body, where it hides nothing
+                ys, xs = np.nonzero(inside)
+                name = ax.text(xs.min() - 0.02 * inside.shape[1], ys.mean(), level, color=colour, fontsize=6)
+                name.set(ha="right", va="center", path_effects=[withStroke(linewidth=1.2, foreground="black")])
 
 
 def _differences(ax: Axes, example) -> None:

@@ -1,4 +1,4 @@
-"""Cases as the networks see them: decoded once at the network's size, shuffled and augmented by seed, epoch and case."""
+"""Cases as networks see them: decoded once at the network's size, shuffled and augmented by seed, epoch and case."""
 
 import dataclasses
 import shutil

@@ -37,7 +37,7 @@ def overlap(pred: np.ndarray, true: np.ndarray) -> dict[str, float]:
 def pixel_average_precision(probability: np.ndarray, true: np.ndarray) -> float:
     """Area under the precision-recall curve of a level's pixels: sum of precision x gain in recall, in [0, 1].
 
-    probability : float map of one shape with `true`, in [0, 1], told apart in steps of 1/255; ties count as one threshold.
+    probability : float map of one shape with `true`, in [0, 1], in steps of 1/255; ties are one threshold.
     nan if the reference is empty. Without interpolation, as in scikit-learn's average_precision_score.
     """
     if not true.any():
@@ -91,7 +91,7 @@ def coco_average_precision(
     measure = COCOeval_faster(truth, truth.loadRes(found), "segm", print_function=lambda *_: None)
     measure.evaluate()
     measure.accumulate()
-    per_level = measure.eval["precision"][:, :, :, 0, -1].mean(axis=(0, 1))  # thresholds, recalls, levels, sizes, limits
+    per_level = measure.eval["precision"][:, :, :, 0, -1].mean(axis=(0, 1))  # thresholds, recalls, levels
     kept = [levels[value] for value in measure.params.catIds]
     return {level: float(value) for level, value in zip(kept, per_level, strict=True) if value >= 0}  # -1: none to find
 

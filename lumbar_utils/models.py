@@ -1,6 +1,7 @@
 """The three networks, each after its own paper, behind one registry: one grey channel in, one logit a class out."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -20,9 +21,9 @@ class UNet(nn.Module):
     def __init__(self, channels: int, classes: int):
         super().__init__()
         widths = [channels * 2**level for level in range(5)]
-        self.down = nn.ModuleList(_double_convolution(*pair) for pair in zip([1, *widths], widths, strict=False))
+        self.down = nn.ModuleList(_double_convolution(*pair) for pair in pairwise([1, *widths]))
         self.pool = nn.MaxPool2d(2)
-        above_below = list(zip(widths[:-1], widths[1:], strict=True))[::-1]
+        above_below = list(pairwise(widths))[::-1]
         self.rise = nn.ModuleList(nn.ConvTranspose2d(below, above, 2, stride=2) for above, below in above_below)
         self.up = nn.ModuleList(_double_convolution(2 * above, above) for above, _ in above_below)
         self.classify = nn.Conv2d(channels, classes, 1)

@@ -1,12 +1,15 @@
 """Runs the notebooks in order with papermill: only what is missing or stale, and a short word on what fails."""
 
+import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import papermill
 import pandas as pd
+import papermill
+from jupyter_client import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
@@ -17,6 +20,16 @@ from lumbar_utils.study import ROOT, Study
 
 NOTEBOOKS = ROOT / "notebooks"
 READS = {"05_evaluate_and_compare": ("*/label_maps/*", "*/history.csv")}  # files of earlier notebooks, in the study
+
+
+class PrivateKernel(AsyncKernelManager):
+    """A kernel spoken to through socket files of its own: no port that another kernel takes or another user hears."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        if os.name == "posix":  # elsewhere Jupyter's own choice
+            self._sockets = tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True)
+            self.transport, self.ip = "ipc", f"{self._sockets.name}/socket"
 
 
 class Failure(Exception):
@@ -40,7 +53,9 @@ def parameters(study: Study) -> dict:
     given = study.settings
     named = {name: given[name] for name in ("profile", "dataset", "seed", "runs")}
     usual = Study(profile=study.profile).settings
-    return named | {"overrides": {key: value for key, value in given.items() if key not in named and value != usual[key]}}
+    return named | {
+        "overrides": {key: value for key, value in given.items() if key not in named and value != usual[key]}
+    }
 
 
 def run(study: Study, only: Sequence[str] = (), say: Callable[[str], None] = print) -> None:
@@ -90,10 +105,13 @@ def execute(path: Path, study: Study, say: Callable[[str], None] = print) -> Pat
     with _Epochs(study, say):
         try:
             papermill.execute_notebook(
-                path, executed, parameters(study), cwd=path.parent, kernel_name="python3", progress_bar=False
-            )
+                path, executed, parameters(study), cwd=path.parent, kernel_name="python3", progress_bar=False,
+                kernel_manager_class=PrivateKernel,
+            )  # fmt: skip
         except PapermillExecutionError as error:
-            raise Failure(path.stem, f"in cell {error.exec_count}", f"{error.ename}: {error.evalue}", executed) from None
+            raise Failure(
+                path.stem, f"in cell {error.exec_count}", f"{error.ename}: {error.evalue}", executed
+            ) from None
         except DeadKernelError:
             raise Failure(path.stem, "as its kernel died", "out of memory, perhaps; run again", executed) from None
     return executed

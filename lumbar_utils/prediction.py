@@ -69,12 +69,3 @@ def _write_case(folder: Path, cohort: Cohort, row: int, maps: np.ndarray, classe
     with records.replacing(sureness) as temporary:
         np.savez_compressed(temporary, probabilities=probabilities)
     return [picture, sureness]
-
-
-def read_probabilities(folder: Path, case: str) -> np.ndarray | None:
-    """(6, height, width) float32 in [0, 1] in steps of 1/255, one map a level L1..S1; None where a method gives none."""
-    file = folder / f"{case}.npz"
-    if not file.exists():
-        return None
-    with np.load(file, allow_pickle=False) as content:
-        return content["probabilities"].astype(np.float32) / 255

@@ -96,12 +96,14 @@ def source_fingerprint(*modules: str) -> str:
     return fingerprint_files(files)
 
 
+def is_whole(record: Path) -> bool:
+    """Whether `record` tells of finished work, all of whose files are still there."""
+    return record.exists() and all((record.parent / name).exists() for name in json.loads(record.read_text())["files"])
+
+
 def is_finished(record: Path, made_from: str) -> bool:
-    """Whether `record` tells of work made from just this fingerprint, all of whose files are still there."""
-    if not record.exists():
-        return False
-    done = json.loads(record.read_text())
-    return done["made_from"] == made_from and all((record.parent / name).exists() for name in done["files"])
+    """Whether `record` tells of whole work made from just this fingerprint."""
+    return is_whole(record) and json.loads(record.read_text())["made_from"] == made_from
 
 
 def mark_finished(record: Path, made_from: str, files: Iterable[Path], **facts) -> None:

@@ -111,7 +111,12 @@ def test_batches_are_the_same_whoever_loads_them(tmp_path):
     batches = {}
     for workers in (0, 1, 2):
         study = Study(
-            "smoke", dataset=str(folder), runs=tmp_path / "runs", cache=tmp_path / "cache", workers=workers, batch_size=2
+            "smoke",
+            dataset=str(folder),
+            runs=tmp_path / "runs",
+            cache=tmp_path / "cache",
+            workers=workers,
+            batch_size=2,
         )
         batches[workers] = [batch[0] for batch in loader(study, prepare(study), "train")]
     assert len(batches[0]) == 5

@@ -17,7 +17,8 @@ import torch
 from torch.nn import functional as F
 
 from lumbar_utils import StudyError, records
-from lumbar_utils.prediction import predict, read_probabilities
+from lumbar_utils.evaluation import read_probabilities
+from lumbar_utils.prediction import predict
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import Study
 from lumbar_utils.training import annotated_classes, dice_and_cross_entropy, fit, read_checkpoint, soft_dice
@@ -194,7 +195,7 @@ def test_a_loss_that_is_not_a_number_names_the_cases(study):
 
 
 def test_predicting_with_an_untrained_model_is_refused(study):
-    with pytest.raises(StudyError, match="unet is not trained .*; run its training notebook first"):
+    with pytest.raises(StudyError, match=r"unet is not trained .*; run its training notebook first"):
         predict(study, prepare(study), "unet")
 
 
