@@ -73,10 +73,11 @@ def predictions(examples: Sequence, model: str, note: str = "") -> Figure:
     """
     height = 1.95 * len(examples) + 0.3
     fig, axes = plt.subplots(len(examples), 4, figsize=(PAGE, height), layout="constrained", squeeze=False)
+    for ax, title in zip(axes[0, 1:], ("Reference", MODELS.get(model, model), "Differences"), strict=True):
+        ax.set_title(title)
     for row, example in zip(axes, examples, strict=True):
-        for ax, title in zip(row, ("", "Reference", MODELS.get(model, model), "Differences"), strict=True):
+        for ax in row:
             _image(ax, example)
-            ax.set_title(title if row is axes[0] else "")
         row[0].set_title(f"{example.case}, F1 {example.f1:.3f}", loc="left", fontsize=7)
         _contours(row[1], example.reference, named=True)
         _contours(row[2], example.prediction, named=True)

@@ -1,5 +1,6 @@
 """From tidy tables to the tables of a publication: csv to compute with, tex and md to paste."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -87,11 +88,16 @@ def write(folder: Path, name: str, tidy: pd.DataFrame, printed: pd.DataFrame, ca
     """Write <name>.csv (tidy), <name>.tex (booktabs) and <name>.md (both as printed, with the caption)."""
     paths = [folder / f"{name}.{kind}" for kind in ("csv", "tex", "md")]
     records.write_csv(paths[0], tidy)
+    prose = printed.iloc[:, 1].str.contains(r"[a-z]{3}").any()
+    columns = r"lp{0.35\linewidth}p{0.4\linewidth}" if prose else "l" + "r" * (printed.shape[1] - 1)
     styled = printed.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
     latex = styled.to_latex(
-        hrules=True, caption=caption, label=f"tab:{name}", position_float="centering",
-        column_format="l" + "r" * (printed.shape[1] - 1) if name != "table1" else "lp{0.35\\linewidth}p{0.4\\linewidth}",
-    )  # fmt: skip
+        hrules=True,
+        caption=re.sub(r"([&%$#_{}])", r"\\\1", caption),
+        label=f"tab:{name}",
+        position_float="centering",
+        column_format=columns,
+    )
     records.write_text(paths[1], latex)
-    records.write_text(paths[2], f"{printed.to_markdown(index=False)}\n\n{caption}\n")
+    records.write_text(paths[2], f"{printed.to_markdown(index=False, disable_numparse=True)}\n\n{caption}\n")
     return paths
