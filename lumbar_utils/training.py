@@ -2,6 +2,7 @@
 
 import io
 import logging
+import signal
 import time
 import warnings
 from pathlib import Path
@@ -87,8 +88,8 @@ class Segmentation(L.LightningModule):
             self.counts[:, index] += torch.stack([(predicted & true).sum(), predicted.sum(), true.sum()])
 
     def on_validation_epoch_end(self):
-        both, predicted, true = self.counts.double()
-        self.log("val_f1", (2 * both / (predicted + true).clamp(min=1)).mean())
+        both, predicted, true = self.counts.cpu().double()  # Apple's GPUs have no double
+        self.log("val_f1", (2 * both / (predicted + true).clamp(min=1)).mean().item())
 
     def on_train_epoch_end(self):
         self.history.append({
@@ -190,16 +191,7 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
         record.unlink(missing_ok=True)
         best.unlink(missing_ok=True)
     started = time.monotonic()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # devices found and advertisements
-    trainer = _trainer(study, best)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")  # advice on loader processes and intervals of logging
-        trainer.fit(
-            module, loader(study, cohort, "train"), loader(study, cohort, "validation"),
-            ckpt_path=last if go_on else None,
-        )  # fmt: skip
-    if trainer.interrupted:
-        raise KeyboardInterrupt(f"{model}: interrupted after epoch {len(module.history)}; run again to go on")
+    _train(study, cohort, module, best, last if go_on else None)
     records.mark_finished(
         record, made_from, [best, folder / "history.csv"],
         seconds=round(time.monotonic() - started, 1), parameters=sum(p.numel() for p in module.network.parameters()),
@@ -208,12 +200,28 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
     return pd.DataFrame(module.history)
 
 
+def _train(study: Study, cohort: Cohort, module: Segmentation, best: Path, last: Path | None) -> None:
+    """Lightning's loop, from a checkpoint or from the start."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # devices found and advertisements
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")  # advice on loader processes and intervals of logging
+        try:
+            _trainer(study, best).fit(
+                module, loader(study, cohort, "train"), loader(study, cohort, "validation"), ckpt_path=last
+            )
+        except SystemExit:  # Lightning answers Ctrl-C by ending the process, and deafens it to the next one
+            signal.signal(signal.SIGINT, on_interrupt)
+            done = len(module.history)
+            raise KeyboardInterrupt(f"{module.model} was interrupted after epoch {done}; run again to go on") from None
+
+
 def _trainer(study: Study, best: Path) -> L.Trainer:
     keep = dict(dirpath=best.parent, save_on_train_epoch_end=True, enable_version_counter=False)
-    device = "gpu" if study.device == "cuda" else study.device
+    device = device_of(study)
     return L.Trainer(
         max_epochs=study.epochs, accelerator=device, devices=1, precision=_precision(study),
-        deterministic="warn" if torch.cuda.is_available() else True, benchmark=False,
+        deterministic=True if device == "cpu" else "warn",  # a layer that cannot be is named, and does not stop the run
         callbacks=[
             ModelCheckpoint(filename="best", monitor="val_f1", mode="max", save_weights_only=True, **keep),
             ModelCheckpoint(filename="last", **keep),

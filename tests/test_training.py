@@ -130,8 +130,9 @@ def train_elsewhere(runs, cache, epochs, **options):
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is of POSIX systems")
-def test_a_killed_training_started_again_ends_with_the_same_bits(tmp_path, cache):
+@pytest.mark.skipif(os.name != "posix", reason="these signals are of POSIX systems")
+@pytest.mark.parametrize("signal_name", ["SIGKILL", "SIGINT"])
+def test_a_training_cut_off_and_started_again_ends_with_the_same_bits(tmp_path, cache, signal_name):
     epochs = 12
     whole = Study("smoke", runs=tmp_path / "whole", cache=cache, device="cpu", epochs=epochs)
     train(whole)
@@ -140,9 +141,11 @@ def test_a_killed_training_started_again_ends_with_the_same_bits(tmp_path, cache
     process = train_elsewhere(cut.runs, cache, epochs)
     while process.poll() is None and not (history.exists() and len(pd.read_csv(history)) >= 3):
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    process.send_signal(signal.Signals[signal_name])
+    _, errors = process.communicate()
+    assert process.returncode != 0
+    if signal_name == "SIGINT":
+        assert re.search(r"KeyboardInterrupt: unet was interrupted after epoch \d+; run again to go on", errors)
     assert 3 <= len(pd.read_csv(history)) < epochs
     resumed = train(cut)
     assert resumed["epoch"].tolist() == list(range(1, epochs + 1))
