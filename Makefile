@@ -1,9 +1,9 @@
-# The study in two commands: `make study` and `make test`. Needs Python 3.11 to 3.13 and a network to install from.
+# The study in two commands: `make study` and `make test`. Needs Python 3.11 or newer and a network to install from.
 .DELETE_ON_ERROR:
 .PHONY: study test lint lab env lock clean
 
-PYTHON  ?= $(firstword $(foreach name,python3.12 python3.13 python3.11 python3,$(shell $(name) -c \
-             'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $(name))))
+PYTHON  ?= $(firstword $(foreach name,python3.12 python3.13 python3.11 python3.14 python3,$(shell $(name) -c \
+             'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 PROFILE ?= auto
 DATASET ?= phantom
 SEED    ?= 0
@@ -27,7 +27,7 @@ lab: $(READY)
 env: $(READY)
 
 $(READY): requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; install one, or name it: make env PYTHON=..."; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; install it, or name it: make env PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock

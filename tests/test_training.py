@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import REAL
 from torch.nn import functional as F
 
 from lumbar_utils import StudyError, records
-from lumbar_utils.evaluation import read_probabilities
+from lumbar_utils.evaluation import evaluate, read_probabilities
 from lumbar_utils.prediction import predict
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import Study
@@ -229,3 +230,19 @@ def test_changed_settings_of_the_data_make_a_trained_model_stale(dataset, tmp_pa
     train(study)
     assert record.read_text() != before
     assert records.is_finished(record, json.loads(record.read_text())["made_from"])
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"the real slices are no part of the repository: {REAL.name} is absent")
+def test_real_slices_go_all_the_way_and_s1_is_neither_predicted_nor_scored(tmp_path, cache):
+    study = Study("smoke", dataset=str(REAL), runs=tmp_path, cache=cache, device="cpu", epochs=1, batch_size=32)
+    cohort = prepare(study)
+    assert cohort.cases.groupby("split")["patient"].nunique().to_dict() == {"test": 5, "train": 21, "validation": 4}
+    fit(study, cohort, "unet")
+    scores = evaluate(cohort, {"unet": predict(study, cohort, "unet")})
+    assert set(scores["level"]) == {"L1", "L2", "L3", "L4", "L5"}
+    assert scores["value"].between(0, 1).all()
+    maps = [
+        cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in (study.folder / "unet" / "label_maps").glob("*.png")
+    ]
+    assert {label_map.shape for label_map in maps} <= {(640, 512), (620, 512)}
+    assert max(label_map.max() for label_map in maps) <= 5
