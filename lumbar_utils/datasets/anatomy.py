@@ -281,7 +281,7 @@ def field_of_view(rng: np.random.Generator, spine: Spine) -> tuple[float, np.nda
     """Side of the square field in mm and its upper left corner; L1 to S1 and some of the sacrum below always in it."""
     labelled = np.concatenate([spine.vertebrae[name].outline for name in ("L1", "L2", "L3", "L4", "L5", "S1")])
     (left, top), (right, bottom) = labelled.min(axis=0), labelled.max(axis=0)
-    side = max(rng.uniform(250, 300), bottom - top + 52)
+    side = max(rng.uniform(250, 330), bottom - top + 52)
     above = 12 + (side - (bottom - top) - 52) * rng.random()
     middle = rng.uniform(0.45, 0.66) * side
     return float(side), np.array([(left + right) / 2 - middle, top - above])
