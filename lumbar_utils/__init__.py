@@ -4,12 +4,19 @@ import os
 
 # albumentations asks a registry for updates at import unless told not to; nothing here may need a network
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-# threads that spin while they wait make a training step up to fifty times slower as soon as another program is busy
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# OpenMP threads that sleep at once between two layers make training up to twice slower on a quiet machine, ones that
+# spin for long make it several times slower on a busy one: a short spin
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __version__ = "0.1.0"
 
 LEVELS = ("L1", "L2", "L3", "L4", "L5", "S1")  # value 1..6 of every label map, in this order; 0 is background
+
+# keys in tables and folders -> names in print, in the paper's order
+MODELS = {"unet": "U-Net", "hrnet": "HRNet", "efficientnet": "EfficientNet"}
+METRICS = {
+    "precision": "Precision", "recall": "Recall", "f1": "F1", "map_pixel": "mAP (pixels)", "map_coco": "mAP (COCO)",
+}  # fmt: skip
 
 
 class StudyError(ValueError):

@@ -17,13 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.patheffects import withStroke
 
+from lumbar_utils import METRICS, MODELS
+
 COLUMN, PAGE = 3.5, 7.16  # widths of a column and of a page in IEEE's journals, inches
 STYLE = Path(__file__).with_name("style.mplstyle")
-
-MODELS = {"unet": "U-Net", "hrnet": "HRNet", "efficientnet": "EfficientNet"}
-METRICS = {
-    "precision": "Precision", "recall": "Recall", "f1": "F1", "map_pixel": "mAP (pixels)", "map_coco": "mAP (COCO)",
-}  # fmt: skip
 # Okabe and Ito 2008: told apart by colour-blind readers
 MODEL_COLOURS = {"U-Net": "#0072B2", "HRNet": "#D55E00", "EfficientNet": "#009E73"}
 LEVEL_COLOURS = {

@@ -87,7 +87,7 @@ def efficientnet_unet(encoder: str, classes: int) -> nn.Module:
     return smp.Unet(encoder, encoder_weights=None, in_channels=1, classes=classes)
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
+BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "unet": lambda classes, unet_channels, **_: UNet(unet_channels, classes),
     "hrnet": lambda classes, hrnet, **_: HRNetV2(hrnet, classes),
     "efficientnet": lambda classes, efficientnet, **_: efficientnet_unet(efficientnet, classes),
@@ -107,9 +107,9 @@ def build(
     Height and width must be multiples of 32. The defaults are the networks of their papers. Raises StudyError for
     an unknown model, backbone or encoder.
     """
-    if model not in MODELS:
-        raise StudyError(f"unknown model {model!r}; there are {', '.join(MODELS)}")
-    network = MODELS[model](classes=classes, unet_channels=unet_channels, hrnet=hrnet, efficientnet=efficientnet)
+    if model not in BUILDERS:
+        raise StudyError(f"unknown model {model!r}; there are {', '.join(BUILDERS)}")
+    network = BUILDERS[model](classes=classes, unet_channels=unet_channels, hrnet=hrnet, efficientnet=efficientnet)
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             # EfficientNet comes with 0.01, whose averages lag so far behind a short training that it predicts nothing

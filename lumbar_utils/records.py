@@ -130,12 +130,18 @@ def environment() -> dict[str, str]:
 
 def provenance() -> dict:
     """What a result was made with: package versions, hardware and the commit of the code."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=PACKAGE, capture_output=True, text=True
-    )
     return {
         "lumbar_utils": importlib.metadata.version("lumbar_utils"),
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": _commit(),
         "packages": {name: importlib.metadata.version(name) for name in REPORTED},
         "environment": environment(),
     }
+
+
+def _commit() -> str:
+    """The commit of the code, `-dirty` behind it if files differ; `unknown` without git or outside of a clone."""
+    try:
+        describe = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+        return subprocess.run(describe, cwd=PACKAGE, capture_output=True, text=True).stdout.strip() or "unknown"
+    except FileNotFoundError:
+        return "unknown"

@@ -5,13 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lumbar_utils import paper, records
+from lumbar_utils import METRICS, MODELS, paper, records
 from lumbar_utils.datasets.folder import Cohort
-
-MODELS = {"unet": "U-Net", "hrnet": "HRNet", "efficientnet": "EfficientNet"}
-METRICS = {
-    "precision": "Precision", "recall": "Recall", "f1": "F1", "map_pixel": "mAP (pixels)", "map_coco": "mAP (COCO)",
-}  # fmt: skip
 
 CAPTION_1 = "The environment of the paper and of this run."
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lumbar_utils import StudyError
+from lumbar_utils import MODELS, StudyError
 from lumbar_utils.loading import seed_of
-from lumbar_utils.models import MODELS, build
+from lumbar_utils.models import build
 from lumbar_utils.training import dice_and_cross_entropy
 
 NARROW = {"unet_channels": 8, "hrnet": "hrnet_w18_small"}

@@ -50,3 +50,9 @@ def test_the_environment_has_the_rows_of_table_1():
     environment = records.environment()
     assert list(environment) == ["CPU", "Memory", "GPU", "Operating system", "Software environment"]
     assert "torch 2." in environment["Software environment"]
+
+
+def test_provenance_names_the_commit_and_does_without_git(monkeypatch):
+    assert records.provenance()["packages"]["torch"].startswith("2.")
+    monkeypatch.setenv("PATH", "")
+    assert records.provenance()["commit"] == "unknown"
