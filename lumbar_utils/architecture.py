@@ -91,7 +91,7 @@ def _unet(network: UNet):
 def _hrnet(network: HRNetV2):
     body = network.backbone
     stem = Stage("stem", 0, "encoder", "2 conv 3×3, stride 2", [body.conv1, body.bn1, body.conv2, body.bn2], body.act2)
-    first = Stage("stage 1", 1, "encoder", f"{len(body.layer1)} bottlenecks", [body.layer1], body.layer1)
+    first = Stage("stage 1", 1, "encoder", _number(len(body.layer1), "bottleneck"), [body.layer1], body.layer1)
     stages, connections, before = [stem, first], [(0, 1, "forward")], [1]
     for number in (2, 3, 4):
         block, transition = getattr(body, f"stage{number}"), getattr(body, f"transition{number - 1}")
@@ -113,6 +113,10 @@ def _hrnet(network: HRNetV2):
     joined = len(stages) - 2
     connections += [(source, joined, "forward" if source == before[0] else "exchange") for source in before]
     return stages, [*connections, (joined, joined + 1, "forward")]
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count} {thing}" + ("s" if count > 1 else "")
 
 
 def _fusing(unit: nn.Module, branch: int) -> list[nn.Module]:

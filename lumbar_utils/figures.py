@@ -120,39 +120,37 @@ def comparison(table: pd.DataFrame, note: str = "") -> Figure:
         rows = table[table["model"] == model].set_index("metric").loc[metrics]
         name, x = MODELS.get(model, model), np.arange(len(metrics)) + (place - (len(models) - 1) / 2) * width
         bars = ax.bar(x, rows["value"], width * 0.92, color=MODEL_COLOURS.get(name, "#666666"), label=name)
-        ax.bar_label(bars, fmt="%.3f", fontsize=6, padding=1)
+        for bar, value in zip(bars, rows["value"], strict=True):  # at the foot, where no mark of the paper lies
+            ax.text(bar.get_x() + bar.get_width() / 2, 0.03, f"{value:.3f}", fontsize=6, color="white", ha="center")
         ax.plot(x, rows["paper"], "D", color="white", markeredgecolor="black", markersize=4, markeredgewidth=0.8)
     ax.plot([], [], "D", color="white", markeredgecolor="black", markersize=4, label="paper")
-    ax.set(ylabel="Score", ylim=(0, 1.08), xticks=np.arange(len(metrics)), xticklabels=[METRICS[m] for m in metrics])
+    ax.set(ylabel="Score", ylim=(0, 1.02), xticks=np.arange(len(metrics)), xticklabels=[METRICS[m] for m in metrics])
     fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=len(models) + 1)
     return _noted(fig, note)
 
 
 def scores_by_level(scores: pd.DataFrame, metric: str = "f1", note: str = "") -> Figure:
-    """Spread of a metric over test patients, per level and model.
+    """Spread of a metric over test patients, per level and model: over the whole range, and enlarged above the worst.
 
     scores : case, patient, level, model, metric, value in [0, 1]; the cases of a patient are averaged.
     """
     rows = scores[scores["metric"] == metric].groupby(["model", "level", "patient"], sort=False)["value"].mean()
     rows = rows.reset_index().assign(model=lambda table: table["model"].map(lambda key: MODELS.get(key, key)))
-    fig, ax = plt.subplots(figsize=(PAGE, 2.6), layout="constrained")
+    fig, (whole, enlarged) = plt.subplots(2, 1, figsize=(PAGE, 4), layout="constrained", sharex=True)
     palette = {name: MODEL_COLOURS.get(name, "#666666") for name in rows["model"].unique()}
-    order = sorted(rows["level"].unique())
-    sns.boxplot(
-        rows,
-        x="level",
-        y="value",
-        hue="model",
-        order=order,
-        palette=palette,
-        ax=ax,
-        linewidth=0.7,
-        fliersize=2,
-        saturation=1,
-    )
-    patients = rows["patient"].nunique()
-    ax.set(xlabel=f"Vertebra (n = {patients} test patients)", ylabel=METRICS.get(metric, metric), ylim=(-0.02, 1.02))
-    ax.legend(title="", loc="lower left", ncols=3)
+    for ax in (whole, enlarged):
+        sns.boxplot(
+            rows, x="level", y="value", hue="model", order=sorted(rows["level"].unique()), palette=palette, ax=ax,
+            linewidth=0.7, fliersize=2, saturation=1, legend=ax is whole,
+        )  # fmt: skip
+    fig.legend(*whole.get_legend_handles_labels(), loc="outside upper center", ncols=len(palette))
+    whole.get_legend().remove()
+    name, patients = METRICS.get(metric, metric), rows["patient"].nunique()
+    low = 0.05 * np.floor(rows["value"].quantile(0.05) / 0.05)
+    whole.set(ylabel=name, ylim=(-0.02, 1.02))
+    enlarged.set(xlabel=f"Vertebra (n = {patients} test patients)", ylabel=name, ylim=(low, 1.0))
+    whole.set_title("a  whole range", loc="left")
+    enlarged.set_title(f"b  enlarged, without what lies below {low:.2f}", loc="left")
     return _noted(fig, note)
 
 
@@ -255,14 +253,14 @@ def architecture(
     for connection in connections.itertuples():
         _arrow(ax, places[connection.source], places[connection.target], connection.kind)
     for place, stage in zip(places, stages.itertuples(), strict=True):
-        _box(ax, place, stage, scale=min(1, 11 / (last + 1)))
+        _box(ax, place, stage, scale=min(1, 10 / (last + 1)))
     ax.set(xlim=(-0.55, last + 0.55), ylim=(-depth.max() - 0.5, 0.5), ylabel="Resolution: part of the input's side")
     ax.set_yticks(-np.unique(depth), ["1" if level == 0 else f"1/{2**level:.0f}" for level in np.unique(depth)])
     ax.set_xticks([])
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     total = f"{(stages['parameters'].sum() + unused) / 1e6:.2f} million parameters"
-    spare = f", {unused / 1e6:.2f} of them unused" if unused else ""
+    spare = f", {unused / 1e6:.2f} million of them unused" if unused else ""
     ax.set_title(f"{title}: {total}{spare}", loc="left")
     for kind in dict.fromkeys(connections["kind"]):
         ax.plot([], [], label=kind, **ARROWS[kind])
