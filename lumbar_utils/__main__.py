@@ -1,11 +1,14 @@
-"""The command line: `python -m lumbar_utils run`."""
+"""The command line: `python -m lumbar_utils COMMAND`."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lumbar_utils import StudyError
+from lumbar_utils.study import CONVERTED, Study, kind_and_path
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -18,7 +21,7 @@ def main() -> None:
 @app.command()
 def run(
     profile: Annotated[str, typer.Option(help="smoke, quick or paper; auto: paper with a GPU, else quick")] = "auto",
-    dataset: Annotated[str, typer.Option(help="phantom, or the folder of a data set")] = "phantom",
+    dataset: Annotated[str, typer.Option(help="phantom, a folder, or KIND:PATH: see data/README.md")] = "phantom",
     seed: Annotated[int, typer.Option(help="seed of everything that is drawn")] = 0,
     runs: Annotated[Path | None, typer.Option(help="folder that holds one folder a study; data/runs")] = None,
     settings: Annotated[list[str], typer.Option("--set", help="FIELD=VALUE, any other setting; repeatable")] = [],  # noqa: B006
@@ -26,23 +29,54 @@ def run(
 ) -> None:
     """Run the notebooks 01-05 in order; what is finished and up to date is not done again."""
     from lumbar_utils import pipeline
-    from lumbar_utils.study import Study
 
-    try:
-        where = dataset if dataset == "phantom" else str(Path(dataset).resolve())
-        named = {"profile": profile, "dataset": where, "seed": seed} | ({"runs": runs.resolve()} if runs else {})
-        study = Study(**named | _parse(settings))
+    with _told():
+        named = {"profile": profile, "dataset": _from_here(dataset), "seed": seed}
+        study = Study(**named | ({"runs": runs.resolve()} if runs else {}) | _parse(settings))
         pipeline.run(study, only, say=lambda line: print(line, flush=True))
         _conclude(study)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(help="KIND:PATH; kinds are composite, spider, dicom, nifti")],
+    destination: Annotated[Path, typer.Argument(help="folder to write, in the form of data/README.md")],
+    slices: Annotated[int, typer.Option(help="taken from a volume, about its mid-sagittal one", min=1)] = 1,
+) -> None:
+    """Write a source into a folder of images, masks, cases.csv and dataset.json."""
+    from lumbar_utils import datasets
+
+    with _told():
+        kind, path = kind_and_path(source, Path.cwd())
+        if kind not in CONVERTED:
+            raise StudyError(
+                f"{source} is no source to import; name it as KIND:PATH, KIND one of {', '.join(CONVERTED)}"
+            )
+        print(datasets.convert(kind, path or datasets.find_raw(kind), destination.resolve(), slices))
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Errors as one clear line, and an exit code: 2 for what cannot be used, 1 for what failed, 130 for Ctrl-C."""
+    from lumbar_utils.pipeline import Failure
+
+    try:
+        yield
     except (StudyError, OSError) as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         raise typer.Exit(2) from None
-    except pipeline.Failure as error:
+    except Failure as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on from here", err=True)
         raise typer.Exit(130) from None
+
+
+def _from_here(dataset: str) -> str:
+    """A data set's relative path begins where the command is given, not at the project's root."""
+    kind, path = kind_and_path(dataset, Path.cwd())
+    return kind if path is None else f"{kind}:{path}"
 
 
 def _parse(settings: list[str]) -> dict:

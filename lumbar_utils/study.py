@@ -12,6 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from lumbar_utils import StudyError
 
 ROOT = Path(__file__).resolve().parents[1]  # notebooks, data and figures lie beside the package
+DATA = ROOT / "data"
+CONVERTED = ("composite", "spider", "dicom", "nifti")  # sources that are first written into the canonical folder
 
 PROFILES = {
     # seconds, for tests: too short to learn anything
@@ -41,13 +43,30 @@ def default_profile() -> str:
     return "paper" if torch.accelerator.is_available() else "quick"
 
 
-def _below_the_root(path: str | Path) -> Path:
+def _absolute(path: str | Path, start: Path = ROOT) -> Path:
     """A relative folder starts at the project's root, wherever a notebook is stepped through from."""
-    return (ROOT / Path(path).expanduser()).resolve()
+    return (start / Path(path).expanduser()).resolve()
 
 
-Folder = Annotated[Path, BeforeValidator(_below_the_root)]
-Source = Annotated[str, BeforeValidator(lambda name: name if name == "phantom" else str(_below_the_root(name)))]
+Folder = Annotated[Path, BeforeValidator(_absolute)]
+
+
+def kind_and_path(dataset: str, start: Path = ROOT) -> tuple[str, Path | None]:
+    """`phantom`, `spider`, `spider:PATH` or `PATH` -> kind and path; no path where it is found by its kind."""
+    kind, colon, path = dataset.partition(":")
+    if dataset == "phantom" or dataset in CONVERTED:
+        return dataset, None
+    if colon and kind in (*CONVERTED, "folder"):
+        return kind, _absolute(path, start)
+    return "folder", _absolute(dataset, start)
+
+
+def _whole_source(dataset: str) -> str:
+    kind, path = kind_and_path(dataset)
+    return kind if path is None else str(path) if kind == "folder" else f"{kind}:{path}"
+
+
+Source = Annotated[str, BeforeValidator(_whole_source)]
 
 
 class Study(BaseModel):
@@ -61,9 +80,10 @@ class Study(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     profile: Literal["smoke", "quick", "paper"] = Field(description="named set of defaults for the fields below")
-    dataset: Source = Field("phantom", description="`phantom`, or the path of a folder with cases.csv and dataset.json")
+    dataset: Source = Field("phantom", description="`phantom`, a folder with cases.csv and dataset.json, or KIND:PATH")
     seed: int = Field(0, ge=0, description="seeds the split, the weights, the order of cases and the augmentation")
 
+    slices: int = Field(1, ge=1, description="taken from a volume, about its mid-sagittal one")
     phantom_patients: int = Field(ge=3, description="patients in the phantom data set")
     phantom_size: int = Field(ge=64, description="side of a phantom image in pixels")
     phantom_difficulty: Literal["easy", "typical", "hard"] = Field("typical", description="findings and noise")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lumbar_utils import StudyError
-from lumbar_utils.study import PROFILES, ROOT, Study
+from lumbar_utils.study import PROFILES, ROOT, Study, kind_and_path
 
 
 def test_a_profile_fills_in_what_is_not_named():
@@ -66,3 +66,18 @@ def test_a_notebook_shows_every_setting_with_its_value_and_meaning():
     html = Study("smoke")._repr_html_()
     assert all(f"<td>{name}</td>" in html for name in Study.model_fields)
     assert "hrnet_w18_small" in html
+
+
+@pytest.mark.parametrize(
+    "dataset, expected",
+    [
+        ("phantom", ("phantom", None)),
+        ("spider", ("spider", None)),
+        ("nifti:/scans", ("nifti", Path("/scans"))),
+        ("folder:/my_data", ("folder", Path("/my_data"))),
+        ("my_data", ("folder", Path("/here/my_data"))),
+        ("a:b", ("folder", Path("/here/a:b"))),
+    ],
+)
+def test_a_data_set_is_named_by_its_kind_its_path_or_both(dataset, expected):
+    assert kind_and_path(dataset, start=Path("/here")) == expected

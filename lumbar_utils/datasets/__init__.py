@@ -1,15 +1,56 @@
 """Where the images come from: each source becomes the same folder, and the folder a cohort of cases."""
 
+import importlib
 from pathlib import Path
 
+from lumbar_utils import StudyError
+from lumbar_utils.datasets import writing
 from lumbar_utils.datasets.folder import Cohort, read
 from lumbar_utils.records import fingerprint, source_fingerprint
-from lumbar_utils.study import Study
+from lumbar_utils.study import DATA, Study, kind_and_path
 
 
 def load(study: Study) -> Cohort:
-    """The cohort that a study names; the phantom is drawn on first use and kept in `study.cache`."""
-    return read(_phantom(study) if study.dataset == "phantom" else Path(study.dataset))
+    """The cohort that a study names.
+
+    The phantom is drawn, and a source that is not in the canonical form is written into it, on first use; both are kept
+    in `study.cache`. Raises StudyError where there is no such source, or it cannot be read.
+    """
+    kind, path = kind_and_path(study.dataset)
+    if kind == "phantom":
+        return read(_phantom(study))
+    return read(path if kind == "folder" else _converted(study, kind, path or find_raw(kind)))
+
+
+def convert(kind: str, source: Path, folder: Path, slices: int = 1) -> Path:
+    """Write a source into `folder` in the canonical form.
+
+    kind : one of `study.CONVERTED`, each a module here whose `read_source(source, slices)` returns a description and slices.
+    slices : of a volume, about its mid-sagittal one. Raises StudyError where the source cannot be read.
+    """
+    if not source.exists():
+        raise StudyError(f"there is no {kind} source at {source}; name it as {kind}:PATH; see data/README.md")
+    description, found = importlib.import_module(f"lumbar_utils.datasets.{kind}").read_source(source, slices)
+    return writing.write(folder, found, description)
+
+
+def find_raw(kind: str, raw: Path = DATA / "raw") -> Path:
+    """Where a source lies that is named by its kind alone: data/raw/<kind>, or data/raw/<kind>.zip."""
+    for path in (raw / kind, raw / f"{kind}.zip"):
+        if path.exists():
+            return path
+    raise StudyError(
+        f"there is no {kind} in {raw}; put it there as {kind} or {kind}.zip, by hand or, where it is known, by "
+        f"`python -m lumbar_utils fetch {kind}`; or name its path as {kind}:PATH"
+    )
+
+
+def _converted(study: Study, kind: str, source: Path) -> Path:
+    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+    seen = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    made_from = fingerprint(kind, seen, study.slices, source_fingerprint(f"datasets/{kind}"))
+    folder = study.cache / f"{kind}-{made_from[:16]}"
+    return folder if folder.exists() else convert(kind, source, folder, study.slices)
 
 
 def _phantom(study: Study) -> Path:
