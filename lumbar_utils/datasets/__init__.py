@@ -25,7 +25,7 @@ def load(study: Study) -> Cohort:
 def convert(kind: str, source: Path, folder: Path, slices: int = 1) -> Path:
     """Write a source into `folder` in the canonical form.
 
-    kind : one of `study.CONVERTED`, each a module here whose `read_source(source, slices)` returns a description and slices.
+    kind : one of `study.CONVERTED`; its module here has `read_source(source, slices)` -> description, slices.
     slices : of a volume, about its mid-sagittal one. Raises StudyError where the source cannot be read.
     """
     if not source.exists():
