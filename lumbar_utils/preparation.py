@@ -2,6 +2,9 @@
 
 import dataclasses
 
+import numpy as np
+import pandas as pd
+
 from lumbar_utils import datasets, records, split
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.loading import decode
@@ -15,14 +18,10 @@ def prepare(study: Study) -> Cohort:
     Raises StudyError on unusable data before anything is written.
     """
     cohort = datasets.load(study)
-    given = cohort.folder / "split.csv"
-    patients = cohort.cases["patient"]
-    if given.exists():
-        sides = split.read_split(given, patients)
-    else:
-        sides = split.split_patients(patients, study.seed, study.train_fraction, study.test_fraction)
+    _, masks = decode(cohort, study.height, study.width, study.cache)
+    levels = [np.count_nonzero(np.bincount(mask.ravel())[1:]) for mask in masks]
+    sides, how = _split(study, cohort, cohort.cases.assign(levels=levels))
     cohort = dataclasses.replace(cohort, cases=cohort.cases.drop(columns="split", errors="ignore").merge(sides))
-    decode(cohort, study.height, study.width, study.cache)
     records.write_csv(study.folder / "cases.csv", cohort.cases)
     records.write_csv(study.folder / "split.csv", sides)
     records.write_json(
@@ -33,9 +32,21 @@ def prepare(study: Study) -> Cohort:
             "data": {
                 "name": cohort.name, "licence": cohort.licence, "synthetic": cohort.synthetic,
                 "annotated": cohort.annotated, "cases": len(cohort.cases), "patients": len(sides),
-                "fingerprint": cohort.fingerprint, "split": "given" if given.exists() else "drawn",
+                "fingerprint": cohort.fingerprint, "split": how,
             },
             **records.provenance(),
         },
     )  # fmt: skip
     return cohort
+
+
+def _split(study: Study, cohort: Cohort, cases: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Patient and split, and how it came about: given with the data, by fold, or drawn."""
+    given, strata = cohort.folder / "split.csv", split.strata_of(cases)
+    if study.folds:
+        validation = 1 - study.train_fraction - study.test_fraction
+        sides = split.split_by_fold(strata, study.seed, study.folds, study.fold, validation)
+        return sides, f"fold {study.fold} of {study.folds}"
+    if given.exists():
+        return split.read_split(given, cases["patient"]), "given"
+    return split.split_patients(strata, study.seed, study.train_fraction, study.test_fraction), "drawn"

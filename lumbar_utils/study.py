@@ -87,9 +87,13 @@ class Study(BaseModel):
     phantom_patients: int = Field(ge=3, description="patients in the phantom data set")
     phantom_size: int = Field(ge=64, description="side of a phantom image in pixels")
     phantom_difficulty: Literal["easy", "typical", "hard"] = Field("typical", description="findings and noise")
+    phantom_contrast: Literal["T1 or T2", "T1", "T2", "T2-SPACE"] = Field("T1 or T2", description="of the phantom")
 
     train_fraction: float = Field(0.70, gt=0, lt=1, description="share of the patients to train on")
     test_fraction: float = Field(0.15, gt=0, lt=1, description="share of the patients to test on; the rest validates")
+
+    folds: int = Field(0, ge=0, description="parts for cross-validation; 0: one split by the fractions above")
+    fold: int = Field(0, ge=0, description="which of the folds to test on, counted from 0")
 
     height: int = Field(ge=64, multiple_of=32, description="rows of the network's input")
     width: int = Field(ge=64, multiple_of=32, description="columns of the network's input")
@@ -127,6 +131,14 @@ class Study(BaseModel):
     def _leave_some_patients_to_validate_on(self):
         if self.train_fraction + self.test_fraction >= 1:
             raise ValueError("train_fraction + test_fraction must stay below 1, to leave patients to validate on")
+        return self
+
+    @model_validator(mode="after")
+    def _name_a_fold_that_exists(self):
+        if self.folds == 1:
+            raise ValueError("folds=1 leaves nobody to train on; use 0 for one split, or 2 and more")
+        if self.fold >= max(1, self.folds):
+            raise ValueError(f"fold={self.fold} does not exist among folds={self.folds}; they count from 0")
         return self
 
     @property

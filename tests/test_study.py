@@ -33,6 +33,8 @@ def test_without_a_gpu_the_default_profile_is_quick():
         ({"height": 100}, "setting height=100 is refused: Input should be a multiple of 32"),
         ({"profile": "quik"}, "profile='quik' is refused: Input should be 'smoke', 'quick' or 'paper'"),
         ({"train_fraction": 0.9, "test_fraction": 0.1}, "must stay below 1"),
+        ({"folds": 1}, "folds=1 leaves nobody to train on; use 0 for one split, or 2 and more"),
+        ({"folds": 3, "fold": 3}, "fold=3 does not exist among folds=3; they count from 0"),
         ({"zzz": 1}, "unknown setting 'zzz'; known are: profile"),
     ],
 )

@@ -57,15 +57,16 @@ def _phantom(study: Study) -> Path:
     from lumbar_utils.datasets import phantom
 
     made_from = fingerprint(
-        study.phantom_patients, study.phantom_size, study.phantom_difficulty,
+        study.phantom_patients, study.phantom_size, study.phantom_difficulty, study.phantom_contrast,
         source_fingerprint(*(f"datasets/{name}" for name in ("phantom", "anatomy", "surroundings", "mri"))),
     )  # fmt: skip
     folder = study.cache / f"phantom-{study.phantom_patients}x{study.phantom_size}-{made_from[:8]}"
     if not folder.exists():
         try:
             phantom.generate(
-                folder, study.phantom_patients, size=study.phantom_size, difficulty=study.phantom_difficulty
-            )
+                folder, study.phantom_patients, size=study.phantom_size, difficulty=study.phantom_difficulty,
+                contrast=study.phantom_contrast,
+            )  # fmt: skip
         except OSError:
             if not folder.exists():  # else another process drew the same one meanwhile
                 raise

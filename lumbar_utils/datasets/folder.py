@@ -15,6 +15,7 @@ import pandas as pd
 
 from lumbar_utils import LEVELS, StudyError
 from lumbar_utils.records import fingerprint, fingerprint_files
+from lumbar_utils.split import guard
 
 REQUIRED = ("case", "patient", "image", "mask")
 REMEDY = "see data/README.md for the form of a data set"
@@ -39,6 +40,10 @@ class Cohort:
     annotated: tuple[str, ...]
     cases: pd.DataFrame
     fingerprint: str
+
+    def __post_init__(self):
+        if "split" in self.cases:  # whoever makes a cohort with a split, by whatever way, passes here
+            guard(self.cases, "the split")
 
     @property
     def note(self) -> str:

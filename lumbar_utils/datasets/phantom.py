@@ -20,11 +20,12 @@ from tqdm.auto import tqdm
 
 from lumbar_utils import LEVELS, StudyError
 from lumbar_utils.datasets.anatomy import DIFFICULTIES, Spine, draw_spine, field_of_view, tilt_of
-from lumbar_utils.datasets.mri import Grid, label_map, render
+from lumbar_utils.datasets.mri import SEQUENCES, Grid, label_map, render
 from lumbar_utils.datasets.surroundings import draw_scene
 
 # Standard deviation of the noise relative to the marrow's signal (lowest, highest); factor on the anatomy's spreads
 NOISE = {"easy": (0.02, 0.06), "typical": (0.04, 0.14), "hard": (0.10, 0.30)}
+MIXED = "T1 or T2"
 VARIATION = {"easy": 0.6, "typical": 1.0, "hard": 1.35}
 
 
@@ -32,7 +33,7 @@ VARIATION = {"easy": 0.6, "typical": 1.0, "hard": 1.35}
 class Phantom:
     """One patient.
 
-    image, mask: (size, size) uint8, mask 0 background, 1..6 L1..S1. contrast: "T1" or "T2".
+    image, mask: (size, size) uint8, mask 0 background, 1..6 L1..S1. contrast: T1, T2 or T2-SPACE.
     truth: corners in px, sizes in mm, angles in degrees and findings with their levels; saved as JSON.
     """
 
@@ -43,23 +44,31 @@ class Phantom:
     truth: dict
 
 
-def draw(seed: int, patient: int, size: int = 320, difficulty: str = "typical") -> Phantom:
+def draw(seed: int, patient: int, size: int = 320, difficulty: str = "typical", contrast: str = MIXED) -> Phantom:
     """Patient number `patient` of the set `seed`.
 
     size: pixels along the side of the image; the field of view stays the same, so fewer pixels are larger ones.
-    Raises StudyError for an unknown difficulty.
+    contrast: T1, T2 or T2-SPACE, of the same anatomy; "T1 or T2" draws one of the two.
+    Raises StudyError for an unknown difficulty or contrast.
     """
-    if difficulty not in DIFFICULTIES:
-        raise StudyError(f"difficulty {difficulty!r} is unknown; allowed are {', '.join(DIFFICULTIES)}")
+    _check(difficulty, contrast)
     anatomy, scanner = (np.random.default_rng([seed, patient, stream]) for stream in (0, 1))
     spine = draw_spine(anatomy, difficulty, VARIATION[difficulty])
     scene = draw_scene(anatomy, spine, VARIATION[difficulty])
     side, origin = field_of_view(anatomy, spine)
     grid = Grid(origin, size, side / size)
-    contrast = str(scanner.choice(["T1", "T2"]))
+    drawn = str(scanner.choice(["T1", "T2"]))
+    contrast = drawn if contrast == MIXED else contrast
     image = render(scanner, scene, grid, contrast, scanner.uniform(*NOISE[difficulty]), VARIATION[difficulty])
     mask = label_map([spine.vertebrae[level].outline for level in LEVELS], grid)
     return Phantom(image, mask, grid.spacing, contrast, _truth(spine, grid, contrast))
+
+
+def _check(difficulty: str, contrast: str) -> None:
+    if difficulty not in DIFFICULTIES:
+        raise StudyError(f"difficulty {difficulty!r} is unknown; allowed are {', '.join(DIFFICULTIES)}")
+    if contrast not in (*SEQUENCES, MIXED):
+        raise StudyError(f"contrast {contrast!r} is unknown; allowed are {', '.join((*SEQUENCES, MIXED))}")
 
 
 def _truth(spine: Spine, grid: Grid, contrast: str) -> dict:
@@ -102,27 +111,27 @@ def generate(
     seed: int = 0,
     size: int = 320,
     difficulty: str = "typical",
+    contrast: str = MIXED,
     workers: int | None = None,
 ) -> Path:
     """Write a set in the canonical form (images, masks, truth, cases.csv, dataset.json) and return its folder.
 
     workers: processes; None for one a core. The folder appears when it is complete.
-    Raises FileExistsError where the folder exists, StudyError for an unknown difficulty.
+    Raises FileExistsError where the folder exists, StudyError for an unknown difficulty or contrast.
     """
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; remove it, or write the phantom into another folder")
-    if difficulty not in DIFFICULTIES:
-        raise StudyError(f"difficulty {difficulty!r} is unknown; allowed are {', '.join(DIFFICULTIES)}")
+    _check(difficulty, contrast)
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         for part in ("images", "masks", "truth"):
             (unfinished / part).mkdir()
-        save = partial(_save, unfinished, seed=seed, size=size, difficulty=difficulty)
+        save = partial(_save, unfinished, seed=seed, size=size, difficulty=difficulty, contrast=contrast)
         cases = _map(save, range(patients), os.cpu_count() if workers is None else workers)
         pd.DataFrame(cases).to_csv(unfinished / "cases.csv", index=False)
-        (unfinished / "dataset.json").write_text(json.dumps(_dataset(seed, difficulty), indent=2))
+        (unfinished / "dataset.json").write_text(json.dumps(_dataset(seed, difficulty, contrast), indent=2))
         unfinished.chmod(0o755)  # mkdtemp's folders are closed to others
         unfinished.rename(folder)
     except BaseException:
@@ -137,9 +146,9 @@ def _map(save, patients: range, workers: int) -> list[dict]:
     return list(tqdm(drawn, total=len(patients), desc="drawing phantoms", unit="image", mininterval=1))
 
 
-def _save(folder: Path, patient: int, seed: int, size: int, difficulty: str) -> dict:
+def _save(folder: Path, patient: int, seed: int, size: int, difficulty: str, contrast: str) -> dict:
     """Draw one patient, write the three files, and return the row of the table of cases."""
-    phantom = draw(seed, patient, size, difficulty)
+    phantom = draw(seed, patient, size, difficulty, contrast)
     case = f"phantom_{patient + 1:04d}"
     image, mask = f"images/{case}.png", f"masks/{case}.png"
     for path, pixels in ((image, phantom.image), (mask, phantom.mask)):
@@ -153,9 +162,9 @@ def _save(folder: Path, patient: int, seed: int, size: int, difficulty: str) -> 
     )  # fmt: skip
 
 
-def _dataset(seed: int, difficulty: str) -> dict:
+def _dataset(seed: int, difficulty: str, contrast: str) -> dict:
     return {
-        "name": f"phantom of mid-sagittal lumbar MRI, {difficulty}, seed {seed}",
+        "name": f"phantom of mid-sagittal lumbar MRI, {contrast}, {difficulty}, seed {seed}",
         "licence": "CC0 1.0",
         "labels": {"0": "background"} | {str(value): level for value, level in enumerate(LEVELS, start=1)},
         "annotated_levels": list(LEVELS),
