@@ -7,7 +7,7 @@ import pandas as pd
 
 from lumbar_utils import datasets, records, split
 from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.loading import decode
+from lumbar_utils.decoding import decode
 from lumbar_utils.study import Study
 
 
