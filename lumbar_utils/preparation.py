@@ -24,7 +24,7 @@ def prepare(study: Study) -> Cohort:
     cohort = dataclasses.replace(cohort, cases=cohort.cases.drop(columns="split", errors="ignore").merge(sides))
     records.write_csv(study.folder / "cases.csv", cohort.cases)
     records.write_csv(study.folder / "split.csv", sides)
-    records.write_json(
+    records.update_json(
         study.folder / "study.json",
         {
             "fingerprint": study.fingerprint,
@@ -34,8 +34,9 @@ def prepare(study: Study) -> Cohort:
                 "annotated": cohort.annotated, "cases": len(cohort.cases), "patients": len(sides),
                 "fingerprint": cohort.fingerprint, "split": how,
             },
-            **records.provenance(),
+            **records.versions(),
         },
+        more=lambda: {"environment": records.environment()},
     )  # fmt: skip
     return cohort
 
