@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from lumbar_utils import LEVELS, StudyError
 from lumbar_utils.datasets import writing
@@ -30,7 +31,7 @@ IMAGES, MASKS = "images", "pseudo colored ground truth images"  # folders, as _p
 FILE = re.compile(r"T1_(\d+)_S(\d+)\s*\.png", re.IGNORECASE)  # one copy has a blank before .png
 LARGEST = 2**26  # bytes of one file; an image of 320 x 320 pixels has 0.3 million
 COLOURS = np.array(  # true RGB; a colour's place is its label
-    [(0, 0, 0), (255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255)], np.int32
+    [(0, 0, 0), (255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255)]
 )
 
 Files = dict[PurePosixPath, Callable[[], bytes]]  # path within the source -> reads that file
@@ -180,8 +181,9 @@ def labels_of_colours(rgb: np.ndarray) -> tuple[np.ndarray, int]:
 
     Edges drawn with anti-aliasing shade from a colour into its neighbour.
     """
-    distance = ((rgb[..., None, :].astype(np.int32) - COLOURS) ** 2).sum(axis=-1)  # (height, width, 7)
-    return distance.argmin(axis=-1).astype(np.uint8), int((distance.min(axis=-1) > 0).sum())
+    distance = cdist(rgb.reshape(-1, 3), COLOURS, "sqeuclidean")  # (pixels, 7)
+    nearest = distance.argmin(axis=1).astype(np.uint8).reshape(rgb.shape[:2])
+    return nearest, int((distance.min(axis=1) > 0).sum())
 
 
 def order_of_levels(mask: np.ndarray) -> str:
