@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lumbar_utils import StudyError
-from lumbar_utils.study import CONVERTED, Study, kind_and_path
+from lumbar_utils.study import CONVERTED, DATA, Study, kind_and_path
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -53,6 +53,20 @@ def import_(
                 f"{source} is no source to import; name it as KIND:PATH, KIND one of {', '.join(CONVERTED)}"
             )
         print(datasets.convert(kind, path or datasets.find_raw(kind), destination.resolve(), slices))
+
+
+@app.command()
+def fetch(
+    kind: Annotated[str, typer.Argument(help="composite or spider")],
+    to: Annotated[Path | None, typer.Option(help="folder that holds the data sets; data/raw")] = None,
+) -> None:
+    """Download a public data set; one that was interrupted goes on from where it was."""
+    from lumbar_utils.datasets import fetching
+
+    with _told():
+        if kind not in fetching.SOURCES:
+            raise StudyError(f"{kind!r} cannot be fetched; known are {', '.join(fetching.SOURCES)}")
+        fetching.fetch(fetching.SOURCES[kind], to.resolve() if to else DATA / "raw")
 
 
 @contextlib.contextmanager
