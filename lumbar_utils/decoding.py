@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm.auto import tqdm
 
 from lumbar_utils import StudyError
 from lumbar_utils.datasets.folder import Cohort
@@ -68,18 +69,19 @@ def decode(cohort: Cohort, height: int, width: int, cache: Path) -> tuple[np.nda
 
 
 def _decode_into(folder: Path, cohort: Cohort, height: int, width: int) -> None:
-    shape = (len(cohort.cases), height, width)
-    images, masks = (
-        np.lib.format.open_memmap(folder / name, mode="w+", dtype=np.uint8, shape=shape)
-        for name in ("images.npy", "masks.npy")
-    )
-    for index, (_, case) in enumerate(cohort.cases.iterrows()):
-        image, mask = cohort.image(case), cohort.mask(case)
-        if image.shape != mask.shape:
-            raise StudyError(
-                f"mask {case['mask']} is {mask.shape[1]}x{mask.shape[0]} but its image is "
-                f"{image.shape[1]}x{image.shape[0]}; export both from the same slice"
-            )
-        fit = Fit.of(image.shape, height, width)
-        images[index] = fit.into_grid(image, cv2.INTER_AREA)
-        masks[index] = fit.into_grid(mask, cv2.INTER_NEAREST_EXACT)
+    """Write images.npy and masks.npy case by case, so that memory holds one case, however many there are."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(cohort.cases), height, width)}
+    with (folder / "images.npy").open("wb") as images, (folder / "masks.npy").open("wb") as masks:
+        for file in (images, masks):
+            np.lib.format.write_array_header_1_0(file, header)
+        rows = cohort.cases.iterrows()
+        for _, case in tqdm(rows, total=len(cohort.cases), desc="decoding", unit="case", delay=2, mininterval=1):
+            image, mask = cohort.image(case), cohort.mask(case)
+            if image.shape != mask.shape:
+                raise StudyError(
+                    f"mask {case['mask']} is {mask.shape[1]}x{mask.shape[0]} but its image is "
+                    f"{image.shape[1]}x{image.shape[0]}; export both from the same slice"
+                )
+            fit = Fit.of(image.shape, height, width)
+            images.write(fit.into_grid(image, cv2.INTER_AREA).tobytes())
+            masks.write(fit.into_grid(mask, cv2.INTER_NEAREST_EXACT).tobytes())
