@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import cv2
 import numpy as np
@@ -114,42 +113,44 @@ def test_history_is_written_epoch_by_epoch_and_the_best_is_kept(study):
 
 
 SCRIPT = """
-import sys
+import os, sys
 from lumbar_utils.preparation import prepare
 from lumbar_utils.prediction import predict
 from lumbar_utils.study import Study
-from lumbar_utils.training import fit
-study = Study("smoke", runs=sys.argv[1], cache=sys.argv[2], device="cpu", epochs=int(sys.argv[3]))
+from lumbar_utils.training import Segmentation, fit
+runs, cache, epochs, signal = sys.argv[1:]
+study = Study("smoke", runs=runs, cache=cache, device="cpu", epochs=int(epochs))
+step = Segmentation.training_step
+def signalled(module, batch, index):
+    if int(signal) and (module.current_epoch, index) == (3, 1):
+        os.kill(os.getpid(), int(signal))
+    return step(module, batch, index)
+Segmentation.training_step = signalled
 cohort = prepare(study)
 fit(study, cohort, "unet")
 predict(study, cohort, "unet")
 """
 
 
-def train_elsewhere(runs, cache, epochs, **options):
-    command = [sys.executable, "-c", SCRIPT, str(runs), str(cache), str(epochs)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+def train_elsewhere(runs, cache, epochs, signal_number=0, **options):
+    """Train in a process of its own, which sends itself a signal in the middle of its fourth epoch."""
+    command = [sys.executable, "-c", SCRIPT, *map(str, (runs, cache, epochs, int(signal_number)))]
+    return subprocess.run(command, capture_output=True, text=True, **options)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="these signals are of POSIX systems")
 @pytest.mark.parametrize("signal_name", ["SIGKILL", "SIGINT"])
 def test_a_training_cut_off_and_started_again_ends_with_the_same_bits(tmp_path, cache, signal_name):
-    epochs = 12
-    whole = Study("smoke", runs=tmp_path / "whole", cache=cache, device="cpu", epochs=epochs)
+    whole = Study("smoke", runs=tmp_path / "whole", cache=cache, device="cpu", epochs=5)
     train(whole)
-    cut = Study("smoke", runs=tmp_path / "cut", cache=cache, device="cpu", epochs=epochs)
-    history = cut.folder / "unet" / "history.csv"
-    process = train_elsewhere(cut.runs, cache, epochs)
-    while process.poll() is None and not (history.exists() and len(pd.read_csv(history)) >= 3):
-        time.sleep(0.005)
-    process.send_signal(signal.Signals[signal_name])
-    _, errors = process.communicate()
-    assert process.returncode != 0
+    cut = Study("smoke", runs=tmp_path / "cut", cache=cache, device="cpu", epochs=5)
+    ended = train_elsewhere(cut.runs, cache, 5, signal.Signals[signal_name])
+    assert ended.returncode != 0
     if signal_name == "SIGINT":
-        assert re.search(r"KeyboardInterrupt: unet was interrupted after epoch \d+; run again to go on", errors)
-    assert 3 <= len(pd.read_csv(history)) < epochs
+        assert "KeyboardInterrupt: unet was interrupted after epoch 3; run again to go on" in ended.stderr
+    assert len(pd.read_csv(cut.folder / "unet" / "history.csv")) == 3
     resumed = train(cut)
-    assert resumed["epoch"].tolist() == list(range(1, epochs + 1))
+    assert resumed["epoch"].tolist() == [1, 2, 3, 4, 5]
     assert digest(cut.folder / "unet") == digest(whole.folder / "unet")
 
 
@@ -160,12 +161,12 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_ends_with_one_clear_
     study = Study("smoke", runs=tmp_path, cache=cache, device="cpu")
     prepare(study)
     limit = 100_000  # bytes in a file: room for tables, not for a checkpoint
-    process = train_elsewhere(
+    ended = train_elsewhere(
         tmp_path, cache, study.epochs, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     )
-    _, errors = process.communicate()
-    assert process.returncode == 1
-    assert re.search(r"StudyError: could not write .*best.ckpt: File too large; make room .* and run again", errors)
+    assert ended.returncode == 1
+    message = r"StudyError: could not write .*best.ckpt: File too large; make room .* and run again"
+    assert re.search(message, ended.stderr)
     assert not list((study.folder / "unet" / "checkpoints").iterdir())
     assert (study.folder / "split.csv").exists()
     assert len(train(study)) == 2
