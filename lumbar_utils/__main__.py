@@ -55,6 +55,21 @@ def import_(
         print(datasets.convert(kind, path or datasets.find_raw(kind), destination.resolve(), slices))
 
 
+@app.command()
+def predict(
+    study: Annotated[Path, typer.Argument(help="folder of a study, with its study.json")],
+    model: Annotated[str, typer.Argument(help="unet, hrnet or efficientnet")],
+    source: Annotated[str, typer.Argument(help="phantom, a folder, or KIND:PATH: see data/README.md")],
+    destination: Annotated[Path, typer.Argument(help="new folder for label maps and a sheet to look them over")],
+    slices: Annotated[int, typer.Option(help="taken from a volume, about its mid-sagittal one", min=1)] = 1,
+) -> None:
+    """Apply a network that a study trained to the images of any source."""
+    with _told():
+        from lumbar_utils.application import predict_source
+
+        print(predict_source(study.resolve(), model, _from_here(source), destination.resolve(), slices))
+
+
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
     """Errors as one clear line, and an exit code: 2 for what cannot be used, 1 for what failed, 130 for Ctrl-C."""

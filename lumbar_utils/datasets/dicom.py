@@ -64,7 +64,9 @@ def _header(path: Path) -> pydicom.Dataset | None:
     except InvalidDicomError:
         return None
     except Exception as error:  # pydicom raises many kinds on a file that is cut off
-        raise StudyError(f"{path} cannot be read as DICOM ({type(error).__name__}); remove it or copy it again") from None
+        raise StudyError(
+            f"{path} cannot be read as DICOM ({type(error).__name__}); remove it or copy it again"
+        ) from None
 
 
 def _cut(name: str, files: list[tuple[Path, pydicom.Dataset]], slices: int) -> Iterator[Slice]:
@@ -100,7 +102,9 @@ def _ordered(files: list[tuple[Path, pydicom.Dataset]]) -> list[tuple[Path, pydi
     across = np.cross(orientations[0, :3], orientations[0, 3:])
     if abs(across[0]) < volumes.STEEPEST:
         angle = np.degrees(np.arccos(abs(across[0])))
-        raise volumes.Unsuitable(f"is not sagittal: its slice axis is {angle:.0f} degrees off left-right; 45 are allowed")
+        raise volumes.Unsuitable(
+            f"is not sagittal: its slice axis is {angle:.0f} degrees off left-right; 45 are allowed"
+        )
     if len(files) < FEWEST:
         raise volumes.Unsuitable(f"has {len(files)} images, as a localiser has; {FEWEST} or more are needed")
     places = np.array([header.ImagePositionPatient for header in headers], float) @ (across * np.sign(across[0]))

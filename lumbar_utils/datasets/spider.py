@@ -12,9 +12,12 @@ from lumbar_utils.datasets import volumes
 from lumbar_utils.datasets.writing import Slice
 
 CANAL, PARTLY = 100, 100  # the canal's value; what is added to a vertebra's that the field of view cuts
-LEVELS_UPWARDS = [f"{region}{level}" for region, count in (("L", 5), ("T", 12), ("C", 7)) for level in range(count, 0, -1)]
+LEVELS_UPWARDS = [
+    f"{region}{level}" for region, count in (("L", 5), ("T", 12), ("C", 7)) for level in range(count, 0, -1)
+]
 NAMES = dict(enumerate([*LEVELS_UPWARDS, "above C1"], 1))  # SPIDER counts its vertebrae 1..25 from the lowest
 LUMBAR = 5
+CONTRASTS = {"t1": "T1", "t2": "T2", "t2_SPACE": "T2-SPACE"}
 REMEDY = "unpack images.zip and masks.zip of Zenodo record 10159290 into one folder, beside overview.csv"
 
 
@@ -51,7 +54,7 @@ def _cut(source: Path, name: str, slices: int, subset: str | None) -> Iterator[S
     centre, front = mid_sagittal(labels), in_front_of_the_canal(labels == CANAL)
     partly = [NAMES[value] for value in NAMES if (labels == value + PARTLY).any()]
     patient, _, sequence = name.partition("_")
-    facts = {"sequence": sequence, "subset": subset, "partly_visible": " ".join(partly)}
+    facts = {"contrast": CONTRASTS.get(sequence, sequence), "subset": subset, "partly_visible": " ".join(partly)}
     for index in volumes.about(centre, slices, len(pixels)):
         yield Slice(
             f"{name}_slice{index}", f"spider_{patient}", volumes.window(pixels[index]), bodies(labels[index], front),

@@ -61,7 +61,9 @@ def _square(volume: sitk.Image, is_mask: bool) -> sitk.Image:
         return volume
     wanted = np.array([side, side, spacing[2]])
     size = np.rint(volume.GetSize() * spacing / wanted).astype(int)
-    first = volume.TransformContinuousIndexToPhysicalPoint(((wanted / spacing - 1) / 2).tolist())  # edges stay, not centres
+    first = volume.TransformContinuousIndexToPhysicalPoint(
+        ((wanted / spacing - 1) / 2).tolist()
+    )  # edges stay, not centres
     return sitk.Resample(
         volume, size.tolist(), sitk.Transform(), sitk.sitkNearestNeighbor if is_mask else sitk.sitkLinear,
         first, wanted.tolist(), volume.GetDirection(), 0, volume.GetPixelID(), True,
