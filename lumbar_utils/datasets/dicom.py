@@ -20,7 +20,8 @@ SAME_DIRECTION = 0.01  # largest difference of direction cosines within a series
 SAME_PLACE_MM = 0.01
 TAGS = [
     "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "NumberOfFrames", "Rows",
-    "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "PhotometricInterpretation", "BurnedInAnnotation",
+    "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "PhotometricInterpretation",
+    "BurnedInAnnotation",
 ]  # fmt: skip
 
 
@@ -100,11 +101,7 @@ def _ordered(files: list[tuple[Path, pydicom.Dataset]]) -> list[tuple[Path, pydi
     if np.abs(orientations - orientations[0]).max() > SAME_DIRECTION:
         raise volumes.Unsuitable("has images of several orientations, as a localiser has")
     across = np.cross(orientations[0, :3], orientations[0, 3:])
-    if abs(across[0]) < volumes.STEEPEST:
-        angle = np.degrees(np.arccos(abs(across[0])))
-        raise volumes.Unsuitable(
-            f"is not sagittal: its slice axis is {angle:.0f} degrees off left-right; 45 are allowed"
-        )
+    volumes.check_slice_axis(across[0])
     if len(files) < FEWEST:
         raise volumes.Unsuitable(f"has {len(files)} images, as a localiser has; {FEWEST} or more are needed")
     places = np.array([header.ImagePositionPatient for header in headers], float) @ (across * np.sign(across[0]))

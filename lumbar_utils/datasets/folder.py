@@ -61,7 +61,7 @@ class Cohort:
         return read_image(self.folder / case["image"])
 
     def mask(self, case: pd.Series) -> np.ndarray:
-        """(height, width) uint8 label map of a row of `cases`: 0 background, 1..6 the study's levels; without mask 0."""
+        """(height, width) uint8 label map of a row of `cases`: 0 background, 1..6 the levels; 0 without a mask."""
         if not case["mask"]:
             return np.zeros_like(self.image(case))
         return read_mask(self.folder / case["mask"], self.labels)

@@ -21,7 +21,7 @@ def read_source(source: Path, slices: int) -> tuple[dict, Iterator[Slice]]:
     """What the folder holds, and `slices` of each of its volumes about the middle one.
 
     source : folder of NAME.nii.gz, .nii or .mha; masks as masks/NAME.* or NAME_mask.* or NAME_seg.*, all or none, and
-        then labels.json (mask value -> name); patients.csv (file, patient) if a patient is not NAME up to its first `_`.
+        then labels.json (mask value -> name); patients.csv (file, patient) unless NAME begins with it and `_`.
     Raises StudyError for masks without images, images without masks beside others with, or labels.json missing.
     """
     images, masks = _volumes(source)

@@ -1,4 +1,4 @@
-"""SPIDER (Zenodo 10159290) as sagittal slices with vertebral bodies L1-L5; its level names are counted, not verified."""
+"""SPIDER (Zenodo 10159290) as sagittal slices with vertebral bodies L1-L5, named by counting upwards."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +12,9 @@ from lumbar_utils.datasets import volumes
 from lumbar_utils.datasets.writing import Slice
 
 CANAL, PARTLY = 100, 100  # the canal's value; what is added to a vertebra's that the field of view cuts
-LEVELS_UPWARDS = [
-    f"{region}{level}" for region, count in (("L", 5), ("T", 12), ("C", 7)) for level in range(count, 0, -1)
-]
-NAMES = dict(enumerate([*LEVELS_UPWARDS, "above C1"], 1))  # SPIDER counts its vertebrae 1..25 from the lowest
+REGIONS = (("L", 5), ("T", 12), ("C", 7))  # upwards from the sacrum
+COUNTED = [f"{region}{level}" for region, highest in REGIONS for level in range(highest, 0, -1)]
+NAMES = dict(enumerate([*COUNTED, "above C1"], 1))  # SPIDER counts its vertebrae 1..25 from the lowest
 LUMBAR = 5
 CONTRASTS = {"t1": "T1", "t2": "T2", "t2_SPACE": "T2-SPACE"}
 REMEDY = "unpack images.zip and masks.zip of Zenodo record 10159290 into one folder, beside overview.csv"

@@ -42,15 +42,19 @@ def sagittal(volume: sitk.Image, is_mask: bool = False) -> tuple[np.ndarray, flo
     """
     turned = sitk.DICOMOrient(volume, FRAME)
     to_back, down, to_left = turned.GetSpacing()
-    leftwards = abs(turned.GetDirection()[2])
-    if leftwards < STEEPEST:
-        angle = np.degrees(np.arccos(leftwards))
-        raise Unsuitable(f"is not sagittal: its slice axis is {angle:.0f} degrees off left-right; 45 are allowed")
+    check_slice_axis(turned.GetDirection()[2])
     if max(to_back, down) > COARSER * to_left and turned.GetSize()[2] > 1:
         axis = "front to back" if to_back > down else "head to feet"
         raise Unsuitable(f"is not sagittal: its slices, {max(to_back, down):.2g} mm apart, follow each other {axis}")
     squared = _square(turned if is_mask else sitk.Cast(turned, sitk.sitkFloat32), is_mask)
     return sitk.GetArrayFromImage(squared), min(to_back, down)
+
+
+def check_slice_axis(leftwards: float) -> None:
+    """Raise Unsuitable if the slice axis, whose share of left-right this is, lies more than 45 degrees off it."""
+    if abs(leftwards) < STEEPEST:
+        angle = np.degrees(np.arccos(abs(leftwards)))
+        raise Unsuitable(f"is not sagittal: its slice axis is {angle:.0f} degrees off left-right; 45 are allowed")
 
 
 def _square(volume: sitk.Image, is_mask: bool) -> sitk.Image:
@@ -61,9 +65,8 @@ def _square(volume: sitk.Image, is_mask: bool) -> sitk.Image:
         return volume
     wanted = np.array([side, side, spacing[2]])
     size = np.rint(volume.GetSize() * spacing / wanted).astype(int)
-    first = volume.TransformContinuousIndexToPhysicalPoint(
-        ((wanted / spacing - 1) / 2).tolist()
-    )  # edges stay, not centres
+    # the edges of the field of view stay in place, not the centres of the outermost pixels
+    first = volume.TransformContinuousIndexToPhysicalPoint(((wanted / spacing - 1) / 2).tolist())
     return sitk.Resample(
         volume, size.tolist(), sitk.Transform(), sitk.sitkNearestNeighbor if is_mask else sitk.sitkLinear,
         first, wanted.tolist(), volume.GetDirection(), 0, volume.GetPixelID(), True,
