@@ -117,7 +117,11 @@ def _refuse_what_is_no_plain_mr(headers: list[pydicom.Dataset]) -> None:
         faults = {
             "is no MR": header.get("Modality") != "MR",
             "is a localiser": "LOCALIZER" in (header.get("ImageType") or []),
-            "is multi-frame; convert it to one file a slice, or by dcm2niix to NIfTI": header.get("NumberOfFrames"),
+            "is multi-frame; convert it to one file a slice, or by dcm2niix to NIfTI": (
+                header.get("NumberOfFrames") or 1
+            )
+            > 1,
+            "is in colour": not str(header.get("PhotometricInterpretation")).startswith("MONOCHROME"),
             "has text burnt into its pixels, which may name the patient": header.get("BurnedInAnnotation") == "YES",
             "has no position or orientation": not (
                 header.get("ImageOrientationPatient") and header.get("ImagePositionPatient")
