@@ -18,7 +18,7 @@ from lumbar_utils.datasets.volumes import window
 
 NAME, ID = "Quixote^Alonso", "LM-160501"
 SAGITTAL, AXIAL = [0, 1, 0, 0, 0, -1], [1, 0, 0, 0, 1, 0]
-STACK = np.random.default_rng(0).integers(0, 500, (7, 6, 8)).astype(np.uint16)  # slices from right to left
+STACK = np.random.default_rng(0).integers(0, 500, (7, 16, 20)).astype(np.uint16)  # slices from right to left
 
 
 def write_image(path, pixels, place, series, orientation=SAGITTAL, compress=None, **elements):
@@ -171,7 +171,7 @@ def test_a_folder_without_dicom_is_refused(tmp_path):
 def test_pixels_that_cannot_be_decoded_are_an_error_that_names_the_file(tmp_path):
     write_series(tmp_path / "in")
     for path in (tmp_path / "in").iterdir():
-        path.write_bytes(path.read_bytes()[:-40])
+        path.write_bytes(path.read_bytes()[:-400])
     with pytest.raises(StudyError, match=r"the pixels of .*IM\d cannot be decoded; remove it, or export"):
         convert("dicom", tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -73,7 +73,7 @@ def test_without_masks_it_is_for_prediction_only(source, tmp_path):
     assert cohort.cases["case"].tolist() == ["anna_t1_slice2", "anna_t2_slice2", "bert_slice2"]  # of 0 to 4
     assert not cohort.mask(cohort.cases.iloc[0]).any()
     study = Study("smoke", dataset=f"nifti:{source}", cache=tmp_path / "cache", runs=tmp_path / "runs")
-    with pytest.raises(StudyError, match="is for prediction only: it annotates no level.*lumbar_utils predict"):
+    with pytest.raises(StudyError, match=r"is for prediction only: it annotates no level.*lumbar_utils predict"):
         prepare(study)
     assert not (tmp_path / "runs").exists()
 

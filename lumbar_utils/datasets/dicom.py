@@ -77,8 +77,6 @@ def _cut(name: str, files: list[tuple[Path, pydicom.Dataset]], slices: int) -> I
     for index in volumes.about(centre, slices, len(ordered)):
         path, header = ordered[index]
         pixels, spacing_mm = volumes.sagittal(decode(path))
-        if header.get("PhotometricInterpretation") == "MONOCHROME1":  # its lowest value is white
-            pixels = -pixels
         yield Slice(
             f"{name}_slice{index}", name.partition("_")[0], volumes.window(pixels[0]), None,
             spacing_mm if header.get("PixelSpacing") else float("nan"), volumes.facts(index, centre),
@@ -86,7 +84,11 @@ def _cut(name: str, files: list[tuple[Path, pydicom.Dataset]], slices: int) -> I
 
 
 def decode(path: Path) -> sitk.Image:
-    """One file's image, of any transfer syntax that GDCM knows, rescaled by its slope and intercept."""
+    """One file's image, of any transfer syntax that GDCM knows, rescaled by its slope and intercept.
+
+    MONOCHROME1, whose lowest value is white, is inverted by ITK: the lowest value is black here.
+    Raises StudyError if it cannot be decoded.
+    """
     try:
         return sitk.ReadImage(str(path), imageIO="GDCMImageIO")
     except RuntimeError:
