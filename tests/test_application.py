@@ -45,7 +45,7 @@ def test_the_command_predicts_on_dicom_and_no_byte_names_the_patient(trained, tm
     out = tmp_path / "out"
     arguments = ["predict", str(trained), "unet", f"dicom:{tmp_path / 'in'}", str(out), "--slices", "3"]
     result = CliRunner().invoke(app, arguments)
-    assert (result.exit_code, result.output.splitlines()[-1]) == (0, str(out))
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, str(out))
     assert sorted(path.stem for path in (out / "label_maps").glob("*.png")) == [f"p0001_s1_slice{i}" for i in (2, 3, 4)]
     told = b"".join(path.name.encode() + path.read_bytes() for path in out.rglob("*") if path.is_file())
     for secret in (*NAME.split("^"), ID, str(tmp_path / "in")):
