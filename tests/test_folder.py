@@ -141,5 +141,5 @@ def test_without_levels_and_masks_a_folder_is_for_prediction_only(dataset, tmp_p
 
 def test_a_folder_that_annotates_levels_needs_every_mask(dataset):
     change_cases(dataset, 2, "mask", None)
-    with pytest.raises(StudyError, match=r"cases.csv line 4 leaves one of case, patient, image, mask empty; fill it in"):
+    with pytest.raises(StudyError, match=r"line 4 leaves one of case, patient, image, mask empty; fill it in"):
         read(dataset)
