@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lumbar_utils import StudyError
-from lumbar_utils.study import CONVERTED, Study, kind_and_path
+from lumbar_utils.study import CONVERTED, DATA, Study, kind_and_path
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -68,6 +68,20 @@ def predict(
         from lumbar_utils.application import predict_source
 
         print(predict_source(study.resolve(), model, _from_here(source), destination.resolve(), slices))
+
+
+@app.command()
+def fetch(
+    kind: Annotated[str, typer.Argument(help="composite or spider")],
+    to: Annotated[Path | None, typer.Option(help="folder that holds the data sets; data/raw")] = None,
+) -> None:
+    """Download a public data set; one that was interrupted goes on from where it was."""
+    from lumbar_utils.datasets import fetching
+
+    with _told():
+        if kind not in fetching.SOURCES:
+            raise StudyError(f"{kind!r} cannot be fetched; known are {', '.join(fetching.SOURCES)}")
+        fetching.fetch(fetching.SOURCES[kind], to.resolve() if to else DATA / "raw")
 
 
 @contextlib.contextmanager

@@ -1,93 +1,15 @@
-"""Cases as networks see them: decoded once at the network's size, shuffled and augmented by seed, epoch and case."""
+"""Cases as networks see them: shuffled and augmented by seed, epoch and case, normalised and in batches."""
 
-import dataclasses
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import albumentations as A
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lumbar_utils import StudyError
 from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.records import fingerprint
+from lumbar_utils.decoding import decode
 from lumbar_utils.study import Study
-
-AIR = 0  # what pads an image that has not the network's aspect
-
-
-@dataclasses.dataclass(frozen=True)
-class Fit:
-    """How an image of (height, width) lies, scaled but not distorted, in the middle of the network's grid."""
-
-    height: int
-    width: int
-    top: int
-    left: int
-    rows: int
-    columns: int
-
-    @classmethod
-    def of(cls, shape: tuple[int, int], height: int, width: int) -> "Fit":
-        """The largest placement of an image of `shape` in a grid of height x width."""
-        scale = min(height / shape[0], width / shape[1])
-        rows, columns = (max(1, round(side * scale)) for side in shape)
-        return cls(height, width, (height - rows) // 2, (width - columns) // 2, rows, columns)
-
-    def into_grid(self, pixels: np.ndarray, interpolation: int) -> np.ndarray:
-        """Scale `pixels` (height, width) into the grid; around it AIR."""
-        grid = np.full((self.height, self.width), AIR, pixels.dtype)
-        grid[self._inside] = cv2.resize(pixels, (self.columns, self.rows), interpolation=interpolation)
-        return grid
-
-    def out_of_grid(self, maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        """Scale float maps (channels, grid height, grid width) back onto an image of `shape`."""
-        return np.stack([cv2.resize(channel[self._inside], shape[::-1]) for channel in maps])
-
-    @property
-    def _inside(self) -> tuple[slice, slice]:
-        return slice(self.top, self.top + self.rows), slice(self.left, self.left + self.columns)
-
-
-def decode(cohort: Cohort, height: int, width: int, cache: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images and label maps of a cohort on the network's grid, each (cases, height, width) uint8, memory-mapped.
-
-    Decoded once and kept in `cache`. Raises StudyError for a file that cannot be read, a mask of another size
-    than its image, or a label that the data set does not name.
-    """
-    folder = cache / f"decoded-{fingerprint(cohort.fingerprint, cohort.cases['case'].tolist(), height, width)[:16]}"
-    if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=cache))
-        try:
-            _decode_into(temporary, cohort, height, width)
-            if not folder.exists():  # another process may have been quicker
-                temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return tuple(np.load(folder / name, mmap_mode="r") for name in ("images.npy", "masks.npy"))
-
-
-def _decode_into(folder: Path, cohort: Cohort, height: int, width: int) -> None:
-    shape = (len(cohort.cases), height, width)
-    images, masks = (
-        np.lib.format.open_memmap(folder / name, mode="w+", dtype=np.uint8, shape=shape)
-        for name in ("images.npy", "masks.npy")
-    )
-    for index, (_, case) in enumerate(cohort.cases.iterrows()):
-        image, mask = cohort.image(case), cohort.mask(case)
-        if image.shape != mask.shape:
-            raise StudyError(
-                f"mask {case['mask']} is {mask.shape[1]}x{mask.shape[0]} but its image is "
-                f"{image.shape[1]}x{image.shape[0]}; export both from the same slice"
-            )
-        fit = Fit.of(image.shape, height, width)
-        images[index] = fit.into_grid(image, cv2.INTER_AREA)
-        masks[index] = fit.into_grid(mask, cv2.INTER_NEAREST_EXACT)
 
 
 def augmentation(strength: str) -> A.Compose:

@@ -1,6 +1,7 @@
 """Runs the notebooks in order with papermill: only what is missing or stale, and a short word on what fails."""
 
 import os
+import subprocess
 import tempfile
 import threading
 import time
@@ -30,6 +31,10 @@ class PrivateKernel(AsyncKernelManager):
         if os.name == "posix":  # elsewhere Jupyter's own choice
             self._sockets = tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True)
             self.transport, self.ip = "ipc", f"{self._sockets.name}/socket"
+
+    async def start_kernel(self, **settings):
+        """Start it deaf to the terminal: what a cell writes comes through a socket; the rest is of the kernel's end."""
+        await super().start_kernel(stderr=subprocess.DEVNULL, **settings)
 
 
 class Failure(Exception):

@@ -9,7 +9,8 @@ from tqdm.auto import tqdm
 
 from lumbar_utils import LEVELS, StudyError, records
 from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.loading import Fit, loader
+from lumbar_utils.decoding import Fit
+from lumbar_utils.loading import loader
 from lumbar_utils.study import Study
 from lumbar_utils.training import annotated_classes, device_of, network_of, read_checkpoint, training_fingerprint
 

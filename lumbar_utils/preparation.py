@@ -7,7 +7,7 @@ import pandas as pd
 
 from lumbar_utils import StudyError, datasets, records, split
 from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.loading import decode
+from lumbar_utils.decoding import decode
 from lumbar_utils.study import Study
 
 
@@ -29,7 +29,7 @@ def prepare(study: Study) -> Cohort:
     cohort = dataclasses.replace(cohort, cases=cohort.cases.drop(columns="split", errors="ignore").merge(sides))
     records.write_csv(study.folder / "cases.csv", cohort.cases)
     records.write_csv(study.folder / "split.csv", sides)
-    records.write_json(
+    records.update_json(
         study.folder / "study.json",
         {
             "fingerprint": study.fingerprint,
@@ -39,8 +39,9 @@ def prepare(study: Study) -> Cohort:
                 "annotated": cohort.annotated, "cases": len(cohort.cases), "patients": len(sides),
                 "fingerprint": cohort.fingerprint, "split": how,
             },
-            **records.provenance(),
+            **records.versions(),
         },
+        more=lambda: {"environment": records.environment()},
     )  # fmt: skip
     return cohort
 

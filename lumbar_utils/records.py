@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -76,6 +76,14 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     write_text(path, buffer.getvalue())
 
 
+def update_json(path: Path, value: dict, more: Callable[[], dict]) -> None:
+    """Write value and more() as JSON, unless `path` says all of `value` already; `more` takes long to find out."""
+    wanted = json.loads(json.dumps(value, default=str))
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if any(known.get(name) != content for name, content in wanted.items()):
+        write_json(path, value | more())
+
+
 def fingerprint(*parts) -> str:
     """sha256 of JSON values, in hexadecimal."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
@@ -128,14 +136,18 @@ def environment() -> dict[str, str]:
     }
 
 
-def provenance() -> dict:
-    """What a result was made with: package versions, hardware and the commit of the code."""
+def versions() -> dict:
+    """The code a result was made with: version and commit of the package, versions of those it uses."""
     return {
         "lumbar_utils": importlib.metadata.version("lumbar_utils"),
         "commit": _commit(),
         "packages": {name: importlib.metadata.version(name) for name in REPORTED},
-        "environment": environment(),
     }
+
+
+def provenance() -> dict:
+    """What a result was made with: code, hardware and system."""
+    return versions() | {"environment": environment()}
 
 
 def _commit() -> str:

@@ -159,7 +159,7 @@ class Progress(L.Callback):
 
 def training_fingerprint(study: Study, cohort: Cohort, model: str) -> str:
     """What a trained network depends on: settings, data and the code that trains."""
-    code = records.source_fingerprint("models", "training", "loading", "split")
+    code = records.source_fingerprint("models", "training", "loading", "decoding", "split")
     return records.fingerprint(study.fingerprint, cohort.fingerprint, model, code)
 
 

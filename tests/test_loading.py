@@ -6,7 +6,8 @@ import pytest
 import torch
 from conftest import write_dataset
 
-from lumbar_utils.loading import Cases, Fit, Order, augmentation, decode, loader, normalise
+from lumbar_utils.decoding import Fit, decode
+from lumbar_utils.loading import Cases, Order, augmentation, loader, normalise
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import Study
 

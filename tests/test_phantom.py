@@ -121,6 +121,20 @@ def test_fluid_in_the_canal_is_darker_than_marrow_in_t1_and_brighter_in_t2(phant
     assert np.median(ratios["T2"]) > 1.2
 
 
+def test_one_anatomy_is_seen_in_three_contrasts():
+    seen = {contrast: draw(0, 3, size=96, contrast=contrast) for contrast in ("T1", "T2", "T2-SPACE")}
+    for contrast, phantom in seen.items():
+        assert phantom.contrast == contrast
+        assert np.array_equal(phantom.mask, seen["T1"].mask)
+        assert phantom.truth["levels"] == seen["T1"].truth["levels"]
+    assert len({phantom.image.tobytes() for phantom in seen.values()}) == 3
+
+
+def test_an_unknown_contrast_is_refused():
+    with pytest.raises(StudyError, match="contrast 'PD' is unknown; allowed are T1, T2, T2-SPACE, T1 or T2"):
+        draw(0, 0, contrast="PD")
+
+
 def test_both_contrasts_occur_about_equally_often():
     contrasts = [draw(0, patient, size=64).contrast for patient in range(30)]
     assert 8 <= contrasts.count("T1") <= 22

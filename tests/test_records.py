@@ -1,5 +1,7 @@
 """Files are whole or absent."""
 
+import json
+
 import pytest
 
 from lumbar_utils import StudyError, records
@@ -56,3 +58,11 @@ def test_provenance_names_the_commit_and_does_without_git(monkeypatch):
     assert records.provenance()["packages"]["torch"].startswith("2.")
     monkeypatch.setenv("PATH", "")
     assert records.provenance()["commit"] == "unknown"
+
+
+def test_what_takes_long_to_find_out_is_found_out_again_only_for_something_new(tmp_path):
+    path, asked = tmp_path / "study.json", []
+    for settings in ({"a": 1}, {"a": 1}, {"a": 2}):
+        records.update_json(path, settings, lambda: asked.append(1) or {"slow": len(asked)})
+    assert len(asked) == 2
+    assert json.loads(path.read_text()) == {"a": 2, "slow": 2}

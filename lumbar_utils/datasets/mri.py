@@ -54,8 +54,8 @@ TISSUES = {
 }
 CODES = {name: code for code, name in enumerate(TISSUES)}
 # Repetition and echo time in ms, with their spread: common settings of lumbar T1 and T2 (turbo) spin echo. T2-SPACE, a
-# long train of echoes in three dimensions, is stood for by the spin echo nearest to what it shows (our assumption).
-SEQUENCES = {"T1": ((550, 60), (11, 1.5)), "T2": ((3500, 400), (100, 8)), "T2-SPACE": ((1600, 150), (115, 10))}
+# long train of echoes that keeps fluid bright, is stood for by the spin echo nearest to what it shows (our assumption).
+SEQUENCES = {"T1": ((550, 60), (11, 1.5)), "T2": ((3500, 400), (100, 8)), "T2-SPACE": ((5000, 400), (115, 10))}
 
 
 class Grid(NamedTuple):
