@@ -56,6 +56,21 @@ def import_(
 
 
 @app.command()
+def predict(
+    study: Annotated[Path, typer.Argument(help="folder of a study, with its study.json")],
+    model: Annotated[str, typer.Argument(help="unet, hrnet or efficientnet")],
+    source: Annotated[str, typer.Argument(help="phantom, a folder, or KIND:PATH: see data/README.md")],
+    destination: Annotated[Path, typer.Argument(help="new folder for label maps and a sheet to look them over")],
+    slices: Annotated[int, typer.Option(help="taken from a volume, about its mid-sagittal one", min=1)] = 1,
+) -> None:
+    """Apply a network that a study trained to the images of any source."""
+    with _told():
+        from lumbar_utils.application import predict_source
+
+        print(predict_source(study.resolve(), model, _from_here(source), destination.resolve(), slices))
+
+
+@app.command()
 def fetch(
     kind: Annotated[str, typer.Argument(help="composite or spider")],
     to: Annotated[Path | None, typer.Option(help="folder that holds the data sets; data/raw")] = None,

@@ -26,17 +26,29 @@ def predict(study: Study, cohort: Cohort, model: str) -> Path:
     if records.is_finished(record, made_from):
         print(f"{model} has predicted already: {folder}")
         return folder
-    network = _trained(study, cohort, model)
-    device, classes, files = device_of(study), annotated_classes(cohort), []
-    batches = loader(study, cohort, "test")
-    with torch.inference_mode(), tqdm(total=len(batches.dataset), desc=f"predicting {model}", unit="case") as bar:
+    if not records.is_finished(study.folder / model / "fit.json", training_fingerprint(study, cohort, model)):
+        raise StudyError(f"{model} is not trained in {study.folder}; run its training notebook first")
+    network, classes = trained_network(study, model, study.folder / model), annotated_classes(cohort)
+    records.mark_finished(record, made_from, write_label_maps(study, cohort, network, classes, folder))
+    return folder
+
+
+def write_label_maps(
+    study: Study, cohort: Cohort, network: torch.nn.Module, classes: list[int], folder: Path
+) -> list[Path]:
+    """Write <case>.png and <case>.npz for every case whose `split` is test; returns the files.
+
+    classes : the network's output channels that were taught, background first; no other is predicted.
+    """
+    device, files, batches = device_of(study), [], loader(study, cohort, "test")
+    network = network.to(device)
+    with torch.inference_mode(), tqdm(total=len(batches.dataset), desc="predicting", unit="case") as bar:
         for images, _, rows in batches:
-            logits = network.to(device)(images.to(device))[:, classes].float()
+            logits = network(images.to(device))[:, classes].float()
             for maps, row in zip(logits.softmax(dim=1).cpu().numpy(), rows.tolist(), strict=True):
                 files += _write_case(folder, cohort, row, maps, classes)
             bar.update(len(rows))
-    records.mark_finished(record, made_from, files)
-    return folder
+    return files
 
 
 def prediction_fingerprint(study: Study, cohort: Cohort, model: str) -> str:
@@ -44,14 +56,14 @@ def prediction_fingerprint(study: Study, cohort: Cohort, model: str) -> str:
     return records.fingerprint(training_fingerprint(study, cohort, model), records.source_fingerprint("prediction"))
 
 
-def _trained(study: Study, cohort: Cohort, model: str) -> torch.nn.Module:
-    """The network of the best epoch, ready to predict."""
-    folder = study.folder / model
-    if not records.is_finished(folder / "fit.json", training_fingerprint(study, cohort, model)):
-        raise StudyError(f"{model} is not trained in {study.folder}; run its training notebook first")
+def trained_network(study: Study, model: str, folder: Path) -> torch.nn.Module:
+    """The network of the best epoch in a model's folder, ready to predict. Raises StudyError if it has other layers."""
     weights = read_checkpoint(folder / "checkpoints" / "best.ckpt")["state_dict"]
     network = network_of(study, model)
-    network.load_state_dict({name.removeprefix("network."): value for name, value in weights.items()})
+    try:
+        network.load_state_dict({name.removeprefix("network."): value for name, value in weights.items()})
+    except RuntimeError:
+        raise StudyError(f"the weights in {folder} do not fit {model} as this code builds it; train it again") from None
     return network.eval()
 
 

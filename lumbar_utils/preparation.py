@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from lumbar_utils import datasets, records, split
+from lumbar_utils import StudyError, datasets, records, split
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.decoding import decode
 from lumbar_utils.study import Study
@@ -18,6 +18,11 @@ def prepare(study: Study) -> Cohort:
     Raises StudyError on unusable data before anything is written.
     """
     cohort = datasets.load(study)
+    if cohort.for_prediction_only:
+        raise StudyError(
+            f"{cohort.name} is for prediction only: it annotates no level, so there is nothing to learn or score; "
+            "apply a trained network with `python -m lumbar_utils predict`, or name annotated_levels in dataset.json"
+        )
     _, masks = decode(cohort, study.height, study.width, study.cache)
     levels = [np.count_nonzero(np.bincount(mask.ravel())[1:]) for mask in masks]
     sides, how = _split(study, cohort, cohort.cases.assign(levels=levels))

@@ -125,3 +125,21 @@ def test_the_real_slices_are_read_with_their_five_levels():
     assert not cohort.synthetic
     middle = cohort.cases[cohort.cases["mid_sagittal"]].iloc[0]
     assert set(np.unique(cohort.mask(middle))) == {0, 1, 2, 3, 4, 5}
+
+
+def test_without_levels_and_masks_a_folder_is_for_prediction_only(dataset, tmp_path, cache):
+    shutil.rmtree(dataset / "masks")
+    change_description(dataset, annotated_levels=[])
+    change_cases(dataset, slice(None), "mask", None)
+    cohort = read(dataset)
+    assert cohort.for_prediction_only
+    assert not cohort.mask(cohort.cases.iloc[0]).any()
+    with pytest.raises(StudyError, match=r"drawn by hand is for prediction only: .*lumbar_utils predict"):
+        prepare(Study("smoke", dataset=str(dataset), runs=tmp_path / "runs", cache=cache))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_annotates_levels_needs_every_mask(dataset):
+    change_cases(dataset, 2, "mask", None)
+    with pytest.raises(StudyError, match=r"line 4 leaves one of case, patient, image, mask empty; fill it in"):
+        read(dataset)

@@ -48,7 +48,8 @@ def find_raw(kind: str, raw: Path = DATA / "raw") -> Path:
 def _converted(study: Study, kind: str, source: Path) -> Path:
     files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
     seen = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    made_from = fingerprint(kind, seen, study.slices, source_fingerprint(f"datasets/{kind}"))
+    code = source_fingerprint(f"datasets/{kind}", "datasets/volumes", "datasets/writing")
+    made_from = fingerprint(kind, seen, study.slices, code)
     folder = study.cache / f"{kind}-{made_from[:16]}"
     return folder if folder.exists() else convert(kind, source, folder, study.slices)
 

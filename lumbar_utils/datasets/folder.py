@@ -28,7 +28,8 @@ class Cohort:
     cases : one row an image: case, patient, image and mask (paths relative to `folder`), spacing_mm (nan if unknown),
         and whatever else the data set tells.
     labels : mask value -> name; a name that is no level of the study (T12, say) counts as background.
-    annotated : the study's levels that this data set outlines; the others are neither learned nor scored.
+    annotated : the study's levels that this data set outlines; the others are neither learned nor scored. None: the
+        cohort is for prediction only, and its cases need no masks (an empty `mask`).
     synthetic : whether the images are drawn and not measured.
     """
 
@@ -46,6 +47,11 @@ class Cohort:
             guard(self.cases, "the split")
 
     @property
+    def for_prediction_only(self) -> bool:
+        """Whether there is nothing to learn from, or to score on."""
+        return not self.annotated
+
+    @property
     def note(self) -> str:
         """What has to stand beside every result on these data."""
         return "synthetic images: says nothing about patients" if self.synthetic else self.name
@@ -55,7 +61,9 @@ class Cohort:
         return read_image(self.folder / case["image"])
 
     def mask(self, case: pd.Series) -> np.ndarray:
-        """(height, width) uint8 label map of a row of `cases`: 0 background, 1..6 the study's levels."""
+        """(height, width) uint8 label map of a row of `cases`: 0 background, 1..6 the levels; 0 without a mask."""
+        if not case["mask"]:
+            return np.zeros_like(self.image(case))
         return read_mask(self.folder / case["mask"], self.labels)
 
 
@@ -65,8 +73,8 @@ def read(folder: Path) -> Cohort:
     Raises StudyError naming the file, what it holds, and the remedy.
     """
     description = _read_description(folder)
-    cases = _read_cases(folder)
-    files = [folder / name for column in ("image", "mask") for name in cases[column]]
+    cases = _read_cases(folder, masked=bool(description["annotated_levels"]))
+    files = [folder / name for column in ("image", "mask") for name in cases[column] if name]
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise StudyError(f"{folder}/cases.csv names {len(missing)} files that are not there, first {missing[0]}")
@@ -86,7 +94,7 @@ def read(folder: Path) -> Cohort:
 def _read_description(folder: Path) -> dict:
     if not folder.is_dir():
         raise StudyError(f"there is no data set at {folder}; name 'phantom' or a folder; {REMEDY}")
-    for name in ("dataset.json", "cases.csv", "images", "masks"):
+    for name in ("dataset.json", "cases.csv", "images"):
         if not (folder / name).exists():
             raise StudyError(f"{folder} has no {name}; {REMEDY}")
     try:
@@ -96,12 +104,14 @@ def _read_description(folder: Path) -> dict:
     lacking = {"name", "labels", "annotated_levels"} - set(description)
     if lacking:
         raise StudyError(f"{folder}/dataset.json lacks {', '.join(sorted(lacking))}; {REMEDY}")
+    if description["annotated_levels"] and not (folder / "masks").exists():
+        raise StudyError(f"{folder} has no masks; {REMEDY}")
     _check_levels(folder, description)
     return description
 
 
 def _check_levels(folder: Path, description: dict) -> None:
-    """Every annotated level is one of the study's and has a label; at least one is annotated."""
+    """Every annotated level is one of the study's and has a label."""
     annotated, named = description["annotated_levels"], set(description["labels"].values())
     for level in annotated:
         if level not in LEVELS:
@@ -111,15 +121,16 @@ def _check_levels(folder: Path, description: dict) -> None:
             )
         if level not in named:
             raise StudyError(f"{folder}/dataset.json annotates {level} but no label has that name; add it to labels")
-    if not annotated:
-        raise StudyError(f"{folder}/dataset.json annotates no level; allowed are {', '.join(LEVELS)}")
 
 
-def _read_cases(folder: Path) -> pd.DataFrame:
-    cases = pd.read_csv(folder / "cases.csv", dtype={"case": str, "patient": str})
+def _read_cases(folder: Path, masked: bool) -> pd.DataFrame:
+    """The table of cases; a mask may be left empty only where masks are not needed."""
+    cases = pd.read_csv(folder / "cases.csv", dtype=dict.fromkeys(REQUIRED, str))
     lacking = [name for name in REQUIRED if name not in cases]
     if lacking:
         raise StudyError(f"{folder}/cases.csv lacks the column {lacking[0]!r}; it has {', '.join(cases)}; {REMEDY}")
+    if not masked:
+        cases["mask"] = cases["mask"].fillna("")
     empty = cases[list(REQUIRED)].isna().any(axis=1)
     if empty.any():
         line = int(empty.idxmax()) + 2

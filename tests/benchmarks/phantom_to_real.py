@@ -12,12 +12,10 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from lumbar_utils import LEVELS, MODELS
 from lumbar_utils.evaluation import evaluate, summarise
-from lumbar_utils.loading import loader
-from lumbar_utils.prediction import _trained, _write_case
+from lumbar_utils.prediction import trained_network, write_label_maps
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import Study
 from lumbar_utils.training import fit
@@ -31,11 +29,8 @@ def main(dataset: str, folder: Path, settings: dict) -> None:
     scores = []
     for model in MODELS:
         fit(drawn, phantoms, model)
-        network, maps_of = _trained(drawn, phantoms, model), drawn.folder / model / "real_label_maps"
-        with torch.inference_mode():
-            for images, _, rows in loader(real, slices, "test"):
-                for maps, row in zip(network(images).softmax(dim=1).numpy(), rows.tolist(), strict=True):
-                    _write_case(maps_of, slices, row, maps, list(range(len(LEVELS) + 1)))
+        network, maps_of = trained_network(drawn, model, drawn.folder / model), drawn.folder / model / "real_label_maps"
+        write_label_maps(real, slices, network, list(range(len(LEVELS) + 1)), maps_of)
         scores.append(evaluate(slices, {model: maps_of}))
     table = summarise(pd.concat(scores)).pivot(index="metric", columns="model", values="value")
     table.to_csv(drawn.folder / "phantom_to_real.csv")

@@ -1,0 +1,127 @@
+"""Volumes of any orientation, cut into sagittal slices: head up, front left, square pixels, 8 bits.
+
+Which axis is which is told by the header's direction alone, never by the order of the axes in a file.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from lumbar_utils import StudyError
+from lumbar_utils.datasets.writing import Slice
+
+FRAME = "PIL"  # columns run to the back, rows down, slices to the left; ITK names an axis by where it leads
+STEEPEST = np.cos(np.radians(45))  # least share of left-right in the direction of the slice axis
+COARSER = 1.5  # an axis so much coarser than left-right is the one that was sliced
+PERCENTILES = (0.5, 99.5)  # of a slice's intensities, that become 0 and 255
+
+
+class Unsuitable(StudyError):
+    """A volume that no sagittal slices can be cut from; the message says why."""
+
+
+def read(path: Path) -> sitk.Image:
+    """A grey volume as it is stored. Raises Unsuitable if it cannot be read, or is anything else."""
+    try:
+        volume = sitk.ReadImage(str(path))
+    except RuntimeError:  # its message is a page of C++
+        raise Unsuitable("cannot be read as an image; is the file whole?") from None
+    if volume.GetDimension() != 3 or volume.GetNumberOfComponentsPerPixel() != 1:
+        size, channels = "x".join(map(str, volume.GetSize())), volume.GetNumberOfComponentsPerPixel()
+        raise Unsuitable(f"is {size} with {channels} values a voxel; a grey volume of three dimensions is needed")
+    return volume
+
+
+def sagittal(volume: sitk.Image, is_mask: bool = False) -> tuple[np.ndarray, float]:
+    """(slices, height, width) from right to left, each head up and front left, and the side of a pixel in mm.
+
+    Pixels that are not square are resampled to squares of their shorter side, images linearly (float32), masks to the
+    nearest. A volume that lies oblique keeps its own planes. Raises Unsuitable if it was not acquired sagittally.
+    """
+    turned = sitk.DICOMOrient(volume, FRAME)
+    to_back, down, to_left = turned.GetSpacing()
+    check_slice_axis(turned.GetDirection()[2])
+    if max(to_back, down) > COARSER * to_left and turned.GetSize()[2] > 1:
+        axis = "front to back" if to_back > down else "head to feet"
+        raise Unsuitable(f"is not sagittal: its slices, {max(to_back, down):.2g} mm apart, follow each other {axis}")
+    squared = _square(turned if is_mask else sitk.Cast(turned, sitk.sitkFloat32), is_mask)
+    return sitk.GetArrayFromImage(squared), min(to_back, down)
+
+
+def check_slice_axis(leftwards: float) -> None:
+    """Raise Unsuitable if the slice axis, whose share of left-right this is, lies more than 45 degrees off it."""
+    if abs(leftwards) < STEEPEST:
+        angle = np.degrees(np.arccos(abs(leftwards)))
+        raise Unsuitable(f"is not sagittal: its slice axis is {angle:.0f} degrees off left-right; 45 are allowed")
+
+
+def _square(volume: sitk.Image, is_mask: bool) -> sitk.Image:
+    """The volume with in-plane pixels as high as wide, over the same field of view."""
+    spacing = np.array(volume.GetSpacing())
+    side = spacing[:2].min()
+    if spacing[:2].max() <= 1.001 * side:
+        return volume
+    wanted = np.array([side, side, spacing[2]])
+    size = np.rint(volume.GetSize() * spacing / wanted).astype(int)
+    # the edges of the field of view stay in place, not the centres of the outermost pixels
+    first = volume.TransformContinuousIndexToPhysicalPoint(((wanted / spacing - 1) / 2).tolist())
+    return sitk.Resample(
+        volume, size.tolist(), sitk.Transform(), sitk.sitkNearestNeighbor if is_mask else sitk.sitkLinear,
+        first, wanted.tolist(), volume.GetDirection(), 0, volume.GetPixelID(), True,
+    )  # fmt: skip
+
+
+def check_grid(image: sitk.Image, mask: sitk.Image) -> None:
+    """Raise Unsuitable unless image and mask lie on one grid, to half a voxel at their corners."""
+    size = image.GetSize()
+    if mask.GetSize() != size:
+        raise Unsuitable(f"has a mask of {mask.GetSize()} voxels but is {size}; resample the mask onto the image")
+    corners = [(0, 0, 0), *(tuple((size[axis] - 1) * (axis == other) for other in range(3)) for axis in range(3))]
+    points = [[grid.TransformIndexToPhysicalPoint(corner) for corner in corners] for grid in (image, mask)]
+    apart = np.linalg.norm(np.subtract(*points), axis=1).max()
+    if apart > min(image.GetSpacing()) / 2:
+        raise Unsuitable(f"has a mask that lies {apart:.1f} mm off by its header; resample the mask onto the image")
+
+
+def window(pixels: np.ndarray) -> np.ndarray:
+    """A slice as uint8: PERCENTILES of its intensities become 0 and 255, what lies beyond is clipped; flat is 0."""
+    pixels = np.nan_to_num(pixels.astype(np.float64))
+    low, high = np.percentile(pixels, PERCENTILES)
+    return np.rint(255 * np.clip((pixels - low) / ((high - low) or 1), 0, 1)).astype(np.uint8)
+
+
+def middle(voxels: np.ndarray) -> int:
+    """The slice in the middle of what is marked in (slices, height, width) booleans: the mean over the voxels."""
+    counts = voxels.sum(axis=(1, 2))
+    return int(np.floor(counts @ np.arange(len(counts)) / counts.sum() + 0.5))
+
+
+def about(centre: int, slices: int, count: int) -> range:
+    """`slices` neighbours about slice `centre` of `count`, moved inwards at an end; all where there are fewer."""
+    start = min(max(centre - (slices - 1) // 2, 0), max(count - slices, 0))
+    return range(start, min(start + slices, count))
+
+
+def facts(index: int, centre: int) -> dict:
+    """What every slice of a volume tells: its number, counted from the right, and whether it is the middle one."""
+    return {"slice": index, "mid_sagittal": index == centre}
+
+
+def usable(names: list[str], cut: Callable[[str], Iterator[Slice]], description: dict) -> Iterator[Slice]:
+    """The slices of each volume in turn; one that is unsuitable is left out, said, and listed in the description.
+
+    cut : name of a volume -> its slices; it raises Unsuitable before the first of them.
+    Raises StudyError if none is left.
+    """
+    left_out = description.setdefault("left_out", [])
+    for name in names:
+        try:
+            yield from cut(name)
+        except Unsuitable as reason:
+            left_out.append(f"{name} {reason}")
+            print(f"left out: {name} {reason}")
+    if len(left_out) == len(names):
+        first = left_out[0] if left_out else "there is none"
+        raise StudyError(f"{description['name']}: none of {len(names)} volumes can be used; first: {first}")

@@ -1,0 +1,194 @@
+"""DICOM series written by hand: found among others, in order, and without a trace of whom they are of."""
+
+import random
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from conftest import REAL
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, RLELossless, generate_uid
+
+from lumbar_utils import StudyError
+from lumbar_utils.datasets import convert, dicom
+from lumbar_utils.datasets.folder import read
+from lumbar_utils.datasets.volumes import window
+
+NAME, ID = "Quixote^Alonso", "LM-160501"
+SAGITTAL, AXIAL = [0, 1, 0, 0, 0, -1], [1, 0, 0, 0, 1, 0]
+STACK = np.random.default_rng(0).integers(0, 500, (7, 16, 20)).astype(np.uint16)  # slices from right to left
+
+
+def write_image(path, pixels, place, series, orientation=SAGITTAL, compress=None, **elements):
+    """One file; place : ImagePositionPatient, x to the left."""
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = MRImageStorage
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = "1.2.3", series
+    ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.StudyDate = NAME, ID, "16050116", "20240102"
+    ds.Modality, ds.ImageType, ds.SeriesDescription = "MR", ["ORIGINAL", "PRIMARY"], f"of {NAME}"
+    ds.ImageOrientationPatient, ds.ImagePositionPatient = orientation, place
+    ds.PixelSpacing, ds.SliceThickness = [0.5, 0.5], 4
+    ds.Rows, ds.Columns = pixels.shape
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
+    ds.PixelData = pixels.tobytes()
+    for name, value in elements.items():
+        setattr(ds, name, value)
+    if elements.get("PixelSpacing", 0) is None:
+        del ds.PixelSpacing
+    if compress:
+        ds.compress(compress, encoding_plugin="pydicom", generate_instance_uid=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ds.save_as(path, enforce_file_format=True)
+
+
+def write_series(folder, series="1.2.3.1", stack=STACK, **elements):
+    """The stack in shuffled files without extension."""
+    names = list(range(len(stack)))
+    random.Random(1).shuffle(names)
+    for index, (name, pixels) in enumerate(zip(names, stack, strict=True)):
+        write_image(folder / f"IM{name}", pixels, [4.0 * index - 12, 0, 0], series, **elements)
+
+
+def images(source, out, slices=7):
+    cohort = read(convert("dicom", source, out, slices))
+    return cohort, [cohort.image(case) for _, case in cohort.cases.iterrows()]
+
+
+def test_a_series_is_ordered_by_place_from_right_to_left(tmp_path):
+    write_series(tmp_path / "in" / NAME / "deep")
+    cohort, found = images(tmp_path / "in", tmp_path / "out")
+    assert np.array_equal(found, [window(pixels) for pixels in STACK])
+    assert cohort.cases["case"].tolist() == [f"p0001_s1_slice{index}" for index in range(7)]
+    assert cohort.cases["patient"].unique().tolist() == ["p0001"]
+    assert cohort.cases.query("mid_sagittal")["slice"].tolist() == [3]
+    assert cohort.cases["spacing_mm"].tolist() == [0.5] * 7
+    assert cohort.for_prediction_only
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        pytest.param({"compress": RLELossless}, id="run-length encoded"),
+        pytest.param({"RescaleSlope": "2.5", "RescaleIntercept": "-100"}, id="rescaled"),
+        pytest.param({"ImageOrientationPatient": [0, 0.98, 0.199, 0, 0.199, -0.98]}, id="tilted in the plane"),
+    ],
+)
+def test_the_picture_is_the_same_however_it_is_stored(tmp_path, elements):
+    write_series(tmp_path / "in", **elements)
+    assert np.array_equal(images(tmp_path / "in", tmp_path / "out")[1], [window(pixels) for pixels in STACK])
+
+
+def test_rescaling_is_applied(tmp_path):
+    write_image(tmp_path / "one", STACK[0], [0, 0, 0], "1.2", RescaleSlope="2.5", RescaleIntercept="-100")
+    pixels = sitk.GetArrayFromImage(dicom.decode(tmp_path / "one"))[0]
+    assert np.array_equal(pixels, STACK[0] * 2.5 - 100)
+
+
+def test_an_image_whose_lowest_value_is_white_is_inverted(tmp_path):
+    write_series(tmp_path / "in", PhotometricInterpretation="MONOCHROME1")
+    _, found = images(tmp_path / "in", tmp_path / "out")
+    assert np.array_equal(found, [window(-pixels.astype(float)) for pixels in STACK])
+
+
+def test_rows_and_columns_that_run_the_other_way_are_turned(tmp_path):
+    write_series(tmp_path / "in", stack=STACK[:, ::-1, ::-1].copy(), orientation=[0, -1, 0, 0, 0, 1])
+    _, found = images(tmp_path / "in", tmp_path / "out")
+    assert np.array_equal(found, [window(pixels) for pixels in STACK])
+
+
+def test_without_the_size_of_a_pixel_it_is_unknown(tmp_path):
+    write_series(tmp_path / "in", PixelSpacing=None)
+    assert images(tmp_path / "in", tmp_path / "out")[0].cases["spacing_mm"].isna().all()
+
+
+def other_series(folder):
+    """What lies beside a sagittal series: axial, localiser, CT, echoes, colour, text, frames, few, a report, notes."""
+    write_series(folder / "a", "1.1", orientation=AXIAL)
+    for number, orientation in enumerate([SAGITTAL, AXIAL, [1, 0, 0, 0, 0, -1]] * 2):
+        write_image(folder / f"b{number}", STACK[0], [number, 0, 0], "1.2", orientation)
+    write_series(folder / "c", "1.3", Modality="CT")
+    write_series(folder / "d", "1.4", ImagePositionPatient=[0, 0, 0])
+    write_series(folder / "e", "1.5", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    write_series(folder / "f", "1.6", BurnedInAnnotation="YES")
+    write_series(folder / "g", "1.7", NumberOfFrames=2)
+    write_series(folder / "h", "1.8", stack=STACK[:3])
+    (folder / "notes.txt").write_text("no DICOM")
+
+
+def test_sagittal_series_are_found_among_others_and_these_are_named_with_a_reason(tmp_path, capsys):
+    other_series(tmp_path / "in")
+    write_series(tmp_path / "in" / "z", "1.9")
+    cohort, found = images(tmp_path / "in", tmp_path / "out")
+    assert set(cohort.cases["case"].str.removesuffix("slice3").str[:8]) == {"p0001_s9"}
+    assert np.array_equal(found, [window(pixels) for pixels in STACK])
+    assert capsys.readouterr().out.replace("left out: p0001_", "").splitlines() == [
+        "s1 is not sagittal: its slice axis is 90 degrees off left-right; 45 are allowed",
+        "s2 has images of several orientations, as a localiser has",
+        "s3 is no MR",
+        "s4 has several images at one place (echoes or times); export one of them",
+        "s5 is a localiser",
+        "s6 has text burnt into its pixels, which may name the patient",
+        "s7 is multi-frame; convert it to one file a slice, or by dcm2niix to NIfTI",
+        "s8 has 3 images, as a localiser has; 5 or more are needed",
+    ]
+
+
+def test_no_byte_of_the_output_names_the_patient(tmp_path):
+    other_series(tmp_path / NAME)
+    write_series(tmp_path / NAME / ID, "1.9")
+    out = convert("dicom", tmp_path / NAME, tmp_path / "out", 3)
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert len(files) == 3 + 2
+    told = b"".join(str(path.relative_to(out)).encode() + path.read_bytes() for path in files)
+    for secret in (NAME, *NAME.split("^"), ID, "16050116", "20240102", "1.2.3", "1.9", "IM3", str(tmp_path)):
+        assert secret.encode() not in told
+
+
+def test_patients_are_told_apart_by_their_number_and_study_if_it_is_missing(tmp_path):
+    write_series(tmp_path / "in" / "a", "1.1")
+    write_series(tmp_path / "in" / "b", "1.2", PatientID="other")
+    write_series(tmp_path / "in" / "c", "1.3", PatientID="", StudyInstanceUID="1.2.4")
+    write_series(tmp_path / "in" / "d", "1.4", PatientID="", StudyInstanceUID="1.2.5")
+    write_series(tmp_path / "in" / "e", "1.5")
+    cohort, _ = images(tmp_path / "in", tmp_path / "out", 1)
+    assert cohort.cases["case"].tolist() == [f"{name}_slice3" for name in (
+        "p0001_s1", "p0001_s2", "p0002_s1", "p0003_s1", "p0004_s1",
+    )]  # fmt: skip
+
+
+def test_a_folder_without_dicom_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("no DICOM")
+    with pytest.raises(StudyError, match="holds no DICOM image, at any depth; name the folder that does"):
+        convert("dicom", tmp_path, tmp_path / "out")
+
+
+def test_pixels_that_cannot_be_decoded_are_an_error_that_names_the_file(tmp_path):
+    write_series(tmp_path / "in")
+    for path in (tmp_path / "in").iterdir():
+        path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(StudyError, match=r"the pixels of .*IM\d cannot be decoded; remove it, or export"):
+        convert("dicom", tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("syntax", ["RLE", "jp2klossless", "jpeg_ls_lossless", "implicit", "bigendian", "expb"])
+def test_every_transfer_syntax_of_pydicom_s_own_mr_gives_the_same_pixels(syntax):
+    plain, other = (get_testdata_file(f"MR_small{ending}.dcm", download=False) for ending in ("", f"_{syntax}"))
+    expected = pydicom.dcmread(plain).pixel_array
+    assert np.array_equal(sitk.GetArrayFromImage(dicom.decode(other))[0], expected)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"the real slices are no part of the repository: {REAL.name} is absent")
+def test_real_slices_come_back_from_a_series(tmp_path):
+    real = read(REAL)
+    cases = real.cases.query("patient == 'spider_5'").sort_values("slice")
+    stack = np.stack([real.image(case) for _, case in cases.iterrows()])
+    write_series(tmp_path / "in", stack=stack.astype(np.uint16), PixelSpacing=[0.46875, 0.46875])
+    _, found = images(tmp_path / "in", tmp_path / "out", len(stack))
+    assert np.array_equal(found, [window(pixels) for pixels in stack])

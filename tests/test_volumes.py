@@ -1,0 +1,146 @@
+"""Volumes of any orientation, built by hand: what becomes of them is known voxel by voxel."""
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+from conftest import REAL
+
+from lumbar_utils import StudyError
+from lumbar_utils.datasets import volumes
+
+STACK = np.arange(5 * 3 * 4, dtype=np.int16).reshape(5, 3, 4)  # 5 sagittal slices from right to left, 3 rows, 4 columns
+
+
+def volume(stack=STACK, spacing=(1.0, 1.0, 4.0), orientation="PIL", turned=0.0) -> sitk.Image:
+    """A stack of slices, head up and front left, stored in any order of axes; turned about the body's axis, degrees."""
+    image = sitk.GetImageFromArray(stack)
+    image.SetSpacing(spacing)
+    axes = np.reshape(sitk.DICOMOrientImageFilter.GetDirectionCosinesFromOrientation("PIL"), (3, 3))
+    cos, sin = np.cos(np.radians(turned)), np.sin(np.radians(turned))
+    image.SetDirection((np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) @ axes).ravel().tolist())
+    return sitk.DICOMOrient(image, orientation)
+
+
+@pytest.mark.parametrize("orientation", ["PIL", "PIR", "ASR", "LPS", "RAS", "SAL", "IPR"])
+def test_any_order_and_direction_of_axes_gives_the_same_slices(orientation):
+    slices, spacing_mm = volumes.sagittal(volume(orientation=orientation))
+    assert np.array_equal(slices, STACK)
+    assert spacing_mm == 1.0
+
+
+def test_left_and_up_are_taken_from_the_header_not_from_the_file():
+    # identity: x to the left, y to the back, z to the head; the voxel at right, front, bottom is marked
+    array = np.zeros((3, 2, 4), np.int16)
+    array[0, 0, 0] = 9
+    slices, _ = volumes.sagittal(sitk.GetImageFromArray(array))
+    assert slices.shape == (4, 3, 2)
+    assert np.argwhere(slices == 9).tolist() == [[0, 2, 0]]  # the right-most slice, lowest row, front column
+
+
+@pytest.mark.parametrize("turned", [-40, 10, 44])
+def test_an_oblique_volume_keeps_its_own_planes(turned):
+    assert np.array_equal(volumes.sagittal(volume(turned=turned))[0], STACK)
+
+
+def test_a_volume_turned_by_more_than_45_degrees_is_not_sagittal():
+    with pytest.raises(volumes.Unsuitable, match=r"slices, 4 mm apart, follow each other front to back"):
+        volumes.sagittal(volume(turned=50))
+
+
+def test_an_axial_acquisition_is_not_sagittal():
+    axial = sitk.GetImageFromArray(STACK)  # z to the head
+    axial.SetSpacing((0.5, 0.5, 4))
+    with pytest.raises(
+        volumes.Unsuitable, match=r"is not sagittal: its slices, 4 mm apart, follow each other head to feet"
+    ):
+        volumes.sagittal(axial)
+
+
+def test_a_slice_axis_between_all_axes_is_named_with_its_angle():
+    with pytest.raises(volumes.Unsuitable, match="its slice axis is 55 degrees off left-right; 45 are allowed"):
+        volumes.check_slice_axis(1 / np.sqrt(3))
+
+
+def test_pixels_that_are_not_square_become_squares_of_the_shorter_side_over_the_same_field_of_view():
+    stack = np.array([[[0, 4], [8, 12]]], np.int16)
+    image, spacing_mm = volumes.sagittal(volume(stack, spacing=(2.0, 1.0, 4.0)))
+    assert spacing_mm == 1.0
+    assert image.tolist() == [[[0, 1, 3, 4], [8, 9, 11, 12]]]  # linear between centres, level beyond them
+    mask, _ = volumes.sagittal(volume(stack, spacing=(2.0, 1.0, 4.0)), is_mask=True)
+    assert mask.tolist() == [[[0, 0, 4, 4], [8, 8, 12, 12]]]
+
+
+def test_the_window_runs_from_the_half_per_cent_to_the_199th_of_200():
+    pixels = np.arange(1001, dtype=np.float32).reshape(7, 143)
+    windowed = volumes.window(pixels).ravel()
+    assert (windowed[5], windowed[6], windowed[500], windowed[995]) == (0, round(255 / 990), 128, 255)
+    assert windowed[[0, 1000]].tolist() == [0, 255]  # clipped, at 5 and 995
+    assert not volumes.window(np.full((2, 2), 7)).any()
+
+
+def test_slices_lie_about_the_middle_and_within_the_volume():
+    assert list(volumes.about(7, 1, 15)) == [7]
+    assert list(volumes.about(7, 3, 15)) == [6, 7, 8]
+    assert list(volumes.about(7, 4, 15)) == [6, 7, 8, 9]
+    assert list(volumes.about(0, 3, 15)) == [0, 1, 2]
+    assert list(volumes.about(14, 3, 15)) == [12, 13, 14]
+    assert list(volumes.about(1, 9, 3)) == [0, 1, 2]
+
+
+def test_the_middle_is_the_mean_over_marked_voxels():
+    marked = np.zeros((7, 2, 2), bool)
+    marked[4], marked[5, 0, 0] = True, True  # four voxels in slice 4, one in slice 5
+    assert volumes.middle(marked) == 4
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        pytest.param(lambda mask: mask[:-1], r"has a mask of \(3, 3, 5\) voxels but is \(4, 3, 5\)", id="size"),
+        pytest.param(lambda mask: mask.SetOrigin((2, 0, 0)) or mask, "has a mask that lies 2.0 mm off", id="origin"),
+        pytest.param(lambda mask: mask.SetSpacing((1, 2, 4)) or mask, "has a mask that lies 2.0 mm off", id="spacing"),
+    ],
+)
+def test_a_mask_on_another_grid_is_refused(change, message):
+    with pytest.raises(volumes.Unsuitable, match=message):
+        volumes.check_grid(volume(), change(volume()))
+
+
+def test_a_mask_whose_header_is_rounded_is_accepted():
+    mask = volume()
+    mask.SetOrigin((0.001, 0, 0))
+    volumes.check_grid(volume(), mask)
+
+
+def test_what_is_no_grey_volume_is_refused(tmp_path):
+    (tmp_path / "broken.mha").write_text("no volume")
+    sitk.WriteImage(sitk.Image([2, 3], sitk.sitkUInt8), tmp_path / "flat.mha")
+    for name, message in {"broken": "cannot be read as an image", "flat": "is 2x3 with 1 values a voxel"}.items():
+        with pytest.raises(volumes.Unsuitable, match=message):
+            volumes.read(tmp_path / f"{name}.mha")
+
+
+def test_volumes_that_cannot_be_used_are_said_and_listed_and_none_at_all_is_an_error(capsys):
+    def cut(name):
+        if name == "bad":
+            raise volumes.Unsuitable("is not sagittal")
+        yield name
+
+    description = {"name": "a set"}
+    assert list(volumes.usable(["good", "bad"], cut, description)) == ["good"]
+    assert description["left_out"] == ["bad is not sagittal"]
+    assert capsys.readouterr().out == "left out: bad is not sagittal\n"
+    with pytest.raises(StudyError, match="a set: none of 1 volumes can be used; first: bad is not sagittal"):
+        list(volumes.usable(["bad"], cut, {"name": "a set"}))
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"the real slices are no part of the repository: {REAL.name} is absent")
+def test_real_slices_come_back_from_a_volume_stored_another_way():
+    cases = pd.read_csv(REAL / "cases.csv").query("patient == 'spider_5'").sort_values("slice")
+    stack = np.stack([cv2.imread(str(REAL / name), cv2.IMREAD_UNCHANGED) for name in cases["image"]])
+    stored = volume(stack, (0.46875, 0.46875, 1.8), "LPS", turned=5)
+    slices, spacing_mm = volumes.sagittal(stored)
+    assert np.array_equal(slices, stack)
+    assert spacing_mm == pytest.approx(0.46875)
