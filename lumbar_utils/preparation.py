@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from lumbar_utils import datasets, records, split
+from lumbar_utils import audit, datasets, records, split
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.decoding import decode
 from lumbar_utils.study import Study
@@ -18,6 +18,7 @@ def prepare(study: Study) -> Cohort:
     Raises StudyError on unusable data before anything is written.
     """
     cohort = datasets.load(study)
+    findings = audit.check(cohort, study.accept, study.cache)
     _, masks = decode(cohort, study.height, study.width, study.cache)
     levels = [np.count_nonzero(np.bincount(mask.ravel())[1:]) for mask in masks]
     sides, how = _split(study, cohort, cohort.cases.assign(levels=levels))
@@ -33,6 +34,7 @@ def prepare(study: Study) -> Cohort:
                 "name": cohort.name, "licence": cohort.licence, "synthetic": cohort.synthetic,
                 "annotated": cohort.annotated, "cases": len(cohort.cases), "patients": len(sides),
                 "fingerprint": cohort.fingerprint, "split": how,
+                "findings": dict(zip(findings["finding"], findings["severity"] + ": " + findings["what"], strict=True)),
             },
             **records.versions(),
         },

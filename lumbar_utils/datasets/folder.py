@@ -64,8 +64,8 @@ def read(folder: Path) -> Cohort:
 
     Raises StudyError naming the file, what it holds, and the remedy.
     """
-    description = _read_description(folder)
-    cases = _read_cases(folder)
+    description = read_description(folder)
+    cases = read_cases(folder)
     files = [folder / name for column in ("image", "mask") for name in cases[column]]
     missing = [file for file in files if not file.is_file()]
     if missing:
@@ -83,7 +83,8 @@ def read(folder: Path) -> Cohort:
     )
 
 
-def _read_description(folder: Path) -> dict:
+def read_description(folder: Path) -> dict:
+    """What dataset.json says, checked; StudyError where a part of the data set is absent or does not fit."""
     if not folder.is_dir():
         raise StudyError(f"there is no data set at {folder}; name 'phantom' or a folder; {REMEDY}")
     for name in ("dataset.json", "cases.csv", "images", "masks"):
@@ -115,7 +116,8 @@ def _check_levels(folder: Path, description: dict) -> None:
         raise StudyError(f"{folder}/dataset.json annotates no level; allowed are {', '.join(LEVELS)}")
 
 
-def _read_cases(folder: Path) -> pd.DataFrame:
+def read_cases(folder: Path) -> pd.DataFrame:
+    """The table of cases, checked; StudyError naming the line or the case that does not fit."""
     cases = pd.read_csv(folder / "cases.csv", dtype={"case": str, "patient": str})
     lacking = [name for name in REQUIRED if name not in cases]
     if lacking:
