@@ -44,7 +44,7 @@ def _bars(ax: plt.Axes, counts: pd.DataFrame) -> None:
     ax.set(xlabel="Findings", xlim=(0, max(1, 1.08 * left.max()) if len(left) else 1))
     ax.xaxis.get_major_locator().set_params(integer=True)
     if len(counts):
-        ax.legend(loc="lower right")
+        ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=len(SEVERITY_COLOURS))
     else:
         ax.text(0.5, 0.5, "nothing found", transform=ax.transAxes, ha="center", va="center")
         ax.set(yticks=[], xticks=[], xlabel="")

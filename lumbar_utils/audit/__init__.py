@@ -22,8 +22,8 @@ from lumbar_utils.datasets.folder import Cohort, read_cases, read_description
 COLUMNS = ["finding", "severity", "kind", "case", "what", "meaning", "remedy"]
 SEVERITIES = ("error", "warning", "accepted")
 SOURCES = ("audit/__init__", "audit/kinds", "audit/cases", "audit/geometry", "audit/likeness", "datasets/folder")
-ENOUGH, FAR = 10, 6.0  # cases to compare intensities in; robust z-score from which a case is an outlier
-LEAST_SPREAD = 0.2  # of the logarithm of grey values: sets more even than that have no outliers of interest
+ENOUGH, FAR = 10, 5.0  # cases to compare grey values in; robust z-score of an outlier (4.1 at most in clean sets)
+LEAST_SPREAD = 0.3  # of the logarithm of grey values: a few cases, by chance alike, make no outlier of the next
 
 
 def audit(data: Path | Cohort, split: pd.DataFrame | None = None, accepted: Collection[str] = ()) -> pd.DataFrame:
@@ -78,8 +78,8 @@ def check(cohort: Cohort, accepted: Collection[str], cache: Path) -> pd.DataFram
     if len(errors):
         first = " | ".join(f"{row.finding}: {row.what}; {row.remedy}" for row in errors.head(3).itertuples())
         raise StudyError(
-            f"{cohort.folder} fails its audit by {len(errors)}: {first} | `python -m lumbar_utils audit {cohort.folder}` shows "
-            "all; correct them, or name with --accept what is right as it is"
+            f"{cohort.folder} does not pass its audit, errors: {len(errors)}: {first} | all of them: "
+            f"`python -m lumbar_utils audit {cohort.folder}`; correct them, or --accept what is right as it is"
         )
     return findings
 

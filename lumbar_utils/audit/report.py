@@ -54,7 +54,7 @@ def pictures(folder: Path, findings: pd.DataFrame, most: int = 6) -> list[Pictur
     cases = read_cases(folder).set_index("case")
     labels = {int(value): name for value, name in read_description(folder)["labels"].items()}
     turn = findings.groupby("kind").cumcount()
-    ordered = findings.assign(turn=turn).sort_values(["turn"], kind="stable")
+    ordered = findings.assign(turn=turn).sort_values("turn", kind="stable")
     shown = []
     for row in ordered.itertuples():
         names = row.case.split("+")
@@ -70,7 +70,8 @@ def pictures(folder: Path, findings: pd.DataFrame, most: int = 6) -> list[Pictur
 
 
 def _side_by_side(images: list[np.ndarray]) -> np.ndarray:
-    """Images in one row, at the height of the first."""
+    """Images in one row, at the height of the first, with a white gap."""
     height = images[0].shape[0]
     scaled = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in images]
-    return np.hstack(scaled)
+    gap = np.full((height, height // 40), 255, np.uint8)
+    return np.hstack([part for image in scaled for part in (gap, image)][1:])
