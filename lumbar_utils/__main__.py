@@ -26,13 +26,15 @@ def run(
     runs: Annotated[Path | None, typer.Option(help="folder that holds one folder a study; data/runs")] = None,
     settings: Annotated[list[str], typer.Option("--set", help="FIELD=VALUE, any other setting; repeatable")] = [],  # noqa: B006
     only: Annotated[list[str], typer.Option(help="a notebook by its number, 05; repeatable")] = [],  # noqa: B006
+    accept: Annotated[list[str], typer.Option(help="a finding of the audit that is right; repeatable")] = [],  # noqa: B006
 ) -> None:
     """Run the notebooks 01-05 in order; what is finished and up to date is not done again."""
     from lumbar_utils import pipeline
 
     with _told():
         named = {"profile": profile, "dataset": _from_here(dataset), "seed": seed}
-        study = Study(**named | ({"runs": runs.resolve()} if runs else {}) | _parse(settings))
+        named |= ({"runs": runs.resolve()} if runs else {}) | ({"accept": accept} if accept else {})
+        study = Study(**named | _parse(settings))
         pipeline.run(study, only, say=lambda line: print(line, flush=True))
         _conclude(study)
 
@@ -82,6 +84,30 @@ def fetch(
         if kind not in fetching.SOURCES:
             raise StudyError(f"{kind!r} cannot be fetched; known are {', '.join(fetching.SOURCES)}")
         fetching.fetch(fetching.SOURCES[kind], to.resolve() if to else DATA / "raw")
+
+
+@app.command()
+def audit(
+    dataset: Annotated[str, typer.Argument(help="phantom, a folder, or KIND:PATH: see data/README.md")],
+    accept: Annotated[list[str], typer.Option(help="a finding that is right, `holes:*` for many; repeatable")] = [],  # noqa: B006
+    to: Annotated[Path | None, typer.Option(help="folder for table and figure; data/runs/audit-NAME")] = None,
+) -> None:
+    """Say what is wrong with a data set: broken files, misnamed levels, one patient under two names, and more."""
+    from lumbar_utils import datasets, figures, records
+    from lumbar_utils.audit import audit
+    from lumbar_utils.audit.report import pictures, report
+    from lumbar_utils.audit_figure import audit_page
+
+    with _told():
+        study = Study("quick", dataset=_from_here(dataset))
+        source = datasets.locate(study)
+        findings = audit(source, accepted=accept)
+        folder = to.resolve() if to else study.runs / f"audit-{Path(study.dataset).name}"
+        records.write_csv(folder / "findings.csv", findings)
+        figures.save(audit_page(findings, pictures(source, findings), source.name), folder, "findings")
+        print(report(findings, folder / "findings.csv"))
+    if (findings["severity"] == "error").any():
+        raise typer.Exit(1)
 
 
 @contextlib.contextmanager

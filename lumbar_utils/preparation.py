@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from lumbar_utils import StudyError, datasets, records, split
+from lumbar_utils import StudyError, audit, datasets, records, split
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.decoding import decode
 from lumbar_utils.study import Study
@@ -23,6 +23,7 @@ def prepare(study: Study) -> Cohort:
             f"{cohort.name} is for prediction only: it annotates no level, so there is nothing to learn or score; "
             "apply a trained network with `python -m lumbar_utils predict`, or name annotated_levels in dataset.json"
         )
+    findings = audit.check(cohort, study.accept, study.cache)
     _, masks = decode(cohort, study.height, study.width, study.cache)
     levels = [np.count_nonzero(np.bincount(mask.ravel())[1:]) for mask in masks]
     sides, how = _split(study, cohort, cohort.cases.assign(levels=levels))
@@ -38,6 +39,7 @@ def prepare(study: Study) -> Cohort:
                 "name": cohort.name, "licence": cohort.licence, "synthetic": cohort.synthetic,
                 "annotated": cohort.annotated, "cases": len(cohort.cases), "patients": len(sides),
                 "fingerprint": cohort.fingerprint, "split": how,
+                "findings": dict(zip(findings["finding"], findings["severity"] + ": " + findings["what"], strict=True)),
             },
             **records.versions(),
         },

@@ -33,7 +33,7 @@ PROFILES = {
     ),
 }  # fmt: skip
 
-WITHOUT_EFFECT_ON_RESULTS = {"runs", "cache", "workers", "device"}
+WITHOUT_EFFECT_ON_RESULTS = {"accept", "runs", "cache", "workers", "device"}
 
 
 def default_profile() -> str:
@@ -69,6 +69,14 @@ def _whole_source(dataset: str) -> str:
 Source = Annotated[str, BeforeValidator(_whole_source)]
 
 
+def _listed(names: str | list | tuple) -> list | tuple:
+    """From the command line a list comes as one text, its names between commas."""
+    return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+
+
 class Study(BaseModel):
     """One comparison, entirely described: `Study(profile="quick", dataset="phantom", seed=0, epochs=12)`.
 
@@ -83,6 +91,7 @@ class Study(BaseModel):
     dataset: Source = Field("phantom", description="`phantom`, a folder with cases.csv and dataset.json, or KIND:PATH")
     seed: int = Field(0, ge=0, description="seeds the split, the weights, the order of cases and the augmentation")
 
+    accept: Names = Field((), description="findings of the audit that are right as they are")
     slices: int = Field(1, ge=1, description="taken from a volume, about its mid-sagittal one")
     phantom_patients: int = Field(ge=3, description="patients in the phantom data set")
     phantom_size: int = Field(ge=64, description="side of a phantom image in pixels")

@@ -33,7 +33,8 @@ def write_dataset(folder: Path, patients: int = 6, shape: tuple[int, int] = (64,
     for patient in range(patients):
         mask = np.zeros(shape, np.uint8)
         mask[4:12, 10:30], mask[20:30, 10:30], mask[40:50, 10:30] = 12, 1, 2
-        image = np.where(mask > 0, 200, 30).astype(np.uint8) + np.uint8(patient)
+        clouds = np.random.default_rng(patient).integers(0, 120, (16, 12), np.uint8)  # or all would be duplicates
+        image = np.where(mask > 0, 200, cv2.resize(clouds, shape[::-1])).astype(np.uint8) + np.uint8(patient)
         cv2.imwrite(str(folder / "images" / f"case{patient}.png"), image)
         cv2.imwrite(str(folder / "masks" / f"case{patient}.png"), mask)
         rows.append((f"case{patient}", f"p{patient}", f"images/case{patient}.png", f"masks/case{patient}.png", 1.0))

@@ -227,7 +227,8 @@ def test_changed_settings_of_the_data_make_a_trained_model_stale(dataset, tmp_pa
     train(study)
     record = study.folder / "unet" / "fit.json"
     before = record.read_text()
-    cv2.imwrite(str(dataset / "images" / "case0.png"), np.full((64, 48), 9, np.uint8))
+    image = cv2.imread(str(dataset / "images" / "case0.png"), cv2.IMREAD_GRAYSCALE)
+    cv2.imwrite(str(dataset / "images" / "case0.png"), image + np.uint8(9))
     train(study)
     assert record.read_text() != before
     assert records.is_finished(record, json.loads(record.read_text())["made_from"])

@@ -11,15 +11,20 @@ from lumbar_utils.study import DATA, Study, kind_and_path
 
 
 def load(study: Study) -> Cohort:
-    """The cohort that a study names.
+    """The cohort that a study names. Raises StudyError as `locate` does, or where its tables cannot be used."""
+    return read(locate(study))
+
+
+def locate(study: Study) -> Path:
+    """The folder, in the canonical form, of the data set that a study names.
 
     The phantom is drawn, and a source that is not in the canonical form is written into it, on first use; both are kept
     in `study.cache`. Raises StudyError where there is no such source, or it cannot be read.
     """
     kind, path = kind_and_path(study.dataset)
     if kind == "phantom":
-        return read(_phantom(study))
-    return read(path if kind == "folder" else _converted(study, kind, path or find_raw(kind)))
+        return _phantom(study)
+    return path if kind == "folder" else _converted(study, kind, path or find_raw(kind))
 
 
 def convert(kind: str, source: Path, folder: Path, slices: int = 1) -> Path:

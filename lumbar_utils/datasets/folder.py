@@ -72,8 +72,8 @@ def read(folder: Path) -> Cohort:
 
     Raises StudyError naming the file, what it holds, and the remedy.
     """
-    description = _read_description(folder)
-    cases = _read_cases(folder, masked=bool(description["annotated_levels"]))
+    description = read_description(folder)
+    cases = read_cases(folder, masked=bool(description["annotated_levels"]))
     files = [folder / name for column in ("image", "mask") for name in cases[column] if name]
     missing = [file for file in files if not file.is_file()]
     if missing:
@@ -91,7 +91,8 @@ def read(folder: Path) -> Cohort:
     )
 
 
-def _read_description(folder: Path) -> dict:
+def read_description(folder: Path) -> dict:
+    """What dataset.json says, checked; StudyError where a part of the data set is absent or does not fit."""
     if not folder.is_dir():
         raise StudyError(f"there is no data set at {folder}; name 'phantom' or a folder; {REMEDY}")
     for name in ("dataset.json", "cases.csv", "images"):
@@ -123,8 +124,11 @@ def _check_levels(folder: Path, description: dict) -> None:
             raise StudyError(f"{folder}/dataset.json annotates {level} but no label has that name; add it to labels")
 
 
-def _read_cases(folder: Path, masked: bool) -> pd.DataFrame:
-    """The table of cases; a mask may be left empty only where masks are not needed."""
+def read_cases(folder: Path, masked: bool) -> pd.DataFrame:
+    """The table of cases, checked; StudyError naming the line or case that does not fit.
+
+    masked : whether every case needs a mask; else it may be left empty.
+    """
     cases = pd.read_csv(folder / "cases.csv", dtype=dict.fromkeys(REQUIRED, str))
     lacking = [name for name in REQUIRED if name not in cases]
     if lacking:
