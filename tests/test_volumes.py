@@ -111,7 +111,7 @@ def test_a_mask_on_another_grid_is_refused(change, message):
 def test_a_mask_whose_header_is_rounded_is_accepted():
     mask = volume()
     mask.SetOrigin((0.001, 0, 0))
-    volumes.check_grid(volume(), mask)
+    assert volumes.check_grid(volume(), mask) is None
 
 
 def test_what_is_no_grey_volume_is_refused(tmp_path):
