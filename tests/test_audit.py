@@ -164,6 +164,19 @@ def test_the_real_slices_have_no_errors():
     assert set(findings["kind"]) == {"fragments", "holes"}
 
 
+def test_images_without_masks_are_audited_too(folder):
+    table = pd.read_csv(folder / "cases.csv", dtype=str).assign(mask="")
+    table.to_csv(folder / "cases.csv", index=False)
+    shutil.rmtree(folder / "masks")
+    description = json.loads((folder / "dataset.json").read_text()) | {"annotated_levels": []}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    assert audit(folder).empty
+    copy(noisy)(folder)
+    findings = audit(folder)
+    assert findings["finding"].tolist() == [f"near-duplicate:{A}+{B}"]
+    assert [picture.label_map for picture in pictures(folder, findings)] == [None]
+
+
 def test_one_fault_hides_no_other(folder):
     for name in ("broken image", "L3 left out"):
         PLANTED[name][0](folder)

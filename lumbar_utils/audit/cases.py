@@ -17,8 +17,9 @@ from lumbar_utils.datasets.folder import read_image, read_mask
 FLAT = 2.0  # standard deviation in grey values below which an image shows nothing
 # Share of white pixels. Measured: at most 0.18 and 0.39 in 514 phantoms, 0.06 and 0.03 in the real slices
 SATURATED = {"image": 0.30, "bodies": 0.60}
-# A body is darker than half of its image in no clean phantom or real slice, and never below half of the image's mean.
-AIR_RANK, AIR_SHARE_OF_MEAN = 0.25, 0.4
+# Measured in 1542 phantoms and the real slices: a body's median grey value is that of the image's 0.45 quantile or
+# higher, and 0.38 of the image's mean or more.
+AIR_RANK, AIR_SHARE_OF_MEAN = 0.25, 0.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,7 @@ def inspect(folder: Path, row: pd.Series, labels: dict[int, str], annotated: tup
     levels = {value: name for value, name in enumerate(LEVELS, 1) if name in annotated}
     image, faults = _read(read_image, folder / row["image"])
     mask = None
-    if isinstance(row["mask"], str) and row["mask"]:
+    if levels and row["mask"]:  # a data set for prediction annotates no level, and needs no masks
         mask, more = _read_labels(folder / row["mask"], labels)
         faults += more
     if mask is not None:
