@@ -27,11 +27,11 @@ def audit_page(findings: pd.DataFrame, pictures: Sequence = (), note: str = "") 
     _bars(fig.add_subplot(grid[0, :]), counts)
     for number, picture in enumerate(pictures):
         ax = fig.add_subplot(grid[1 + number // ACROSS, number % ACROSS])
-        figures._image(ax, picture)
+        figures.draw_image(ax, picture)
         if picture.label_map is not None:
-            figures._contours(ax, picture.label_map, named=True)
+            figures.draw_contours(ax, picture.label_map, named=True)
         ax.set_title(picture.finding.replace(":", ":\n", 1), fontsize=6, color=SEVERITY_COLOURS[picture.severity])
-    return figures._noted(fig, note)
+    return figures.noted(fig, note)
 
 
 def _bars(ax: plt.Axes, counts: pd.DataFrame) -> None:

@@ -56,11 +56,11 @@ def samples(examples: Sequence, note: str = "") -> Figure:
     for ax in axes.flat:
         ax.axis("off")
     for number, (ax, example) in enumerate(zip(axes.flat, examples, strict=False)):
-        _image(ax, example)
-        _contours(ax, example.reference, named=True)
+        draw_image(ax, example)
+        draw_contours(ax, example.reference, named=True)
         ax.set_title(f"{chr(97 + number)}  {example.case}", loc="left", fontsize=7)
     _scale_bar(axes.flat[0], examples[0])
-    return _noted(fig, note)
+    return noted(fig, note)
 
 
 def predictions(examples: Sequence, model: str, note: str = "") -> Figure:
@@ -74,16 +74,16 @@ def predictions(examples: Sequence, model: str, note: str = "") -> Figure:
         ax.set_title(title)
     for row, example in zip(axes, examples, strict=True):
         for ax in row:
-            _image(ax, example)
+            draw_image(ax, example)
         row[0].set_title(f"{example.case}, F1 {example.f1:.3f}", loc="left", fontsize=7)
-        _contours(row[1], example.reference, named=True)
-        _contours(row[2], example.prediction, named=True)
+        draw_contours(row[1], example.reference, named=True)
+        draw_contours(row[2], example.prediction, named=True)
         _differences(row[3], example)
     _scale_bar(axes[0, 0], examples[0])
     legend = {"missed": "#56B4E9", "invented": "#E69F00", "wrong level": "#CC79A7"}
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in legend.values()]
     fig.legend(handles, legend, loc="outside lower right", ncols=3)
-    return _noted(fig, note)
+    return noted(fig, note)
 
 
 def learning_curves(history: pd.DataFrame, note: str = "") -> Figure:
@@ -107,7 +107,7 @@ def learning_curves(history: pd.DataFrame, note: str = "") -> Figure:
         ax.xaxis.get_major_locator().set_params(integer=True)
     right.legend(loc="lower right")
     left.legend(loc="upper right")
-    return _noted(fig, note)
+    return noted(fig, note)
 
 
 def comparison(table: pd.DataFrame, note: str = "") -> Figure:
@@ -126,7 +126,7 @@ def comparison(table: pd.DataFrame, note: str = "") -> Figure:
     ax.plot([], [], "D", color="white", markeredgecolor="black", markersize=4, label="paper")
     ax.set(ylabel="Score", ylim=(0, 1.02), xticks=np.arange(len(metrics)), xticklabels=[METRICS[m] for m in metrics])
     fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=len(models) + 1)
-    return _noted(fig, note)
+    return noted(fig, note)
 
 
 def scores_by_level(scores: pd.DataFrame, metric: str = "f1", note: str = "") -> Figure:
@@ -151,7 +151,7 @@ def scores_by_level(scores: pd.DataFrame, metric: str = "f1", note: str = "") ->
     enlarged.set(xlabel=f"Vertebra (n = {patients} test patients)", ylabel=name, ylim=(low, 1.0))
     whole.set_title("a  whole range", loc="left")
     enlarged.set_title(f"b  enlarged, without what lies below {low:.2f}", loc="left")
-    return _noted(fig, note)
+    return noted(fig, note)
 
 
 def data_overview(intensities: pd.DataFrame, areas: pd.DataFrame, split: pd.DataFrame, note: str = "") -> Figure:
@@ -185,17 +185,18 @@ def data_overview(intensities: pd.DataFrame, areas: pd.DataFrame, split: pd.Data
     sides.set(ylabel="Patients")
     for letter, ax in zip("abcd", (grey, area, place, sides), strict=True):
         ax.set_title(letter, loc="left", fontweight="bold")
-    return _noted(fig, note)
+    return noted(fig, note)
 
 
-def _image(ax: Axes, example) -> None:
+def draw_image(ax: Axes, example) -> None:
     """The image, its brightest and darkest half per cent cut off so that anatomy shows."""
     low, high = np.percentile(example.image, (0.5, 99.5))
     ax.imshow(example.image, vmin=low, vmax=max(high, low + 1))
     ax.axis("off")
 
 
-def _contours(ax: Axes, label_map: np.ndarray, named: bool) -> None:
+def draw_contours(ax: Axes, label_map: np.ndarray, named: bool) -> None:
+    """The outline of each level in its colour; named: with its name before it. label_map : (height, width)."""
     for value, (level, colour) in enumerate(LEVEL_COLOURS.items(), 1):
         inside = label_map == value
         if inside.any():
@@ -225,7 +226,8 @@ def _scale_bar(ax: Axes, example, length_mm: float = 50) -> None:
         ax.text((start + end) / 2, 0.93 * height, f"{length_mm:.0f} mm", color="white", fontsize=6, ha="center")
 
 
-def _noted(fig: Figure, note: str) -> Figure:
+def noted(fig: Figure, note: str) -> Figure:
+    """The figure with a line below it on what its data are."""
     if note:
         fig.supxlabel(note, x=0.005, ha="left", fontsize=6, style="italic", color="#555555")
     plt.close(fig)  # the notebook shows it once, where its cell returns it
@@ -265,7 +267,7 @@ def architecture(
     for kind in dict.fromkeys(connections["kind"]):
         ax.plot([], [], label=kind, **ARROWS[kind])
     ax.legend(loc="lower left")
-    return _noted(fig, note)
+    return noted(fig, note)
 
 
 def _box(ax: Axes, place: tuple[float, float], stage, scale: float) -> None:
