@@ -114,6 +114,8 @@ def test_history_is_written_epoch_by_epoch_and_the_best_is_kept(study):
 
 SCRIPT = """
 import os, sys
+from signal import SIGINT, default_int_handler, signal as on
+on(SIGINT, default_int_handler)  # a shell's background jobs ignore Ctrl-C, and so would whatever they start
 from lumbar_utils.preparation import prepare
 from lumbar_utils.prediction import predict
 from lumbar_utils.study import Study
