@@ -2,29 +2,20 @@
 
 from collections.abc import Iterator
 
-import albumentations as A
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from lumbar_utils import LEVELS
+from lumbar_utils.augmentation import augmentation
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.decoding import decode
 from lumbar_utils.study import Study
 
 
-def augmentation(strength: str) -> A.Compose:
-    """What varies in a training image; never mirrored, since front and back of a body differ.
-
-    strength : `none`, `geometric` (turned, scaled and moved) or `full` (and contrast, gamma, blur, noise).
-    """
-    geometric = [A.Affine(scale=(0.85, 1.15), rotate=(-12, 12), translate_percent=(-0.08, 0.08), p=0.8)]
-    intensity = [
-        A.RandomBrightnessContrast(0.2, 0.2, p=0.5),
-        A.RandomGamma((70, 150), p=0.3),
-        A.GaussianBlur(blur_limit=3, p=0.15),
-        A.GaussNoise(std_range=(0.01, 0.05), p=0.3),
-    ]
-    return A.Compose({"none": [], "geometric": geometric, "full": geometric + intensity}[strength], seed=0)
+def annotated_classes(cohort: Cohort) -> list[int]:
+    """Output channels that the data set can teach: background and its annotated levels."""
+    return [0] + [LEVELS.index(level) + 1 for level in cohort.annotated]
 
 
 def seed_of(*parts: int) -> int:
@@ -32,9 +23,16 @@ def seed_of(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
-def normalise(image: np.ndarray) -> np.ndarray:
-    """(height, width) uint8 -> float32 of mean 0 and standard deviation 1 over the image; a flat image becomes 0."""
+def normalise(image: np.ndarray, how: str = "zscore") -> np.ndarray:
+    """(height, width) uint8 -> float32; a flat image becomes 0.
+
+    how : `zscore`, to mean 0 and standard deviation 1 over the image; or `percentile`, the first to the 99th
+        percentile to -1..1 and what lies outside cut off.
+    """
     pixels = image.astype(np.float32)
+    if how == "percentile":
+        low, high = np.percentile(pixels, (1, 99))
+        return np.clip((pixels - (low + high) / 2) / max(float(high - low) / 2, 1.0), -1, 1)
     return (pixels - pixels.mean()) / max(float(pixels.std()), 1.0)
 
 
@@ -45,9 +43,17 @@ class Cases(Dataset):
     processes nor on what was loaded before. Epoch -1 stands for an untouched image.
     """
 
-    def __init__(self, images: np.ndarray, masks: np.ndarray, rows: np.ndarray, seed: int, strength: str = "none"):
+    def __init__(
+        self,
+        images: np.ndarray,
+        masks: np.ndarray,
+        rows: np.ndarray,
+        seed: int,
+        strength: str = "none",
+        normalisation: str = "zscore",
+    ):
         self.images, self.masks, self.rows = images, masks, rows
-        self.seed, self.augment = seed, augmentation(strength)
+        self.seed, self.augment, self.normalisation = seed, augmentation(strength), normalisation
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,7 +66,11 @@ class Cases(Dataset):
             self.augment.set_random_seed(seed_of(self.seed, epoch, row))
             varied = self.augment(image=image, mask=mask)
             image, mask = varied["image"], varied["mask"]
-        return torch.from_numpy(normalise(image))[None], torch.from_numpy(mask.astype(np.int64)), row
+        return (
+            torch.from_numpy(normalise(image, self.normalisation))[None],
+            torch.from_numpy(mask.astype(np.int64)),
+            row,
+        )
 
 
 class Order(Sampler):
@@ -89,7 +99,7 @@ def loader(study: Study, cohort: Cohort, side: str) -> DataLoader:
     rows = np.flatnonzero(cohort.cases["split"] == side)
     train = side == "train"
     return DataLoader(
-        Cases(images, masks, rows, study.seed, study.augmentation if train else "none"),
+        Cases(images, masks, rows, study.seed, study.augmentation if train else "none", study.normalisation),
         batch_size=study.batch_size,
         sampler=Order(len(rows), study.seed, shuffle=train),
         drop_last=train and len(rows) >= study.batch_size,  # a last batch of one has no batch statistics

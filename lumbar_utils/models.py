@@ -14,11 +14,12 @@ class UNet(nn.Module):
     """U-Net: convolutions and max-pooling down, transposed convolutions up, the way down joined to the way up.
 
     channels : of the first level, doubled on each of the four below; 64 to 1024 in the paper.
+    deep_supervision : in training, give a list of logits: of the whole size, of half, and so on, without the lowest.
     Two deviations: convolutions keep the size (the paper's shrink it), and each is followed by batch normalisation.
     Source: Ronneberger, Fischer, Brox 2015, doi 10.1007/978-3-319-24574-4_28.
     """
 
-    def __init__(self, channels: int, classes: int):
+    def __init__(self, channels: int, classes: int, deep_supervision: bool = False):
         super().__init__()
         widths = [channels * 2**level for level in range(5)]
         self.down = nn.ModuleList(_double_convolution(*pair) for pair in pairwise([1, *widths]))
@@ -27,14 +28,19 @@ class UNet(nn.Module):
         self.rise = nn.ModuleList(nn.ConvTranspose2d(below, above, 2, stride=2) for above, below in above_below)
         self.up = nn.ModuleList(_double_convolution(2 * above, above) for above, _ in above_below)
         self.classify = nn.Conv2d(channels, classes, 1)
+        coarser = widths[1:-1] if deep_supervision else []
+        self.classify_coarser = nn.ModuleList(nn.Conv2d(width, classes, 1) for width in coarser)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        passed = []
+    def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        passed, risen = [], []
         for level, block in enumerate(self.down):
             x = block(self.pool(x) if level else x)
             passed.append(x)
         for rise, block, beside in zip(self.rise, self.up, passed[-2::-1], strict=True):
             x = block(torch.cat([beside, rise(x)], dim=1))
+            risen.append(x)
+        if self.training and self.classify_coarser:
+            return [self.classify(x), *(head(y) for head, y in zip(self.classify_coarser, risen[-2::-1], strict=True))]
         return self.classify(x)
 
 
@@ -87,8 +93,18 @@ def efficientnet_unet(encoder: str, classes: int) -> nn.Module:
     return smp.Unet(encoder, encoder_weights=None, in_channels=1, classes=classes)
 
 
+class _WholePrecisionOnCpu:
+    """A depthwise convolution kept in float32: in bfloat16 a CPU takes ten times as long for its backward pass."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
+
+
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
-    "unet": lambda classes, unet_channels, **_: UNet(unet_channels, classes),
+    "unet": lambda classes, unet_channels, deep_supervision, **_: UNet(unet_channels, classes, deep_supervision),
     "hrnet": lambda classes, hrnet, **_: HRNetV2(hrnet, classes),
     "efficientnet": lambda classes, efficientnet, **_: efficientnet_unet(efficientnet, classes),
 }
@@ -101,6 +117,7 @@ def build(
     hrnet: str = "hrnet_w18",
     efficientnet: str = "efficientnet-b0",
     classes: int = 7,
+    deep_supervision: bool = False,
 ) -> nn.Module:
     """An untrained network: (batch, 1, height, width) float32 -> (batch, classes, height, width) logits.
 
@@ -109,8 +126,13 @@ def build(
     """
     if model not in BUILDERS:
         raise StudyError(f"unknown model {model!r}; there are {', '.join(BUILDERS)}")
-    network = BUILDERS[model](classes=classes, unet_channels=unet_channels, hrnet=hrnet, efficientnet=efficientnet)
+    network = BUILDERS[model](
+        classes=classes, unet_channels=unet_channels, hrnet=hrnet, efficientnet=efficientnet,
+        deep_supervision=deep_supervision,
+    )  # fmt: skip
     for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels:
+            layer.__class__ = type(layer.__class__.__name__, (_WholePrecisionOnCpu, layer.__class__), {})
         if isinstance(layer, nn.BatchNorm2d):
             # EfficientNet comes with 0.01, whose averages lag so far behind a short training that it predicts nothing
             layer.momentum = 0.1

@@ -1,18 +1,23 @@
 """Label maps on disk: what a trained network says of the test cases, and how sure it is."""
 
+import math
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from lumbar_utils import LEVELS, StudyError, records
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.decoding import Fit
-from lumbar_utils.loading import loader
+from lumbar_utils.devices import device_of
+from lumbar_utils.loading import annotated_classes, loader
 from lumbar_utils.study import Study
-from lumbar_utils.training import annotated_classes, device_of, network_of, read_checkpoint, training_fingerprint
+from lumbar_utils.training import load_weights, network_of, training_fingerprint
+
+VIEWS = ((-5, 1), (5, 1), (0, 0.93), (0, 1.07))  # degrees and scale of the copies that test-time augmentation adds
 
 
 def predict(study: Study, cohort: Cohort, model: str) -> Path:
@@ -44,9 +49,9 @@ def write_label_maps(
     network = network.to(device)
     with torch.inference_mode(), tqdm(total=len(batches.dataset), desc="predicting", unit="case") as bar:
         for images, _, rows in batches:
-            logits = network(images.to(device))[:, classes].float()
-            for maps, row in zip(logits.softmax(dim=1).cpu().numpy(), rows.tolist(), strict=True):
-                files += _write_case(folder, cohort, row, maps, classes)
+            maps = probabilities_of(network, images.to(device), classes, study.test_time_augmentation)
+            for of_case, row in zip(maps.cpu().numpy(), rows.tolist(), strict=True):
+                files += _write_case(folder, cohort, row, of_case, classes)
             bar.update(len(rows))
     return files
 
@@ -58,13 +63,25 @@ def prediction_fingerprint(study: Study, cohort: Cohort, model: str) -> str:
 
 def trained_network(study: Study, model: str, folder: Path) -> torch.nn.Module:
     """The network of the best epoch in a model's folder, ready to predict. Raises StudyError if it has other layers."""
-    weights = read_checkpoint(folder / "checkpoints" / "best.ckpt")["state_dict"]
-    network = network_of(study, model)
-    try:
-        network.load_state_dict({name.removeprefix("network."): value for name, value in weights.items()})
-    except RuntimeError:
-        raise StudyError(f"the weights in {folder} do not fit {model} as this code builds it; train it again") from None
-    return network.eval()
+    return load_weights(network_of(study, model), model, folder).eval()
+
+
+def turned(images: torch.Tensor, degrees: float, scale: float) -> torch.Tensor:
+    """(batch, channels, height, width) turned about its middle and scaled by `scale`; edges are drawn out."""
+    angle, (height, width) = math.radians(degrees), images.shape[-2:]
+    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
+    matrix = torch.tensor([[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]).to(images)
+    grid = F.affine_grid(matrix.expand(len(images), 2, 3), images.shape, align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def probabilities_of(network: torch.nn.Module, images: torch.Tensor, classes: list[int], views: bool) -> torch.Tensor:
+    """(batch, classes, height, width) in [0, 1]; with `views`, the mean over the image turned and scaled and back."""
+    total = network(images)[:, classes].float().softmax(dim=1)
+    for degrees, scale in VIEWS if views else ():
+        maps = network(turned(images, degrees, scale))[:, classes].float().softmax(dim=1)
+        total = total + turned(maps, -degrees, 1 / scale)
+    return total / (1 + len(VIEWS) if views else 1)
 
 
 def _write_case(folder: Path, cohort: Cohort, row: int, maps: np.ndarray, classes: list[int]) -> list[Path]:

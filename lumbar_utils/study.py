@@ -49,6 +49,7 @@ def _absolute(path: str | Path, start: Path = ROOT) -> Path:
 
 
 Folder = Annotated[Path, BeforeValidator(_absolute)]
+Start = Annotated[Path | None, BeforeValidator(lambda path: path and _absolute(path))]
 
 
 def kind_and_path(dataset: str, start: Path = ROOT) -> tuple[str, Path | None]:
@@ -106,7 +107,10 @@ class Study(BaseModel):
 
     height: int = Field(ge=64, multiple_of=32, description="rows of the network's input")
     width: int = Field(ge=64, multiple_of=32, description="columns of the network's input")
-    augmentation: Literal["none", "geometric", "full"] = Field("full", description="what varies in training images")
+    normalisation: Literal["zscore", "percentile"] = Field("zscore", description="of each image's grey values")
+    augmentation: Literal["none", "geometric", "intensity", "mr"] = Field(
+        "intensity", description="what varies in training images, each including the one before"
+    )
 
     unet_channels: int = Field(ge=1, description="channels of U-Net's first level; 64 in its paper")
     hrnet: str = Field(description="timm's name of the HRNet backbone; hrnet_w18 is HRNetV2-W18")
@@ -114,8 +118,18 @@ class Study(BaseModel):
 
     epochs: int = Field(ge=1, description="passes through the training cases")
     batch_size: int = Field(ge=2, description="cases per step")
-    learning_rate: float = Field(gt=0, description="peak of the one-cycle schedule of AdamW")
-    weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay of AdamW")
+    loss: Literal["dice_ce", "ce", "generalised_dice", "focal_tversky"] = Field(
+        "dice_ce", description="Dice and cross-entropy, cross-entropy alone, generalised Dice, focal Tversky"
+    )
+    schedule: Literal["one_cycle", "cosine", "poly_sgd"] = Field(
+        "one_cycle", description="AdamW up and down again, AdamW down as a cosine, or nnU-Net's SGD"
+    )
+    learning_rate: float = Field(gt=0, description="its highest value")
+    weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay of AdamW; SGD has nnU-Net's 3e-5")
+    deep_supervision: bool = Field(False, description="U-Net is also taught at its coarser levels")
+    ema: float = Field(0, ge=0, lt=1, description="decay a step of the moving average of the weights; 0: no average")
+    start_from: Start = Field(None, description="folder of another study, whose trained networks are trained on")
+    test_time_augmentation: bool = Field(False, description="predict the mean over turned and scaled copies")
 
     precision: Literal["auto", "32", "bf16", "16"] = Field("auto", description="mixed where the device has it")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where networks are trained")

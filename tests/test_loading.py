@@ -47,7 +47,7 @@ def test_decoding_happens_once_and_is_shared(dataset, tmp_path):
     assert np.array_equal(images, again)
 
 
-@pytest.mark.parametrize("strength", ["geometric", "full"])
+@pytest.mark.parametrize("strength", ["geometric", "intensity"])
 def test_a_mask_follows_its_image_through_augmentation(strength):
     image = np.zeros((64, 64), np.uint8)
     image[20:44, 24:40] = 255
@@ -62,7 +62,7 @@ def test_a_mask_follows_its_image_through_augmentation(strength):
 
 def test_images_are_never_mirrored():
     ramp = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))
-    augment = augmentation("full")
+    augment = augmentation("intensity")
     for seed in range(20):
         augment.set_random_seed(seed)
         varied = augment(image=ramp, mask=ramp)["image"].astype(float)
@@ -77,7 +77,7 @@ def test_normalised_images_have_mean_0_and_deviation_1():
 
 def cases(seed=0):
     pixels = np.random.default_rng(0).integers(0, 255, (5, 64, 64), np.uint8)
-    return Cases(pixels, pixels // 50, np.array([0, 2, 4]), seed, "full")
+    return Cases(pixels, pixels // 50, np.array([0, 2, 4]), seed, "intensity")
 
 
 def test_a_case_depends_on_seed_epoch_and_case_and_on_nothing_else():

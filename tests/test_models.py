@@ -5,8 +5,8 @@ import torch
 
 from lumbar_utils import MODELS, StudyError
 from lumbar_utils.loading import seed_of
+from lumbar_utils.losses import loss_of
 from lumbar_utils.models import build
-from lumbar_utils.training import dice_and_cross_entropy
 
 NARROW = {"unet_channels": 8, "hrnet": "hrnet_w18_small"}
 
@@ -40,7 +40,7 @@ def test_a_network_overfits_one_batch(model):
     optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
     for _ in range(60):
         optimizer.zero_grad()
-        dice_and_cross_entropy(network(images), masks, list(range(7))).backward()
+        loss_of("dice_ce", network(images), masks, list(range(7))).backward()
         optimizer.step()
     with torch.inference_mode():
         predicted = network(images).argmax(dim=1)

@@ -14,53 +14,15 @@ import pandas as pd
 import pytest
 import torch
 from conftest import REAL
-from torch.nn import functional as F
 
 from lumbar_utils import StudyError, records
+from lumbar_utils.checkpoints import read_checkpoint
 from lumbar_utils.evaluation import evaluate, read_probabilities
+from lumbar_utils.loading import annotated_classes
 from lumbar_utils.prediction import predict
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import Study
-from lumbar_utils.training import annotated_classes, dice_and_cross_entropy, fit, read_checkpoint, soft_dice
-
-
-def one_hot(masks, classes=3):
-    return F.one_hot(masks, classes).permute(0, 3, 1, 2).float()
-
-
-def test_soft_dice_by_hand():
-    truth = one_hot(torch.tensor([[[0, 1], [1, 2]]]))
-    assert soft_dice(truth, truth).item() == 1
-    predicted = one_hot(torch.tensor([[[0, 1], [0, 2]]]))  # class 1: one of two pixels; class 2: right
-    assert soft_dice(predicted, truth).item() == pytest.approx(((2 + 1) / (3 + 1) + 1) / 2)
-
-
-def test_cross_entropy_agrees_with_torch():
-    logits, masks = torch.randn(2, 7, 8, 8), torch.randint(0, 7, (2, 8, 8))
-    dice = 1 - soft_dice(logits.softmax(dim=1), one_hot(masks, 7))
-    expected = dice + F.cross_entropy(logits, masks)
-    assert dice_and_cross_entropy(logits, masks, list(range(7))).item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_a_level_that_is_not_annotated_is_left_out_of_the_loss():
-    logits, masks = torch.randn(2, 7, 8, 8, requires_grad=True), torch.randint(0, 6, (2, 8, 8))
-    loss = dice_and_cross_entropy(logits, masks, [0, 1, 2, 3, 4, 5])
-    loss.backward()
-    assert not logits.grad[:, 6].any()
-    assert logits.grad[:, :6].all(dim=(0, 2, 3)).any()
-    louder = logits.detach().clone()
-    louder[:, 6] += 100
-    assert dice_and_cross_entropy(louder, masks, [0, 1, 2, 3, 4, 5]).item() == loss.item()
-
-
-def test_loss_without_gather_is_differentiable_as_torch_says():
-    logits = torch.randn(1, 3, 4, 4, dtype=torch.double, requires_grad=True)
-    masks = torch.randint(0, 3, (1, 4, 4))
-    F.cross_entropy(logits, masks).backward()
-    expected, logits.grad = logits.grad, None
-    truth = one_hot(masks)
-    (dice_and_cross_entropy(logits, masks, [0, 1, 2]) + soft_dice(logits.float().softmax(1), truth) - 1).backward()
-    assert torch.allclose(logits.grad, expected, atol=1e-6)
+from lumbar_utils.training import fit
 
 
 def digest(folder):
@@ -119,7 +81,8 @@ on(SIGINT, default_int_handler)  # a shell's background jobs ignore Ctrl-C, and 
 from lumbar_utils.preparation import prepare
 from lumbar_utils.prediction import predict
 from lumbar_utils.study import Study
-from lumbar_utils.training import Segmentation, fit
+from lumbar_utils.segmentation import Segmentation
+from lumbar_utils.training import fit
 runs, cache, epochs, signal = sys.argv[1:]
 study = Study("smoke", runs=runs, cache=cache, device="cpu", epochs=int(epochs))
 step = Segmentation.training_step

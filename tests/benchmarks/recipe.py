@@ -1,0 +1,180 @@
+"""The recipe of training, found by ablation on unseen patients: one table, each row one change of the default.
+
+    python tests/benchmarks/recipe.py DATASET FOLDER screen|confirm [--epochs N] [--jobs N] [--models unet hrnet ...]
+
+DATASET is a folder of slices in the form of data/README.md. FOLDER keeps every trained network, so that a second call
+goes on where the first was, and `screen.csv` or `confirm.csv`. Each training is a process of its own on one thread.
+Columns: `f1` is the study's (mean over levels), of the network's own label maps; `views` with test-time augmentation;
+`ordered` with names put in order; `any_level` is the Dice of vertebra against background; `shifted` the share of
+outlined reference bodies whose greater part bears the name of a neighbour.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from lumbar_utils import metrics, records
+from lumbar_utils.datasets.folder import Cohort
+from lumbar_utils.evaluation import annotated_levels, read_label_map, read_probabilities
+from lumbar_utils.ordering import ordered
+from lumbar_utils.preparation import prepare
+from lumbar_utils.study import Study
+
+FOLDS = 3
+COMMON = {"height": 160, "width": 128, "folds": FOLDS}
+PHANTOMS = {"height": 160, "width": 128, "epochs": 8}
+SCREEN = {
+    "default": {},
+    "phantoms first": {"start_from": "phantoms"},
+    "augmentation geometric": {"augmentation": "geometric"},
+    "augmentation mr": {"augmentation": "mr"},
+    "schedule cosine": {"schedule": "cosine"},
+    "moving average 0.99": {"ema": 0.99},
+    "loss ce": {"loss": "ce"},
+    "loss generalised Dice": {"loss": "generalised_dice"},
+    "loss focal Tversky": {"loss": "focal_tversky"},
+    "schedule poly SGD": {"schedule": "poly_sgd", "learning_rate": 1e-2},
+    "normalisation percentile": {"normalisation": "percentile"},
+    "augmentation none": {"augmentation": "none"},
+    "224 x 192, half the epochs": {"height": 224, "width": 192, "epochs": 0.5},
+    "96 x 96, twice the epochs": {"height": 96, "width": 96, "epochs": 2},
+    "batches of 2": {"batch_size": 2, "learning_rate": 2e-3},
+    "deep supervision": {"deep_supervision": True},
+    "another seed": {"seed": 1},
+}
+CONFIRM: dict[str, dict] = {}
+
+
+def study_of(dataset: str, folder: Path, changes: dict, fold: int, epochs: int) -> Study:
+    """The study of one row; `epochs` in the changes is a share of the budget."""
+    settings = COMMON | {"fold": fold} | changes
+    settings["epochs"] = round(epochs * changes.get("epochs", 1))
+    if "start_from" in changes:
+        settings["start_from"] = Study("quick", runs=folder / "runs", cache=folder / "cache", **PHANTOMS).folder
+    return Study("quick", dataset=dataset, runs=folder / "runs", cache=folder / "cache", device="cpu", **settings)
+
+
+def names(pred: np.ndarray, true: np.ndarray, levels: dict[int, str]) -> list[int]:
+    """For each reference body of which anything is outlined: the difference of the commonest name and its own."""
+    found = []
+    for value in levels:
+        inside = pred[(true == value) & (pred > 0)]
+        if len(inside):
+            found.append(int(np.bincount(inside).argmax()) - value)
+    return found
+
+
+def looked_over(cohort: Cohort, folder: Path) -> dict:
+    """What F1 of levels does not tell: Dice of any level, and how many bodies bear another's name."""
+    levels, overlap, shifts = annotated_levels(cohort), [], []
+    for _, case in cohort.cases[cohort.cases["split"] == "test"].iterrows():
+        true = cohort.mask(case)
+        pred = read_label_map(folder, case, true.shape)
+        overlap.append(2 * ((pred > 0) & (true > 0)).sum() / max(1, (pred > 0).sum() + (true > 0).sum()))
+        shifts += names(pred, true, levels)
+    return {"any_level": np.mean(overlap), "shifted": np.mean(np.array(shifts) != 0)}
+
+
+def f1(cohort: Cohort, folder: Path) -> dict[str, float]:
+    """F1 of each level, cases averaged within a patient, as the study does."""
+    rows, levels = [], annotated_levels(cohort)
+    for _, case in cohort.cases[cohort.cases["split"] == "test"].iterrows():
+        true = cohort.mask(case)
+        found = metrics.score_case(read_label_map(folder, case, true.shape), true, levels)
+        rows += [(case["patient"], level, value) for level, metric, value in found if metric == "f1"]
+    table = pd.DataFrame(rows, columns=["patient", "level", "f1"])
+    return table.groupby(["level", "patient"])["f1"].mean().groupby("level").mean().to_dict()
+
+
+def put_in_order(cohort: Cohort, folder: Path, into: Path) -> Path:
+    into.mkdir(parents=True, exist_ok=True)
+    for case in cohort.cases.loc[cohort.cases["split"] == "test", "case"]:
+        cv2.imwrite(str(into / f"{case}.png"), ordered(read_probabilities(folder, case)))
+    return into
+
+
+def measure(study: Study, model: str) -> dict:
+    """Train, predict in every way, score on the fold's patients."""
+    from lumbar_utils.loading import annotated_classes
+    from lumbar_utils.prediction import predict, trained_network, write_label_maps
+    from lumbar_utils.training import fit
+
+    cohort = prepare(study)
+    history = fit(study, cohort, model)
+    own, place = predict(study, cohort, model), study.folder / model
+    network = trained_network(study, model, place)
+    viewing = study.model_copy(update={"test_time_augmentation": True})
+    write_label_maps(viewing, cohort, network, annotated_classes(cohort), place / "views")
+    scores = {"f1": own, "views": place / "views", "ordered": put_in_order(cohort, own, place / "ordered"),
+              "views, ordered": put_in_order(cohort, place / "views", place / "views_ordered")}  # fmt: skip
+    by_level = {name: f1(cohort, folder) for name, folder in scores.items()}
+    result = {name: np.mean(list(levels.values())) for name, levels in by_level.items()}
+    return (
+        result
+        | looked_over(cohort, own)
+        | by_level["f1"]
+        | {"best_epoch": int(history["val_f1"].idxmax()) + 1, "seconds": history["seconds"].sum()}
+    )
+
+
+def in_its_own_process(arguments: list[str]) -> dict:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{arguments}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table_of(arguments: argparse.Namespace) -> None:
+    rows = SCREEN if arguments.what == "screen" else CONFIRM
+    folds = [0] if arguments.what == "screen" else list(range(FOLDS))
+    chosen = [
+        (name, model, fold) for name in rows for fold in folds for model in arguments.models
+        if model == "unet" or "deep_supervision" not in rows[name]
+    ]  # fmt: skip
+    found = []
+    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+        base = [arguments.dataset, str(arguments.folder), arguments.what, "--epochs", str(arguments.epochs), "--one"]
+        running = {pool.submit(in_its_own_process, [*base, *map(str, row)]): row for row in chosen}
+        for done in concurrent.futures.as_completed(running):
+            name, model, fold = running[done]
+            found.append({"row": name, "model": model, "fold": fold} | done.result())
+            records.write_csv(arguments.folder / f"{arguments.what}.csv", pd.DataFrame(found))
+            print(found[-1], flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=lambda path: str(Path(path).resolve()))
+    parser.add_argument("folder", type=lambda path: Path(path).resolve())
+    parser.add_argument("what", choices=["screen", "confirm"])
+    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--models", nargs="+", default=["unet", "hrnet"])
+    parser.add_argument("--one", nargs=3, metavar=("ROW", "MODEL", "FOLD"), help="one training, in this process")
+    arguments = parser.parse_args()
+    if not arguments.one:
+        return table_of(arguments)
+    name, model, fold = arguments.one
+    changes = (SCREEN if arguments.what == "screen" else CONFIRM)[name]
+    if "start_from" in changes:
+        from lumbar_utils.training import fit
+
+        phantoms = Study("quick", runs=arguments.folder / "runs", cache=arguments.folder / "cache", **PHANTOMS)
+        fit(phantoms, prepare(phantoms), model)
+    print(
+        json.dumps(measure(study_of(arguments.dataset, arguments.folder, changes, int(fold), arguments.epochs), model))
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Losses agree with counts by hand and with torch, and leave out what is not annotated."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lumbar_utils.losses import LOSSES, focal_tversky, generalised_dice, loss_of, soft_dice
+
+
+def one_hot(masks, classes=3):
+    return F.one_hot(masks, classes).permute(0, 3, 1, 2).float()
+
+
+def test_soft_dice_by_hand():
+    truth = one_hot(torch.tensor([[[0, 1], [1, 2]]]))
+    assert soft_dice(truth, truth).item() == 1
+    predicted = one_hot(torch.tensor([[[0, 1], [0, 2]]]))  # class 1: one of two pixels; class 2: right
+    assert soft_dice(predicted, truth).item() == pytest.approx(((2 + 1) / (3 + 1) + 1) / 2)
+
+
+def test_cross_entropy_agrees_with_torch():
+    logits, masks = torch.randn(2, 7, 8, 8), torch.randint(0, 7, (2, 8, 8))
+    dice = 1 - soft_dice(logits.softmax(dim=1), one_hot(masks, 7))
+    expected = dice + F.cross_entropy(logits, masks)
+    assert loss_of("dice_ce", logits, masks, list(range(7))).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_level_that_is_not_annotated_is_left_out_of_the_loss():
+    logits, masks = torch.randn(2, 7, 8, 8, requires_grad=True), torch.randint(0, 6, (2, 8, 8))
+    loss = loss_of("dice_ce", logits, masks, [0, 1, 2, 3, 4, 5])
+    loss.backward()
+    assert not logits.grad[:, 6].any()
+    assert logits.grad[:, :6].all(dim=(0, 2, 3)).any()
+    louder = logits.detach().clone()
+    louder[:, 6] += 100
+    assert loss_of("dice_ce", louder, masks, [0, 1, 2, 3, 4, 5]).item() == loss.item()
+
+
+def test_loss_without_gather_is_differentiable_as_torch_says():
+    logits = torch.randn(1, 3, 4, 4, dtype=torch.double, requires_grad=True)
+    masks = torch.randint(0, 3, (1, 4, 4))
+    F.cross_entropy(logits, masks).backward()
+    expected, logits.grad = logits.grad, None
+    truth = one_hot(masks)
+    (loss_of("dice_ce", logits, masks, [0, 1, 2]) + soft_dice(logits.float().softmax(1), truth) - 1).backward()
+    assert torch.allclose(logits.grad, expected, atol=1e-6)
+
+
+def test_generalised_dice_by_hand():
+    truth = one_hot(torch.tensor([[[0, 0], [0, 1]]]))  # class 2 is nowhere and has no weight
+    probabilities = torch.full((1, 3, 2, 2), 1 / 3)
+    overlap = 1 / 9 * 1 + 1 / 1 * 1 / 3  # weights 1/3^2 and 1/1^2; sums of probabilities on the class: 1 and 1/3
+    both = 1 / 9 * (4 / 3 + 3) + 1 * (4 / 3 + 1)
+    expected = 1 - 2 * overlap / both + torch.log(torch.tensor(3.0)).item()
+    assert generalised_dice(probabilities.log(), truth).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_focal_tversky_by_hand():
+    truth = one_hot(torch.tensor([[[0, 1], [1, 0]]]), 2)
+    predicted = one_hot(torch.tensor([[[1, 1], [0, 0]]]), 2)  # one hit, one missed, one false
+    index = (1 + 1) / (1 + 0.7 + 0.3 + 1)
+    assert focal_tversky(predicted.clamp(min=1e-9).log(), truth).item() == pytest.approx((1 - index) ** 0.75, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_is_least_where_the_network_is_right(name):
+    torch.manual_seed(0)
+    masks = torch.randint(0, 3, (2, 8, 8))
+    right = 12 * one_hot(masks)
+    guess = torch.randn_like(right, requires_grad=True)
+    losses = [loss_of(name, logits, masks, [0, 1, 2]) for logits in (right, guess)]
+    assert losses[0] < 0.01 < losses[1]
+    losses[1].backward()
+    assert guess.grad.isfinite().all()
