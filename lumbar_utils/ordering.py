@@ -1,7 +1,7 @@
-"""Names in order: each vertebral body gets one name, and names follow one another down the spine.
+"""Names in order: each vertebral body gets one name, and names follow one another down the spine without a gap.
 
 A network names pixels one by one, so a body may hold two names, or two bodies one. Here the bodies are found first,
-whatever their names, and then, of all names that descend, those under which most pixels are expected to be right. The
+whatever their names, and then, of all names without a gap, those under which most pixels are expected to be right. The
 result is reported beside the network's own label maps, never in their place.
 """
 
@@ -30,37 +30,38 @@ def bodies(foreground: np.ndarray, side: float) -> np.ndarray:
     return np.where(foreground, rank[core_of[nearest]], 0)
 
 
-def descending(evidence: np.ndarray) -> list[int]:
-    """The name of each body that makes the sum of evidence largest, while names descend from body to body.
+def consecutive(votes: np.ndarray) -> list[int]:
+    """The name of each body under which most pixels are expected to be right, names without a gap from body to body.
 
-    evidence : (bodies, 1 + names), how many pixels are expected to be right under each name; column 0 stands for no
-        name, which any body may have.
-    Returns a column for each body; of those above 0 each is larger than the one before.
+    votes : (bodies from top to bottom, 1 + names), pixels that go to each name; column 0 counts those of no name.
+    Only above the first of all names and below the last are there vertebrae that have none. Elsewhere a body without a
+    name is a fragment, and costs twice its size: more than a name of its neighbour's can gain.
+    Returns a column for each body, 0 for no name.
     """
-    count, names = evidence.shape
-    best = np.full((count + 1, names), -np.inf)  # [after so many bodies, last name given]
-    best[0, 0] = 0
-    came_from = np.zeros((count + 1, names), int)
-    for body, row in enumerate(evidence):
-        for last in range(names):
-            stays = best[body, last] + row[0]
-            best[body + 1, last], came_from[body + 1, last] = stays, last
-            if last and (before := best[body, :last]).max() + row[last] > stays:
-                best[body + 1, last], came_from[body + 1, last] = before.max() + row[last], before.argmax()
-    chosen, last = [], int(best[count].argmax())
-    for body in range(count, 0, -1):
-        before = int(came_from[body, last])
-        chosen.append(last if before != last else 0)
-        last = before
-    return chosen[::-1]
+    last = votes.shape[1] - 1
+    paths = {0: (0.0, []), -1: (0.0, [])}  # by the name given last; none yet: the first is to come (0), or another (-1)
+    for row in votes:
+        steps: dict[int, tuple[float, list[int]]] = {}
+        for state, (total, path) in paths.items():
+            following = range(2, last + 1) if state < 0 else range(state + 1, min(state + 1, last) + 1)
+            choices = [(state, 0, row[0] if state in (0, last) else -2 * row.sum())]
+            for target, name, gain in choices + [(name, name, row[name]) for name in following]:
+                if target not in steps or total + gain > steps[target][0]:
+                    steps[target] = (total + gain, [*path, name])
+        paths = steps
+    return max(paths.values(), key=lambda found: found[0])[1]
 
 
 def ordered(probabilities: np.ndarray) -> np.ndarray:
-    """(6, height, width) probabilities of L1..S1 in [0, 1] -> (height, width) uint8 label map, names in order."""
-    stacked = np.concatenate([np.clip(1 - probabilities.sum(axis=0, keepdims=True), 0, 1), probabilities])
+    """(6, height, width) probabilities of L1..S1 in [0, 1] -> (height, width) uint8 label map, names in order.
+
+    A lowest level without any probability was not taught, and is no name.
+    """
+    taught = 1 + max(np.flatnonzero(probabilities.any(axis=(1, 2))), default=0)
+    stacked = np.concatenate([np.clip(1 - probabilities.sum(axis=0, keepdims=True), 0, 1), probabilities[:taught]])
     sizes = np.bincount(stacked.argmax(axis=0).ravel())[1:]
     if not sizes.any():
         return np.zeros(stacked.shape[1:], np.uint8)
     parts = bodies(stacked.argmax(axis=0) > 0, float(np.sqrt(np.median(sizes[sizes > 0]))))
-    evidence = np.array([stacked[:, parts == body].sum(axis=1) for body in range(1, parts.max() + 1)]).reshape(-1, 7)
-    return np.array([0, *descending(evidence)], np.uint8)[parts]
+    votes = [stacked[:, parts == body].sum(axis=1) for body in range(1, parts.max() + 1)]
+    return np.array([0, *consecutive(np.array(votes).reshape(-1, 1 + taught))], np.uint8)[parts]
