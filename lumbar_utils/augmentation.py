@@ -3,9 +3,27 @@
 from typing import Literal
 
 import albumentations as A
+import cv2
 import numpy as np
 
+# albumentations' own choice, the nearest pixel, moves an image by up to a pixel against its mask
+UNMOVED = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR}
 Strength = Literal["none", "geometric", "intensity", "mr"]
+
+
+class Stretch(A.ImageOnlyTransform):
+    """The whole range of 8 bits for what lies below the 99.5th percentile, so that what follows acts alike on all images.
+
+    Slices of some scanners use the lowest fifth of the range: a change of brightness by a share of the whole range would
+    leave nothing of them.
+    """
+
+    def __init__(self):
+        super().__init__(p=1)
+
+    def apply(self, img: np.ndarray, **_) -> np.ndarray:
+        factor = 255 / max(float(np.percentile(img, 99.5)), 1.0)
+        return np.clip(np.rint(img * np.float32(factor)), 0, 255).astype(np.uint8)
 
 
 class BiasField(A.ImageOnlyTransform):
@@ -38,26 +56,27 @@ class Ghosting(A.ImageOnlyTransform):
 
     def apply(self, img: np.ndarray, **_) -> np.ndarray:
         frequencies = np.fft.rfft2(img)
-        weaker = np.arange(len(frequencies)) % int(self.random_generator.integers(2, 6)) == 0
-        weaker[:3] = weaker[-2:] = False  # the image's brightness and coarse shape
+        row = np.abs(np.rint(np.fft.fftfreq(len(img)) * len(img)).astype(int))
+        weaker = (row % int(self.random_generator.integers(2, 6)) == 0) & (row > 2)  # not brightness and coarse shape
         frequencies[weaker] *= 1 - self.random_generator.uniform(0, self.strength)
         return np.clip(np.rint(np.fft.irfft2(frequencies, img.shape)), 0, 255).astype(np.uint8)
 
 
-def augmentation(strength: Strength) -> A.Compose:
+def augmentation(strength: Strength, shift: float = 0.08) -> A.Compose:
     """Each strength adds to the one before; an image is never mirrored, since front and back of a body differ.
 
-    strength : `none`; `geometric` (turned, scaled and moved); `intensity` (and contrast, gamma, blur, noise);
-        `mr` (and bias field, ghosting, lower resolution). Takes and gives (height, width) uint8.
+    strength : `none`; `geometric` (turned, scaled and moved); `intensity` (and gamma, blur, noise);
+        `mr` (and bias field, ghosting, lower resolution). shift : largest share of its sides that an image is moved by.
+    Takes and gives (height, width) uint8.
     """
-    geometric = [A.Affine(scale=(0.85, 1.15), rotate=(-12, 12), translate_percent=(-0.08, 0.08), p=0.8)]
-    intensity = [
-        A.RandomBrightnessContrast(0.2, 0.2, p=0.5),
+    geometric = [A.Affine(scale=(0.85, 1.15), rotate=(-12, 12), translate_percent=(-shift, shift), p=0.8)]
+    intensity = [  # no linear change of contrast: normalising would undo it
+        Stretch(),
         A.RandomGamma((70, 150), p=0.3),
         A.GaussianBlur(blur_limit=3, p=0.15),
         A.GaussNoise(std_range=(0.01, 0.05), p=0.3),
     ]
-    scanner = [BiasField(), Ghosting(), A.Downscale((0.5, 0.9), p=0.2)]
+    scanner = [BiasField(), Ghosting(), A.Downscale((0.5, 0.9), UNMOVED, p=0.2)]
     parts = {
         "none": [],
         "geometric": geometric,

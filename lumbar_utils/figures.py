@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.patheffects import withStroke
 
-from lumbar_utils import METRICS, MODELS
+from lumbar_utils import LEVELS, METRICS, MODELS
 
 COLUMN, PAGE = 3.5, 7.16  # widths of a column and of a page in IEEE's journals, inches
 STYLE = Path(__file__).with_name("style.mplstyle")
@@ -99,7 +99,7 @@ def learning_curves(history: pd.DataFrame, note: str = "") -> Figure:
         left.plot(rows["epoch"], rows["val_loss"], color=colour, label=name)
         right.plot(rows["epoch"], rows["val_f1"], color=colour, label=f"{name}, best {best['val_f1']:.3f}")
         right.plot(best["epoch"], best["val_f1"], "o", color=colour, markersize=4)
-    left.set(xlabel="Epoch", ylabel="Dice + cross-entropy loss", title="a  Training (dotted) and validation (solid)")
+    left.set(xlabel="Epoch", ylabel="Loss", title="a  Training (dotted) and validation (solid)")
     right.set(xlabel="Epoch", ylabel="Macro F1 of pixels", ylim=(0, 1), title="b  Validation; dots: epoch that is kept")
     for ax in (left, right):
         ax.title.set_ha("left")
@@ -151,6 +151,35 @@ def scores_by_level(scores: pd.DataFrame, metric: str = "f1", note: str = "") ->
     enlarged.set(xlabel=f"Vertebra (n = {patients} test patients)", ylabel=name, ylim=(low, 1.0))
     whole.set_title("a  whole range", loc="left")
     enlarged.set_title(f"b  enlarged, without what lies below {low:.2f}", loc="left")
+    return noted(fig, note)
+
+
+def confusion(own: pd.DataFrame, in_order: pd.DataFrame, note: str = "") -> Figure:
+    """Which name each level is given, one column a model: by the network alone, and once names are put in order.
+
+    own, in_order : one row a vertebra: model, level, named (a level, `missed` or `other`).
+    """
+    models = list(dict.fromkeys(own["model"]))
+    fig, axes = plt.subplots(
+        2, len(models), figsize=(PAGE, 4.9), layout="constrained", sharex=True, sharey=True, squeeze=False
+    )
+    levels = [level for level in LEVELS if level in set(own["level"])]
+    given = [*levels, *(name for name in ("other", "missed") if name in {*own["named"], *in_order["named"]})]
+    for row, (table, how) in zip(axes, ((own, "network alone"), (in_order, "names in order")), strict=True):
+        for ax, model in zip(row, models, strict=True):
+            rows = table[table["model"] == model]
+            shares = pd.crosstab(rows["level"], rows["named"], normalize="index").reindex(index=levels, columns=given)
+            sns.heatmap(
+                shares.fillna(0), ax=ax, vmin=0, vmax=1, cmap="Blues", cbar=False, linewidths=0.5, square=True,
+                annot=shares.fillna(0).map(lambda share: f"{100 * share:.0f}" if share >= 0.005 else ""), fmt="",
+            )  # fmt: skip
+            ax.set(xlabel="", ylabel="")
+            ax.set_title(f"{MODELS.get(model, model)}, {how}", fontsize=7)
+            ax.tick_params(axis="y", rotation=0)
+    axes[0, 0].set_ylabel("Reference level")
+    axes[1, 0].set_ylabel("Reference level")
+    for ax in axes[1]:
+        ax.set_xlabel("Name given (% of the level)")
     return noted(fig, note)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import albumentations as A
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -44,16 +45,10 @@ class Cases(Dataset):
     """
 
     def __init__(
-        self,
-        images: np.ndarray,
-        masks: np.ndarray,
-        rows: np.ndarray,
-        seed: int,
-        strength: str = "none",
-        normalisation: str = "zscore",
+        self, images: np.ndarray, masks: np.ndarray, rows: np.ndarray, seed: int, augment: A.Compose, normalisation: str
     ):
         self.images, self.masks, self.rows = images, masks, rows
-        self.seed, self.augment, self.normalisation = seed, augmentation(strength), normalisation
+        self.seed, self.augment, self.normalisation = seed, augment, normalisation
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -98,8 +93,9 @@ def loader(study: Study, cohort: Cohort, side: str) -> DataLoader:
     images, masks = decode(cohort, study.height, study.width, study.cache)
     rows = np.flatnonzero(cohort.cases["split"] == side)
     train = side == "train"
+    strength = study.augmentation if train else "none"
     return DataLoader(
-        Cases(images, masks, rows, study.seed, study.augmentation if train else "none", study.normalisation),
+        Cases(images, masks, rows, study.seed, augmentation(strength, study.shift), study.normalisation),
         batch_size=study.batch_size,
         sampler=Order(len(rows), study.seed, shuffle=train),
         drop_last=train and len(rows) >= study.batch_size,  # a last batch of one has no batch statistics

@@ -67,6 +67,20 @@ def score_case(
     return rows
 
 
+def names_given(pred: np.ndarray, true: np.ndarray, levels: dict[int, str]) -> list[tuple[str, str]]:
+    """(level, name) of each vertebra in the reference: the name that most of its pixels bear; `missed` if none has one.
+
+    pred, true : (height, width) label maps of one shape. levels : value -> name of the levels to look for.
+    """
+    found = []
+    for value, level in levels.items():
+        inside = pred[true == value]
+        if inside.size:
+            given = np.bincount(inside[inside > 0], minlength=1)
+            found.append((level, levels.get(int(given.argmax()), "other") if given.any() else "missed"))
+    return found
+
+
 def coco_average_precision(
     images: Iterable[tuple[np.ndarray, np.ndarray, dict[int, float]]], levels: dict[int, str]
 ) -> dict[str, float]:

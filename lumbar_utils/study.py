@@ -111,6 +111,7 @@ class Study(BaseModel):
     augmentation: Literal["none", "geometric", "intensity", "mr"] = Field(
         "intensity", description="what varies in training images, each including the one before"
     )
+    shift: float = Field(0.08, ge=0, le=0.5, description="share of its sides that a training image is moved by at most")
 
     unet_channels: int = Field(ge=1, description="channels of U-Net's first level; 64 in its paper")
     hrnet: str = Field(description="timm's name of the HRNet backbone; hrnet_w18 is HRNetV2-W18")

@@ -6,8 +6,9 @@ import pytest
 import torch
 from conftest import write_dataset
 
+from lumbar_utils.augmentation import BiasField, Ghosting, augmentation
 from lumbar_utils.decoding import Fit, decode
-from lumbar_utils.loading import Cases, Order, augmentation, loader, normalise
+from lumbar_utils.loading import Cases, Order, loader, normalise
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import Study
 
@@ -47,7 +48,7 @@ def test_decoding_happens_once_and_is_shared(dataset, tmp_path):
     assert np.array_equal(images, again)
 
 
-@pytest.mark.parametrize("strength", ["geometric", "intensity"])
+@pytest.mark.parametrize("strength", ["geometric", "intensity", "mr"])
 def test_a_mask_follows_its_image_through_augmentation(strength):
     image = np.zeros((64, 64), np.uint8)
     image[20:44, 24:40] = 255
@@ -58,6 +59,38 @@ def test_a_mask_follows_its_image_through_augmentation(strength):
         bright = varied["image"] > (varied["image"].max() / 2)
         inside = varied["mask"] > 0
         assert 2 * (bright & inside).sum() / (bright.sum() + inside.sum()) > 0.9
+
+
+def test_a_dark_image_survives_what_is_done_to_its_grey_values():
+    image = np.zeros((64, 64), np.uint8)
+    image[20:44, 24:40], image[30, 30] = 40, 200  # a body at a sixth of the range, one pixel of fluid
+    augment = augmentation("intensity")
+    for seed in range(20):
+        augment.set_random_seed(seed)
+        varied = augment(image=image, mask=(image > 0).astype(np.uint8))
+        inside, outside = varied["image"][varied["mask"] > 0], varied["image"][varied["mask"] == 0]
+        assert inside.mean() > 100 > 60 > outside.mean()
+
+
+def test_a_bias_field_is_a_slow_factor_within_its_strength():
+    field, image = BiasField(strength=0.4, p=1), np.full((64, 48), 100, np.uint8)
+    for seed in range(10):
+        field.set_random_seed(seed)
+        factor = field(image=image)["image"] / 100
+        assert np.exp(-0.4) - 0.01 <= factor.min() < factor.max() <= np.exp(0.4) + 0.01
+        assert np.abs(np.diff(factor, axis=0)).max() < 0.06  # grey values are whole, so steps of 0.01 are none
+
+
+def test_ghosts_keep_the_brightness_and_lie_along_the_columns():
+    image = np.zeros((64, 48), np.uint8)
+    image[28:36, 20:28] = 200
+    ghosting = Ghosting(strength=0.4, p=1)
+    ghosting.set_random_seed(1)
+    ghosted = ghosting(image=image)["image"].astype(int)
+    far = np.abs(np.arange(64) - 32) > 10
+    assert ghosted[far][:, 20:28].max() >= 5
+    assert not ghosted[:, :18].any()
+    assert not ghosted[:, 30:].any()
 
 
 def test_images_are_never_mirrored():
@@ -77,7 +110,7 @@ def test_normalised_images_have_mean_0_and_deviation_1():
 
 def cases(seed=0):
     pixels = np.random.default_rng(0).integers(0, 255, (5, 64, 64), np.uint8)
-    return Cases(pixels, pixels // 50, np.array([0, 2, 4]), seed, "intensity")
+    return Cases(pixels, pixels // 50, np.array([0, 2, 4]), seed, augmentation("intensity"), "zscore")
 
 
 def test_a_case_depends_on_seed_epoch_and_case_and_on_nothing_else():
@@ -88,6 +121,14 @@ def test_a_case_depends_on_seed_epoch_and_case_and_on_nothing_else():
     assert not torch.equal(first, cases()[4, 1][0])
     assert not torch.equal(first, cases(seed=1)[3, 1][0])
     assert cases()[3, 1][2] == 2  # its row in the table of cases
+
+
+def test_percentiles_become_minus_1_and_1_and_what_lies_outside_is_cut_off():
+    image = np.arange(101, dtype=np.uint8).repeat(4).reshape(4, 101)
+    pixels = normalise(image, "percentile")
+    assert (pixels.min(), pixels.max()) == (-1, 1)
+    assert np.median(pixels) == pytest.approx(0)
+    assert not normalise(np.full((4, 4), 7, np.uint8), "percentile").any()
 
 
 def test_epoch_minus_1_is_the_untouched_image():

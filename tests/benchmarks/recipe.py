@@ -1,6 +1,6 @@
 """The recipe of training, found by ablation on unseen patients: one table, each row one change of the default.
 
-    python tests/benchmarks/recipe.py DATASET FOLDER screen|confirm [--epochs N] [--jobs N] [--models unet hrnet ...]
+    python tests/benchmarks/recipe.py DATASET FOLDER screen|confirm [--epochs N] [--jobs N] [--models unet ...]
 
 DATASET is a folder of slices in the form of data/README.md. FOLDER keeps every trained network, so that a second call
 goes on where the first was, and `screen.csv` or `confirm.csv`. Each training is a process of its own on one thread.
@@ -36,19 +36,20 @@ SCREEN = {
     "phantoms first": {"start_from": "phantoms"},
     "augmentation geometric": {"augmentation": "geometric"},
     "augmentation mr": {"augmentation": "mr"},
+    "224 x 192, half the epochs": {"height": 224, "width": 192, "epochs": 0.5},
     "schedule cosine": {"schedule": "cosine"},
     "moving average 0.99": {"ema": 0.99},
     "loss ce": {"loss": "ce"},
-    "loss generalised Dice": {"loss": "generalised_dice"},
-    "loss focal Tversky": {"loss": "focal_tversky"},
     "schedule poly SGD": {"schedule": "poly_sgd", "learning_rate": 1e-2},
-    "normalisation percentile": {"normalisation": "percentile"},
-    "augmentation none": {"augmentation": "none"},
-    "224 x 192, half the epochs": {"height": 224, "width": 192, "epochs": 0.5},
-    "96 x 96, twice the epochs": {"height": 96, "width": 96, "epochs": 2},
-    "batches of 2": {"batch_size": 2, "learning_rate": 2e-3},
-    "deep supervision": {"deep_supervision": True},
     "another seed": {"seed": 1},
+    "deep supervision": {"deep_supervision": True},
+    "loss focal Tversky": {"loss": "focal_tversky"},
+    "normalisation percentile": {"normalisation": "percentile"},
+    "loss generalised Dice": {"loss": "generalised_dice"},
+    "augmentation none": {"augmentation": "none"},
+    "moved by up to 20 %": {"shift": 0.2},
+    "not moved": {"shift": 0.0},
+    "96 x 96, twice the epochs": {"height": 96, "width": 96, "epochs": 2},
 }
 CONFIRM: dict[str, dict] = {}
 
@@ -112,7 +113,8 @@ def measure(study: Study, model: str) -> dict:
     own, place = predict(study, cohort, model), study.folder / model
     network = trained_network(study, model, place)
     viewing = study.model_copy(update={"test_time_augmentation": True})
-    write_label_maps(viewing, cohort, network, annotated_classes(cohort), place / "views")
+    if len(list((place / "views").glob("*.npz"))) < (cohort.cases["split"] == "test").sum():
+        write_label_maps(viewing, cohort, network, annotated_classes(cohort), place / "views")
     scores = {"f1": own, "views": place / "views", "ordered": put_in_order(cohort, own, place / "ordered"),
               "views, ordered": put_in_order(cohort, place / "views", place / "views_ordered")}  # fmt: skip
     by_level = {name: f1(cohort, folder) for name, folder in scores.items()}
@@ -138,7 +140,7 @@ def table_of(arguments: argparse.Namespace) -> None:
     rows = SCREEN if arguments.what == "screen" else CONFIRM
     folds = [0] if arguments.what == "screen" else list(range(FOLDS))
     chosen = [
-        (name, model, fold) for name in rows for fold in folds for model in arguments.models
+        (name, model, fold) for name in arguments.rows or rows for fold in folds for model in arguments.models
         if model == "unet" or "deep_supervision" not in rows[name]
     ]  # fmt: skip
     found = []
@@ -159,6 +161,7 @@ def main() -> None:
     parser.add_argument("what", choices=["screen", "confirm"])
     parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--rows", nargs="+", default=[], help="some of them, by name; all of them without")
     parser.add_argument("--models", nargs="+", default=["unet", "hrnet"])
     parser.add_argument("--one", nargs=3, metavar=("ROW", "MODEL", "FOLD"), help="one training, in this process")
     arguments = parser.parse_args()
