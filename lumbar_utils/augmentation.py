@@ -12,9 +12,9 @@ Strength = Literal["none", "geometric", "intensity", "mr"]
 
 
 class Stretch(A.ImageOnlyTransform):
-    """The whole range of 8 bits for what lies below the 99.5th percentile, so that what follows acts alike on all images.
+    """The whole range of 8 bits for what lies below the 99.5th percentile, so that what follows acts alike on all.
 
-    Slices of some scanners use the lowest fifth of the range: a change of brightness by a share of the whole range would
+    Some slices use the lowest fifth of the range: a change of brightness by a share of the whole range would
     leave nothing of them.
     """
 

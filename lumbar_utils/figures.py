@@ -11,7 +11,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
@@ -134,6 +133,8 @@ def scores_by_level(scores: pd.DataFrame, metric: str = "f1", note: str = "") ->
 
     scores : case, patient, level, model, metric, value in [0, 1]; the cases of a patient are averaged.
     """
+    import seaborn as sns  # takes seconds
+
     rows = scores[scores["metric"] == metric].groupby(["model", "level", "patient"], sort=False)["value"].mean()
     rows = rows.reset_index().assign(model=lambda table: table["model"].map(lambda key: MODELS.get(key, key)))
     fig, (whole, enlarged) = plt.subplots(2, 1, figsize=(PAGE, 4), layout="constrained", sharex=True)
@@ -159,6 +160,8 @@ def confusion(own: pd.DataFrame, in_order: pd.DataFrame, note: str = "") -> Figu
 
     own, in_order : one row a vertebra: model, level, named (a level, `missed` or `other`).
     """
+    import seaborn as sns  # takes seconds
+
     models = list(dict.fromkeys(own["model"]))
     fig, axes = plt.subplots(
         2, len(models), figsize=(PAGE, 4.9), layout="constrained", sharex=True, sharey=True, squeeze=False
@@ -189,6 +192,8 @@ def data_overview(intensities: pd.DataFrame, areas: pd.DataFrame, split: pd.Data
     intensities : tissue, grey (0..255), share. areas : case, level, area, unit, x, y (shares of width and height).
     split : patient, split.
     """
+    import seaborn as sns  # takes seconds
+
     fig, ((grey, area), (place, sides)) = plt.subplots(2, 2, figsize=(PAGE, 4.6), layout="constrained")
     for tissue, rows in intensities.groupby("tissue", sort=False):
         colour = LEVEL_COLOURS.get(tissue, "#888888")

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator
 
-import albumentations as A
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lumbar_utils import LEVELS
-from lumbar_utils.augmentation import augmentation
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.decoding import decode
 from lumbar_utils.study import Study
@@ -42,11 +40,11 @@ class Cases(Dataset):
 
     What happens to a case depends on the seed, the epoch and the case alone: neither on the number of loading
     processes nor on what was loaded before. Epoch -1 stands for an untouched image.
+
+    images, masks : (cases, height, width) uint8. rows : of those, the ones to load. augment : see `augmentation`.
     """
 
-    def __init__(
-        self, images: np.ndarray, masks: np.ndarray, rows: np.ndarray, seed: int, augment: A.Compose, normalisation: str
-    ):
+    def __init__(self, images: np.ndarray, masks: np.ndarray, rows: np.ndarray, seed: int, augment, normalisation: str):
         self.images, self.masks, self.rows = images, masks, rows
         self.seed, self.augment, self.normalisation = seed, augment, normalisation
 
@@ -90,6 +88,8 @@ class Order(Sampler):
 
 def loader(study: Study, cohort: Cohort, side: str) -> DataLoader:
     """Batches of one side of the split; shuffled and augmented for `train` only."""
+    from lumbar_utils.augmentation import augmentation  # albumentations takes a second to import
+
     images, masks = decode(cohort, study.height, study.width, study.cache)
     rows = np.flatnonzero(cohort.cases["split"] == side)
     train = side == "train"

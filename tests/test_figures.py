@@ -50,12 +50,22 @@ def data_tables():
     return intensities, areas, pd.DataFrame({"patient": list("abc"), "split": ["train", "train", "test"]})
 
 
+def naming():
+    rows = [
+        ("a", "p", "unet", "L1", "L1", 0.9),
+        ("a", "p", "unet", "L2", "L1", 0.0),
+        ("b", "q", "unet", "L2", "L2", 0.8),
+    ]
+    return pd.DataFrame(rows, columns=["case", "model", "level", "named", "f1"])
+
+
 DRAWN = {
     "samples": lambda note: figures.samples([example(), example("case1")], note),
     "predictions": lambda note: figures.predictions([example()], "unet", note),
     "learning_curves": lambda note: figures.learning_curves(history(), note),
     "comparison": lambda note: figures.comparison(table2(), note),
     "scores_by_level": lambda note: figures.scores_by_level(scores(), note=note),
+    "confusion": lambda note: figures.confusion(naming(), naming(), note),
     "data_overview": lambda note: figures.data_overview(*data_tables(), note),
 }
 
@@ -149,3 +159,10 @@ def test_hrnet_s_branches_exchange_with_one_another():
     last = stages[stages["column"] == 4]
     assert last["stride"].tolist() == [4, 8, 16, 32]
     assert connections["target"].isin(last.index).sum() == 3 * 4
+
+
+def test_confusion_shows_the_share_of_each_level_under_each_name():
+    fig = figures.confusion(naming(), naming().assign(named=naming()["level"]))
+    own, in_order = ([text.get_text() for text in ax.texts] for ax in fig.axes)
+    assert own == ["100", "", "50", "50"]  # L1 as L1; half of L2 as L1
+    assert in_order == ["100", "", "", "100"]

@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score, precision_recall_fscore_sup
 from torchmetrics.detection import MeanAveragePrecision
 from torchmetrics.functional.segmentation import dice_score
 
-from lumbar_utils.metrics import coco_average_precision, overlap, pixel_average_precision, score_case
+from lumbar_utils.metrics import coco_average_precision, names_given, overlap, pixel_average_precision, score_case
 
 
 def block(rows):
@@ -133,3 +133,10 @@ def test_coco_average_precision_agrees_with_torchmetrics():
         measure.update([{"masks": masks, "labels": torch.tensor(found), "scores": scores}], [target])
     expected = measure.compute()["map_per_class"].tolist()
     assert list(coco_average_precision(images, levels).values()) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_vertebra_bears_the_name_of_most_of_its_named_pixels():
+    true = np.repeat([1, 2, 3, 0], 4).reshape(4, 4)
+    pred = np.array([[2, 2, 2, 1], [0, 0, 0, 2], [0, 0, 0, 0], [3, 3, 3, 3]])
+    names = {1: "L1", 2: "L2", 3: "L3", 4: "L4"}
+    assert names_given(pred, true, names) == [("L1", "L2"), ("L2", "L2"), ("L3", "missed")]

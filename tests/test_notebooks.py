@@ -38,6 +38,13 @@ def test_a_notebook_calls_the_package_and_holds_no_program_of_its_own(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_first_cell_leaves_heavy_libraries_to_their_first_use(path):
+    heavy = ("lightning", "seaborn", "albumentations", "timm", "segmentation_models_pytorch", "torchvision")
+    script = f"{code_of(path)[0].source}\nimport sys\nprint([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_committed_without_outputs(path):
     assert all(not cell.outputs and cell.execution_count is None for cell in code_of(path))
 

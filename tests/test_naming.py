@@ -1,0 +1,34 @@
+"""Names are counted vertebra by vertebra, and put in order beside what the network said."""
+
+import cv2
+import numpy as np
+import pytest
+
+from lumbar_utils.naming import names_of, put_in_order, summarise_names
+from lumbar_utils.preparation import prepare
+from lumbar_utils.study import Study
+
+
+@pytest.fixture
+def cohort(dataset, tmp_path, cache):
+    return prepare(Study("smoke", dataset=str(dataset), runs=tmp_path / "runs", cache=cache))
+
+
+def test_names_are_put_in_order_beside_the_label_maps_and_counted(cohort, tmp_path):
+    folder, case = tmp_path / "maps", cohort.cases[cohort.cases["split"] == "test"]["case"].item()
+    folder.mkdir()
+    true = cohort.mask(cohort.cases.set_index("case", drop=False).loc[case])
+    sure = np.zeros((6, *true.shape), np.uint8)  # L1 is named L2 by two thirds of its pixels, and so is L2
+    sure[1][(true == 1) | (true == 2)] = 160
+    sure[0][true == 1], sure[1, 20:30, 16:30] = 90, 150
+    np.savez_compressed(folder / f"{case}.npz", probabilities=sure)
+    cv2.imwrite(str(folder / f"{case}.png"), np.where(true > 2, 0, 2 * (true > 0)).astype(np.uint8))
+    own, in_order = names_of(cohort, {"a": folder}), names_of(cohort, put_in_order(cohort, {"a": folder}))
+    assert own["named"].tolist() == ["L2", "L2"]
+    assert in_order["named"].tolist() == ["L1", "L2"]
+    assert summarise_names(own, in_order).loc["a", "rightly named"].tolist() == [0.5, 1.0]
+    assert summarise_names(own, in_order).loc["a", "F1"].tolist() == pytest.approx([(0 + 2 / 3) / 2, 1.0])
+
+
+def test_a_method_without_probabilities_is_not_put_in_order(cohort, tmp_path):
+    assert put_in_order(cohort, {"other": tmp_path}) == {}
