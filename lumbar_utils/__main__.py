@@ -7,10 +7,17 @@ from typing import Annotated
 
 import typer
 
-from lumbar_utils import StudyError
+from lumbar_utils import MODELS, StudyError
 from lumbar_utils.study import CONVERTED, DATA, Study, kind_and_path
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+Profile = Annotated[str, typer.Option(help="smoke, quick or paper; auto: paper with a GPU, else quick")]
+Source = Annotated[str, typer.Option(help="phantom, a folder, or KIND:PATH: see data/README.md")]
+Seed = Annotated[int, typer.Option(help="seed of everything that is drawn")]
+Runs = Annotated[Path | None, typer.Option(help="folder that holds one folder a study; data/runs")]
+Settings = Annotated[list[str], typer.Option("--set", help="FIELD=VALUE, any other setting; repeatable")]
+Accept = Annotated[list[str], typer.Option(help="a finding of the audit that is right; repeatable")]
 
 
 @app.callback()
@@ -20,23 +27,43 @@ def main() -> None:
 
 @app.command()
 def run(
-    profile: Annotated[str, typer.Option(help="smoke, quick or paper; auto: paper with a GPU, else quick")] = "auto",
-    dataset: Annotated[str, typer.Option(help="phantom, a folder, or KIND:PATH: see data/README.md")] = "phantom",
-    seed: Annotated[int, typer.Option(help="seed of everything that is drawn")] = 0,
-    runs: Annotated[Path | None, typer.Option(help="folder that holds one folder a study; data/runs")] = None,
-    settings: Annotated[list[str], typer.Option("--set", help="FIELD=VALUE, any other setting; repeatable")] = [],  # noqa: B006
+    profile: Profile = "auto",
+    dataset: Source = "phantom",
+    seed: Seed = 0,
+    runs: Runs = None,
+    settings: Settings = [],  # noqa: B006
     only: Annotated[list[str], typer.Option(help="a notebook by its number, 05; repeatable")] = [],  # noqa: B006
-    accept: Annotated[list[str], typer.Option(help="a finding of the audit that is right; repeatable")] = [],  # noqa: B006
+    accept: Accept = [],  # noqa: B006
 ) -> None:
     """Run the notebooks 01-05 in order; what is finished and up to date is not done again."""
     from lumbar_utils import pipeline
 
     with _told():
-        named = {"profile": profile, "dataset": _from_here(dataset), "seed": seed}
-        named |= ({"runs": runs.resolve()} if runs else {}) | ({"accept": accept} if accept else {})
-        study = Study(**named | _parse(settings))
+        study = _study(profile, dataset, seed, runs, settings, accept)
         pipeline.run(study, only, say=lambda line: print(line, flush=True))
         _conclude(study)
+
+
+@app.command()
+def train(
+    profile: Profile = "auto",
+    dataset: Source = "phantom",
+    seed: Seed = 0,
+    runs: Runs = None,
+    settings: Settings = [],  # noqa: B006
+    model: Annotated[list[str], typer.Option(help="unet, hrnet, efficientnet; repeatable")] = list(MODELS),  # noqa: B006
+    accept: Accept = [],  # noqa: B006
+) -> None:
+    """Train without a notebook, on several GPUs too; the notebooks then find the networks trained."""
+    from lumbar_utils.preparation import prepare
+    from lumbar_utils.training import fit
+
+    with _told():
+        study = _study(profile, dataset, seed, runs, settings, accept)
+        cohort = prepare(study)
+        for name in model:
+            fit(study, cohort, name)
+            print(study.folder / name)
 
 
 @app.command("import")
@@ -132,6 +159,12 @@ def _from_here(dataset: str) -> str:
     """A data set's relative path begins where the command is given, not at the project's root."""
     kind, path = kind_and_path(dataset, Path.cwd())
     return kind if path is None else f"{kind}:{path}"
+
+
+def _study(profile: str, dataset: str, seed: int, runs: Path | None, settings: list[str], accept: list[str]) -> Study:
+    named = {"profile": profile, "dataset": _from_here(dataset), "seed": seed}
+    named |= ({"runs": runs.resolve()} if runs else {}) | ({"accept": accept} if accept else {})
+    return Study(**named | _parse(settings))
 
 
 def _parse(settings: list[str]) -> dict:

@@ -1,7 +1,11 @@
 """Where a network is trained, and how many bits its numbers have there."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 
+from lumbar_utils import StudyError
 from lumbar_utils.study import Study
 
 
@@ -24,3 +28,17 @@ def precision_of(study: Study) -> str:
     else:
         chosen = "32"
     return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[chosen]
+
+
+@contextlib.contextmanager
+def memory_named(study: Study, doing: str) -> Iterator[None]:
+    """A device that runs out of memory becomes a StudyError, which names the settings that take less."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise StudyError(
+            f"out of memory on {device_of(study)} while {doing} with batch_size={study.batch_size}, "
+            f"accumulate={study.accumulate}, height={study.height}, width={study.width}: raise accumulate (the step "
+            "keeps its cases and takes them in more parts), or lower batch_size, or height and width; what was "
+            "finished is kept"
+        ) from error

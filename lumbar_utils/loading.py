@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lumbar_utils import LEVELS
+from lumbar_utils import LEVELS, StudyError
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.decoding import decode
 from lumbar_utils.study import Study
@@ -67,38 +67,61 @@ class Cases(Dataset):
 
 
 class Order(Sampler):
-    """The order of cases in an epoch, a pure function of seed and epoch; yields (epoch, index)."""
+    """The order of cases in an epoch, a pure function of seed and epoch; yields (epoch, index).
 
-    def __init__(self, cases: int, seed: int, shuffle: bool):
-        self.cases, self.seed, self.shuffle, self.epoch = cases, seed, shuffle, 0
+    batch : cases of one step; those left over at the end of an epoch are not seen in it. Of several processes, each
+        has its share of every batch: together they see the batches that one alone would.
+    """
+
+    def __init__(self, cases: int, seed: int, batch: int, rank: int = 0, processes: int = 1):
+        self.cases, self.seed, self.batch, self.rank, self.processes = cases, seed, batch, rank, processes
+        self.epoch = 0
 
     def __len__(self) -> int:
-        return self.cases
+        return self.cases // self.batch * (self.batch // self.processes)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of each epoch, after resuming too."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        if not self.shuffle:
-            return iter([(-1, index) for index in range(self.cases)])
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.cases)
-        return iter([(self.epoch, index) for index in order.tolist()])
+        whole = order[: self.cases // self.batch * self.batch].reshape(-1, self.processes, self.batch // self.processes)
+        return iter([(self.epoch, index) for index in whole[:, self.rank].ravel().tolist()])
 
 
-def loader(study: Study, cohort: Cohort, side: str) -> DataLoader:
-    """Batches of one side of the split; shuffled and augmented for `train` only."""
-    from lumbar_utils.augmentation import augmentation  # albumentations takes a second to import
+def untouched(cases: int, batch: int, rank: int = 0, processes: int = 1) -> list[list[tuple[int, int]]]:
+    """Batches of a process's share of all cases, none of them varied: as many batches for each process."""
+    most = -(-cases // processes)
+    parts = np.array_split(np.arange(rank, cases, processes), -(-most // batch))
+    return [[(-1, index) for index in part.tolist()] for part in parts]
+
+
+def loader(study: Study, cohort: Cohort, side: str, rank: int = 0, processes: int = 1) -> DataLoader:
+    """Batches of one side of the split, or a process's share of them; shuffled and augmented for `train` only.
+
+    Raises StudyError if there are too few cases to share.
+    """
+    from lumbar_utils.augmentation import augmentation  # albumentations takes seconds to import
 
     images, masks = decode(cohort, study.height, study.width, study.cache)
     rows = np.flatnonzero(cohort.cases["split"] == side)
     train = side == "train"
     strength = study.augmentation if train else "none"
+    parts = study.accumulate * processes
+    step = min(study.batch_size, len(rows)) if train else study.batch_size
+    if len(rows) < processes or step % parts:
+        raise StudyError(
+            f"{len(rows)} {side} cases cannot be shared by {processes} processes in {study.accumulate} parts each; "
+            "lower devices, nodes or accumulate"
+        )
+    if train:
+        order = {"batch_size": step // parts, "sampler": Order(len(rows), study.seed, step, rank, processes)}
+    else:
+        order = {"batch_sampler": untouched(len(rows), max(2, step // parts), rank, processes)}
     return DataLoader(
         Cases(images, masks, rows, study.seed, augmentation(strength, study.shift), study.normalisation),
-        batch_size=study.batch_size,
-        sampler=Order(len(rows), study.seed, shuffle=train),
-        drop_last=train and len(rows) >= study.batch_size,  # a last batch of one has no batch statistics
+        **order,
         num_workers=study.workers,
         persistent_workers=study.workers > 0,
         pin_memory=torch.cuda.is_available(),

@@ -86,8 +86,10 @@ def efficientnet_unet(encoder: str, classes: int) -> nn.Module:
     Source: Tan and Le 2019, arXiv 1905.11946; Iakubovskii 2019, segmentation_models_pytorch.
     """
     import segmentation_models_pytorch as smp
+    import timm
 
     known = [name for name in smp.encoders.get_encoder_names() if name.startswith("efficientnet")]
+    known += [f"tu-{name}" for name in timm.list_models("*efficientnet*")]
     if encoder not in known:
         raise StudyError(f"unknown efficientnet {encoder!r}; segmentation_models_pytorch knows {', '.join(known)}")
     return smp.Unet(encoder, encoder_weights=None, in_channels=1, classes=classes)

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from lumbar_utils import LEVELS, StudyError, records
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.decoding import Fit
-from lumbar_utils.devices import device_of
+from lumbar_utils.devices import device_of, memory_named
 from lumbar_utils.loading import annotated_classes, loader
 from lumbar_utils.study import Study
 from lumbar_utils.training import load_weights, network_of, training_fingerprint
@@ -34,6 +34,7 @@ def predict(study: Study, cohort: Cohort, model: str) -> Path:
     if not records.is_finished(study.folder / model / "fit.json", training_fingerprint(study, cohort, model)):
         raise StudyError(f"{model} is not trained in {study.folder}; run its training notebook first")
     network, classes = trained_network(study, model, study.folder / model), annotated_classes(cohort)
+    records.remove_remains(folder)
     records.mark_finished(record, made_from, write_label_maps(study, cohort, network, classes, folder))
     return folder
 
@@ -47,7 +48,8 @@ def write_label_maps(
     """
     device, files, batches = device_of(study), [], loader(study, cohort, "test")
     network = network.to(device)
-    with torch.inference_mode(), tqdm(total=len(batches.dataset), desc="predicting", unit="case") as bar:
+    bar = tqdm(total=len(batches.dataset), desc="predicting", unit="case")
+    with torch.inference_mode(), bar, memory_named(study, "predicting"):
         for images, _, rows in batches:
             maps = probabilities_of(network, images.to(device), classes, study.test_time_augmentation)
             for of_case, row in zip(maps.cpu().numpy(), rows.tolist(), strict=True):

@@ -15,7 +15,7 @@ def prepare(study: Study) -> Cohort:
     """The study's cohort with a column `split`, everything that training needs checked beforehand.
 
     Writes cases.csv, split.csv and study.json into the study's folder.
-    Raises StudyError on unusable data before anything is written.
+    Raises StudyError on unusable data before anything is written, and if a folder of the study cannot be written.
     """
     cohort = datasets.load(study)
     if cohort.for_prediction_only:
@@ -28,6 +28,7 @@ def prepare(study: Study) -> Cohort:
     levels = [np.count_nonzero(np.bincount(mask.ravel())[1:]) for mask in masks]
     sides, how = _split(study, cohort, cohort.cases.assign(levels=levels))
     cohort = dataclasses.replace(cohort, cases=cohort.cases.drop(columns="split", errors="ignore").merge(sides))
+    records.refuse_unwritable(study.folder, *(path for path in study.folder.rglob("*") if path.is_dir()))
     records.write_csv(study.folder / "cases.csv", cohort.cases)
     records.write_csv(study.folder / "split.csv", sides)
     records.update_json(

@@ -49,6 +49,24 @@ def replacing(path: Path) -> Iterator[Path]:
         ) from error
 
 
+def refuse_unwritable(*folders: Path) -> None:
+    """Make folders that are not there. Raises StudyError if a file cannot be made in one of them."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise StudyError(
+                f"cannot write into {folder}: {error.strerror or error}; grant access, or name another folder as `runs`"
+            ) from error
+
+
+def remove_remains(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed; nobody may be writing into `folder`."""
+    for remains in folder.rglob(".*.*"):
+        remains.unlink(missing_ok=True)
+
+
 def _umask() -> int:
     """The process's permission mask, which a temporary file ignores."""
     mask = os.umask(0)

@@ -1,6 +1,5 @@
 """A network in training, as Lightning's loop sees it: what a step, an epoch and a checkpoint are."""
 
-import io
 import logging
 import math
 import signal
@@ -11,31 +10,33 @@ from pathlib import Path
 import lightning as L
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging
 from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from tqdm.auto import tqdm
 
 from lumbar_utils import StudyError, records
-from lumbar_utils.checkpoints import read_checkpoint
+from lumbar_utils.checkpoints import read_checkpoint, write_checkpoint
 from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.devices import device_of, precision_of
+from lumbar_utils.devices import device_of, memory_named, precision_of
 from lumbar_utils.loading import annotated_classes, loader, seed_of
 from lumbar_utils.losses import loss_of
 from lumbar_utils.study import Study
+
+SIDES = ("train", "validation")
 
 
 class Segmentation(L.LightningModule):
     """A network in training: loss, optimiser, schedule, and the validation F1 that picks the best epoch."""
 
-    def __init__(self, network: nn.Module, study: Study, cohort: Cohort, model: str, made_from: str):
+    def __init__(self, network: nn.Module, study: Study, cohort: Cohort, model: str, origin: dict[str, str]):
         super().__init__()
         self.network, self.study, self.cohort, self.model = network, study, cohort, model
-        self.classes, self.made_from = annotated_classes(cohort), made_from
+        self.classes, self.origin = annotated_classes(cohort), origin
         self.history: list[dict] = []
 
     def on_train_epoch_start(self):
-        torch.manual_seed(seed_of(self.study.seed, self.current_epoch))  # dropout and drop-path of this epoch
         self.started, self.losses = time.monotonic(), []
 
     def loss(self, output: torch.Tensor | list[torch.Tensor], masks: torch.Tensor) -> torch.Tensor:
@@ -48,46 +49,65 @@ class Segmentation(L.LightningModule):
         ]
         return sum(losses) / sum(weights)
 
-    def training_step(self, batch, _):
+    def finite(self, loss: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """The loss itself. Raises StudyError, naming the cases, if it is no finite number."""
+        if torch.isfinite(loss):
+            return loss
+        cases, done = ", ".join(self.cohort.cases["case"].iloc[rows.tolist()]), len(self.history)
+        kept = f"; the checkpoints of epoch {done} are kept" if done else ""
+        raise StudyError(
+            f"{self.model}: loss is {loss.item()} at cases {cases} in epoch {done + 1}; lower learning_rate{kept}"
+        )
+
+    def training_step(self, batch, index):
         images, masks, rows = batch
-        loss = self.loss(self.network(images), masks)
-        if not torch.isfinite(loss):
-            cases = ", ".join(self.cohort.cases["case"].iloc[rows.tolist()])
-            raise StudyError(f"{self.model}: loss is {loss.item()} at cases {cases}; lower learning_rate")
+        # dropout and drop-path of this step, whatever was drawn before: a loader draws too when its epoch begins
+        torch.manual_seed(seed_of(self.study.seed, self.current_epoch, index, self.global_rank))
+        loss = self.finite(self.loss(self.network(images), masks), rows)
         self.losses.append(loss.detach())
         return loss
 
     def on_validation_epoch_start(self):
-        self.validation_losses = []
+        self.validation_loss = torch.zeros(2, device=self.device)  # sum over cases, and their number
         self.counts = torch.zeros(3, len(self.classes) - 1, dtype=torch.long, device=self.device)
 
     def validation_step(self, batch, _):
-        images, masks, _ = batch
+        images, masks, rows = batch
         logits = self.network(images)
-        self.validation_losses.append(self.loss(logits, masks))
+        # weights that the epoch's last step spoilt must not take the place of a good checkpoint
+        loss = self.finite(self.loss(logits, masks), rows)
+        self.validation_loss += torch.stack([loss, torch.ones_like(loss)]) * len(images)
         chosen = logits[:, self.classes].argmax(dim=1)
         for index, value in enumerate(self.classes[1:]):
             predicted, true = chosen == index + 1, masks == value
             self.counts[:, index] += torch.stack([(predicted & true).sum(), predicted.sum(), true.sum()])
 
     def on_validation_epoch_end(self):
+        self.counts, self.validation_loss = map(self.over_processes, (self.counts, self.validation_loss))
         both, predicted, true = self.counts.cpu().double()  # Apple's GPUs have no double
         self.log("val_f1", (2 * both / (predicted + true).clamp(min=1)).mean().item())
 
+    def over_processes(self, sums: torch.Tensor) -> torch.Tensor:
+        """The total of what each process has summed up."""
+        return self.trainer.strategy.reduce(sums, reduce_op="sum")
+
     def on_train_epoch_end(self):
+        losses = self.over_processes(torch.stack(self.losses).mean()) / self.trainer.world_size
+        total, cases = self.validation_loss.tolist()
         self.history.append({
             "model": self.model,
             "epoch": self.current_epoch + 1,
-            "train_loss": torch.stack(self.losses).mean().item(),
-            "val_loss": torch.stack(self.validation_losses).mean().item(),
+            "train_loss": losses.item(),
+            "val_loss": total / cases,
             "val_f1": self.trainer.callback_metrics["val_f1"].item(),
             "learning_rate": self.lr_schedulers().get_last_lr()[0],
             "seconds": round(time.monotonic() - self.started, 2),
         })  # fmt: skip
-        records.write_csv(self.study.folder / self.model / "history.csv", pd.DataFrame(self.history))
+        if self.trainer.is_global_zero:
+            records.write_csv(self.study.folder / self.model / "history.csv", pd.DataFrame(self.history))
 
     def on_save_checkpoint(self, checkpoint):
-        checkpoint["history"], checkpoint["made_from"] = self.history, self.made_from
+        checkpoint.update(self.origin, history=self.history)
 
     def on_load_checkpoint(self, checkpoint):
         self.history = checkpoint["history"]
@@ -123,13 +143,31 @@ class WholeCheckpoints(TorchCheckpointIO):
     """Checkpoints that take their predecessor's place only once they are whole, and are read without unpickling."""
 
     def save_checkpoint(self, checkpoint, path, storage_options=None):
-        whole = io.BytesIO()  # a full disk then raises OSError; written by torch, it raises something of C++
-        torch.save(checkpoint, whole)
-        with records.replacing(Path(path)) as temporary:
-            temporary.write_bytes(whole.getbuffer())
+        write_checkpoint(Path(path), checkpoint)
 
     def load_checkpoint(self, path, map_location=None, weights_only=True):
         return read_checkpoint(Path(path))
+
+
+class BestAndLast(Checkpoint):
+    """After each epoch best.ckpt, its weights, if its validation F1 is the highest, and last.ckpt, to go on from.
+
+    Which epoch is best is told by the history. Lightning's own keeps that in a state which it drops in a folder that
+    was moved, and keeps the weights of the last step where those of their moving average were validated.
+    """
+
+    def __init__(self, best: Path):
+        self.best = best
+
+    def on_train_epoch_end(self, trainer, module):
+        *before, now = [row["val_f1"] for row in module.history]
+        if now > max(before, default=-1) and trainer.is_global_zero:
+            validated = {"state_dict": module.state_dict()}
+            for callback in trainer.callbacks:  # a moving average puts itself in the weights' place
+                callback.on_save_checkpoint(trainer, module, validated)
+            weights = {"state_dict": validated["state_dict"], "epoch": trainer.current_epoch}
+            write_checkpoint(self.best, module.origin | weights)
+        trainer.save_checkpoint(self.best.with_name("last.ckpt"))
 
 
 class Progress(L.Callback):
@@ -137,10 +175,13 @@ class Progress(L.Callback):
 
     def on_train_start(self, trainer, module):
         total, done = int(trainer.estimated_stepping_batches), trainer.global_step
-        self.bar = tqdm(total=total, initial=done, desc=f"training {module.model}", unit="step", mininterval=1)
+        self.bar = tqdm(
+            total=total, initial=done, desc=f"training {module.model}", unit="step", mininterval=1,
+            disable=not trainer.is_global_zero,
+        )  # fmt: skip
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        self.bar.update()
+        self.bar.update(trainer.global_step - self.bar.n)
 
     def on_train_epoch_end(self, trainer, module):
         self.bar.set_postfix(epoch=trainer.current_epoch + 1, val_f1=f"{trainer.callback_metrics['val_f1']:.3f}")
@@ -158,9 +199,15 @@ def train(module: Segmentation, best: Path, last: Path | None) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # advice on loader processes and intervals of logging
         try:
-            _trainer(study, best).fit(
-                module, loader(study, cohort, "train"), loader(study, cohort, "validation"), ckpt_path=last
-            )
+            trainer = _trainer(study, best)
+            loaders = [loader(study, cohort, side, trainer.global_rank, trainer.world_size) for side in SIDES]
+            with memory_named(study, f"training {module.model}"):
+                trainer.fit(module, *loaders, ckpt_path=last)
+        except MisconfigurationException as error:
+            raise StudyError(
+                f"devices={study.devices}, nodes={study.nodes} cannot train here: {error} Lower them, or, in a "
+                "notebook, train on the command line first: python -m lumbar_utils train"
+            ) from error
         except SystemExit:  # Lightning answers Ctrl-C by ending the process, and deafens it to the next one
             signal.signal(signal.SIGINT, on_interrupt)
             done = len(module.history)
@@ -169,18 +216,17 @@ def train(module: Segmentation, best: Path, last: Path | None) -> None:
 
 def _trainer(study: Study, best: Path) -> L.Trainer:
     """Lightning's trainer as the study sets it, keeping best.ckpt and last.ckpt beside each other."""
-    keep = dict(dirpath=best.parent, save_on_train_epoch_end=True, enable_version_counter=False)
     device = device_of(study)
+    several, strategy = study.devices * study.nodes > 1, study.strategy
+    if several and strategy == "auto":
+        strategy = "ddp_find_unused_parameters_true"  # EfficientNet's encoder has layers that take no part
     average = [EMAWeightAveraging(decay=study.ema)] if study.ema else []
     return L.Trainer(
-        max_epochs=study.epochs, accelerator=device, devices=1, precision=precision_of(study),
+        max_epochs=study.epochs, accelerator=device, precision=precision_of(study),
+        devices=study.devices, num_nodes=study.nodes, strategy=strategy, accumulate_grad_batches=study.accumulate,
+        sync_batchnorm=several and device == "cuda",  # torch has it on no other
         deterministic=True if device == "cpu" else "warn",  # a layer that cannot be is named, and does not stop the run
-        callbacks=[
-            *average,
-            ModelCheckpoint(filename="best", monitor="val_f1", mode="max", save_weights_only=True, **keep),
-            ModelCheckpoint(filename="last", **keep),
-            Progress(),
-        ],
+        callbacks=[*average, BestAndLast(best), Progress()],
         plugins=[WholeCheckpoints()], logger=False, enable_progress_bar=False, enable_model_summary=False,
         num_sanity_val_steps=0, use_distributed_sampler=False,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """Every choice of a study in one frozen record, with three profiles and refusal of what is unknown or wrong."""
 
 import difflib
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated, Literal
 import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from lumbar_utils import StudyError
+from lumbar_utils import StudyError, records
 
 ROOT = Path(__file__).resolve().parents[1]  # notebooks, data and figures lie beside the package
 DATA = ROOT / "data"
@@ -78,6 +79,33 @@ def _listed(names: str | list | tuple) -> list | tuple:
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
+def weight_files(path: Path) -> list[Path]:
+    """A file of weights itself, or those of a folder by name; none where there is none."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [file for file in files if file.suffix in (".pth", ".pt", ".safetensors") and file.is_file()]
+
+
+def _weights(source: str | Path) -> str:
+    if source in ("none", "imagenet"):
+        return source
+    path = _absolute(source)
+    if not weight_files(path):
+        raise ValueError(
+            f"{path} is no .pth, .pt or .safetensors file; use none, imagenet (downloads), such a file, or a folder of "
+            "them, named after their encoders"
+        )
+    return str(path)
+
+
+Weights = Annotated[str, BeforeValidator(_weights)]
+
+
+@functools.lru_cache
+def _content(*changed: tuple[Path, int]) -> str:
+    """Of files, each with the time of its last change."""
+    return records.fingerprint_files(file for file, _ in changed)
+
+
 class Study(BaseModel):
     """One comparison, entirely described: `Study(profile="quick", dataset="phantom", seed=0, epochs=12)`.
 
@@ -116,9 +144,15 @@ class Study(BaseModel):
     unet_channels: int = Field(ge=1, description="channels of U-Net's first level; 64 in its paper")
     hrnet: str = Field(description="timm's name of the HRNet backbone; hrnet_w18 is HRNetV2-W18")
     efficientnet: str = Field(description="segmentation_models_pytorch's name of the EfficientNet encoder")
+    encoder_weights: Weights = Field(
+        "none",
+        description="imagenet (downloads), or a file or folder of weights, to start HRNet and EfficientNet from; "
+        "U-Net has no such encoder",
+    )
 
     epochs: int = Field(ge=1, description="passes through the training cases")
-    batch_size: int = Field(ge=2, description="cases per step")
+    batch_size: int = Field(ge=2, description="cases of a step, over all its parts, devices and nodes")
+    accumulate: int = Field(1, ge=1, description="parts of a step, one after the other: memory for each alone")
     loss: Literal["dice_ce", "ce", "generalised_dice", "focal_tversky"] = Field(
         "dice_ce", description="Dice and cross-entropy, cross-entropy alone, generalised Dice, focal Tversky"
     )
@@ -134,6 +168,11 @@ class Study(BaseModel):
 
     precision: Literal["auto", "32", "bf16", "16"] = Field("auto", description="mixed where the device has it")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where networks are trained")
+    devices: int = Field(1, ge=1, description="GPUs of a computer that share each step; `train` on the command line")
+    nodes: int = Field(1, ge=1, description="computers that share each step")
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = Field(
+        "auto", description="Lightning's name of how they share; auto suits every network, ddp U-Net and HRNet"
+    )
     workers: int = Field(0, ge=0, description="processes that load cases; 0 loads in the main one")
     runs: Folder = Field(Path("data/runs"), description="folder that holds one folder a study")
     cache: Folder = Field(Path("data/cache"), description="folder for phantoms and decoded images")
@@ -165,6 +204,21 @@ class Study(BaseModel):
             raise ValueError(f"fold={self.fold} does not exist among folds={self.folds}; they count from 0")
         return self
 
+    @model_validator(mode="after")
+    def _share_a_step_evenly(self):
+        if self.batch_size % (self.accumulate * self.devices * self.nodes):
+            raise ValueError(
+                f"batch_size={self.batch_size} must be a multiple of accumulate={self.accumulate} x "
+                f"devices={self.devices} x nodes={self.nodes}; change one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _start_from_one_thing(self):
+        if self.start_from and self.encoder_weights != "none":
+            raise ValueError("start_from brings all the weights; leave encoder_weights at none")
+        return self
+
     @property
     def settings(self) -> dict:
         """Every field as plain JSON values."""
@@ -172,8 +226,11 @@ class Study(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of every setting that can change a result."""
+        """Hash of every setting that can change a result; of a file of weights, what is in it counts."""
         relevant = {name: value for name, value in self.settings.items() if name not in WITHOUT_EFFECT_ON_RESULTS}
+        if self.encoder_weights not in ("none", "imagenet"):
+            files = weight_files(Path(self.encoder_weights))
+            relevant["encoder_weights"] = _content(*((file, file.stat().st_mtime_ns) for file in files))
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -196,4 +253,4 @@ def _readable(problem: dict) -> str:
         return f"unknown setting {name!r}; {hint}"
     if not name:
         return problem["msg"].removeprefix("Value error, ")
-    return f"setting {name}={problem['input']!r} is refused: {problem['msg']}"
+    return f"setting {name}={problem['input']!r} is refused: {problem['msg'].removeprefix('Value error, ')}"

@@ -9,14 +9,18 @@ import torch
 from torch import nn
 
 from lumbar_utils import LEVELS, StudyError, records
-from lumbar_utils.checkpoints import best_weights, read_checkpoint
+from lumbar_utils.checkpoints import best_weights, goes_on_from
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.loading import seed_of
 from lumbar_utils.models import build
+from lumbar_utils.pretraining import pretrain
 from lumbar_utils.study import Study
 
 # what a trained network's bits depend on
-CODE = ("models", "losses", "segmentation", "training", "loading", "augmentation", "decoding", "devices", "split")
+CODE = (
+    "models", "pretraining", "losses", "segmentation", "training", "loading", "augmentation", "decoding", "devices",
+    "split",
+)  # fmt: skip
 
 
 def training_fingerprint(study: Study, cohort: Cohort, model: str) -> str:
@@ -72,30 +76,35 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
     """Train a network, or go on where an earlier run was interrupted, or do nothing if it is trained already.
 
     Keeps checkpoints/best.ckpt (highest validation F1) and last.ckpt, history.csv and fit.json in the model's folder.
-    Returns one row an epoch: model, epoch, train_loss, val_loss, val_f1, learning_rate, seconds.
+    A last.ckpt of older code or data is trained anew. Returns one row an epoch: model, epoch, train_loss, val_loss,
+    val_f1, learning_rate, seconds. Raises StudyError before the first step if the folder cannot be written, or holds
+    a last.ckpt of another study or one that cannot be read; and at a loss that is no finite number.
     """
     folder = study.folder / model
     record, best, last = folder / "fit.json", folder / "checkpoints" / "best.ckpt", folder / "checkpoints" / "last.ckpt"
-    made_from = training_fingerprint(study, cohort, model)
-    if records.is_finished(record, made_from):
+    origin = {"made_from": training_fingerprint(study, cohort, model), "study": f"{study.folder.name}/{model}"}
+    if records.is_finished(record, origin["made_from"]):
         print(f"{model} is trained already: {folder}")
         return pd.read_csv(folder / "history.csv")
+    records.refuse_unwritable(study.folder, folder, best.parent)
+    go_on = goes_on_from(last, **origin) and best.exists()
     from lumbar_utils.segmentation import Segmentation, train  # Lightning takes seconds to import
 
     network = network_of(study, model)
+    if study.encoder_weights != "none":
+        pretrain(network, model, study)
     if study.start_from:
         _refuse_known_patients(study, cohort)
         load_weights(network, model, study.start_from / model)
-    module = Segmentation(network, study, cohort, model, made_from)
-    go_on = last.exists() and read_checkpoint(last).get("made_from") == made_from
-    if not go_on:
-        record.unlink(missing_ok=True)
-        best.unlink(missing_ok=True)
+    record.unlink(missing_ok=True)
+    records.remove_remains(folder)
+    module = Segmentation(network, study, cohort, model, origin)
     started = time.monotonic()
     train(module, best, last if go_on else None)
-    records.mark_finished(
-        record, made_from, [best, folder / "history.csv"],
-        seconds=round(time.monotonic() - started, 1), parameters=sum(p.numel() for p in network.parameters()),
-        provenance=records.provenance(),
-    )  # fmt: skip
+    if module.trainer.is_global_zero:
+        records.mark_finished(
+            record, origin["made_from"], [best, folder / "history.csv"], study=origin["study"],
+            seconds=round(time.monotonic() - started, 1), parameters=sum(p.numel() for p in network.parameters()),
+            provenance=records.provenance(),
+        )  # fmt: skip
     return pd.DataFrame(module.history)

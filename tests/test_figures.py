@@ -56,7 +56,7 @@ def naming():
         ("a", "p", "unet", "L2", "L1", 0.0),
         ("b", "q", "unet", "L2", "L2", 0.8),
     ]
-    return pd.DataFrame(rows, columns=["case", "model", "level", "named", "f1"])
+    return pd.DataFrame(rows, columns=["case", "patient", "model", "level", "named", "f1"])
 
 
 DRAWN = {

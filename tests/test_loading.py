@@ -6,9 +6,10 @@ import pytest
 import torch
 from conftest import write_dataset
 
+from lumbar_utils import StudyError
 from lumbar_utils.augmentation import BiasField, Ghosting, augmentation
 from lumbar_utils.decoding import Fit, decode
-from lumbar_utils.loading import Cases, Order, loader, normalise
+from lumbar_utils.loading import Cases, Order, loader, normalise, untouched
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import Study
 
@@ -137,7 +138,7 @@ def test_epoch_minus_1_is_the_untouched_image():
 
 
 def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch():
-    order = Order(10, seed=0, shuffle=True)
+    order = Order(10, seed=0, batch=1)
     first = list(order)
     order.set_epoch(1)
     second = list(order)
@@ -146,6 +147,30 @@ def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch():
     assert [index for _, index in first] != [index for _, index in second]
     order.set_epoch(0)
     assert list(order) == first
+
+
+def test_processes_share_each_batch_that_one_alone_would_see():
+    alone = [index for _, index in Order(10, seed=3, batch=4)]
+    shares = [[index for _, index in Order(10, seed=3, batch=4, rank=rank, processes=2)] for rank in (0, 1)]
+    assert [len(Order(10, 3, 4, rank, 2)) for rank in (0, 1)] == [4, 4]
+    assert alone[:4] == shares[0][:2] + shares[1][:2]
+    assert alone[4:] == shares[0][2:] + shares[1][2:]
+
+
+@pytest.mark.parametrize("cases, batch, processes", [(7, 4, 1), (7, 2, 2), (8, 2, 3), (5, 4, 5), (1, 4, 1)])
+def test_processes_share_all_untouched_cases_in_as_many_batches_each(cases, batch, processes):
+    shares = [untouched(cases, batch, rank, processes) for rank in range(processes)]
+    assert sorted(index for share in shares for part in share for _, index in part) == list(range(cases))
+    assert len({len(share) for share in shares}) == 1
+    assert all(1 <= len(part) <= batch for share in shares for part in share)
+
+
+def test_too_few_cases_to_share_are_refused(dataset, tmp_path):
+    study = Study("smoke", dataset=str(dataset), runs=tmp_path / "runs", cache=tmp_path / "cache", accumulate=4)
+    cohort = prepare(study)
+    message = "1 validation cases cannot be shared by 2 processes in 4 parts each; lower devices, nodes or accumulate"
+    with pytest.raises(StudyError, match=message):
+        loader(study, cohort, "validation", processes=2)
 
 
 def test_batches_are_the_same_whoever_loads_them(tmp_path):

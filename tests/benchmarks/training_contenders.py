@@ -106,8 +106,8 @@ class Ours:
             segmentation.train(self.module, best, None)
         return self.module.seconds
 
-    def _loader(self, study: Study, cohort: Cohort, side: str):
-        made = loader(study, cohort, side)
+    def _loader(self, study: Study, cohort: Cohort, side: str, *share: int):
+        made = loader(study, cohort, side, *share)
         return self.lever.loader(made, cohort) if side == "train" else made
 
 

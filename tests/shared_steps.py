@@ -1,0 +1,30 @@
+"""A network without batch statistics, trained as the study trains; also as a script, for several processes at once.
+
+python tests/shared_steps.py RUNS CACHE SETTINGS    settings as JSON; each process leaves RUNS/rank<number>.pt
+"""
+
+import json
+import sys
+
+import torch
+from torch import nn
+
+from lumbar_utils.preparation import prepare
+from lumbar_utils.segmentation import Segmentation, train
+from lumbar_utils.study import Study
+
+
+def trained(study: Study) -> tuple[list[dict], torch.Tensor, int]:
+    """History, all weights in one row, and the number of this process."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 7, 5, padding=2))
+    module = Segmentation(network, study, prepare(study), "unet", {"made_from": "here"})
+    train(module, study.folder / "unet" / "checkpoints" / "best.ckpt", None)
+    weights = torch.cat([weights.detach().flatten() for weights in network.parameters()])
+    return module.history, weights, module.global_rank
+
+
+if __name__ == "__main__":
+    runs, cache, settings = sys.argv[1:]
+    history, weights, rank = trained(Study("smoke", runs=runs, cache=cache, **json.loads(settings)))
+    torch.save((history, weights), f"{runs}/rank{rank}.pt")
