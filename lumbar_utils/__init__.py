@@ -14,6 +14,7 @@ LEVELS = ("L1", "L2", "L3", "L4", "L5", "S1")  # value 1..6 of every label map, 
 
 # keys in tables and folders -> names in print, in the paper's order
 MODELS = {"unet": "U-Net", "hrnet": "HRNet", "efficientnet": "EfficientNet"}
+FURTHER = "tu-"  # begins the names of networks beyond the three: tu-resnet34 is timm's resnet34 in a U-Net
 METRICS = {
     "precision": "Precision", "recall": "Recall", "f1": "F1", "map_pixel": "mAP (pixels)", "map_coco": "mAP (COCO)",
 }  # fmt: skip

@@ -51,7 +51,9 @@ def train(
     seed: Seed = 0,
     runs: Runs = None,
     settings: Settings = [],  # noqa: B006
-    model: Annotated[list[str], typer.Option(help="unet, hrnet, efficientnet; repeatable")] = list(MODELS),  # noqa: B006
+    model: Annotated[
+        list[str], typer.Option(help="unet, hrnet, efficientnet, or tu-NAME for timm's; repeatable")
+    ] = list(MODELS),  # noqa: B006
     accept: Accept = [],  # noqa: B006
 ) -> None:
     """Train without a notebook, on several GPUs too; the notebooks then find the networks trained."""
@@ -87,7 +89,7 @@ def import_(
 @app.command()
 def predict(
     study: Annotated[Path, typer.Argument(help="folder of a study, with its study.json")],
-    model: Annotated[str, typer.Argument(help="unet, hrnet or efficientnet")],
+    model: Annotated[str, typer.Argument(help="unet, hrnet, efficientnet or tu-NAME")],
     source: Annotated[str, typer.Argument(help="phantom, a folder, or KIND:PATH: see data/README.md")],
     destination: Annotated[Path, typer.Argument(help="new folder for label maps and a sheet to look them over")],
     slices: Annotated[int, typer.Option(help="taken from a volume, about its mid-sagittal one", min=1)] = 1,

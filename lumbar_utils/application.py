@@ -5,7 +5,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from lumbar_utils import LEVELS, MODELS, StudyError, datasets, figures, records
+from lumbar_utils import FURTHER, LEVELS, MODELS, StudyError, datasets, figures, records
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.evaluation import Example, read_label_map
 from lumbar_utils.prediction import trained_network, write_label_maps
@@ -34,7 +34,9 @@ def predict_source(trained: Path, model: str, source: str, destination: Path, sl
         network, classes = trained_network(study, model, trained / model), [0, *(LEVELS.index(x) + 1 for x in levels)]
         files = write_label_maps(study, cohort, network, classes, destination / "label_maps")
         records.write_csv(destination / "cases.csv", cohort.cases.drop(columns=["image", "mask", "split"]))
-        sheet = figures.samples(_overlays(cohort, destination / "label_maps"), f"{MODELS[model]} on {cohort.note}")
+        sheet = figures.samples(
+            _overlays(cohort, destination / "label_maps"), f"{MODELS.get(model, model)} on {cohort.note}"
+        )
     files += [destination / "cases.csv", *figures.save(sheet, destination, "overlay")]
     weights = records.fingerprint_files([trained / model / "checkpoints" / "best.ckpt"])
     records.mark_finished(
@@ -46,8 +48,8 @@ def predict_source(trained: Path, model: str, source: str, destination: Path, sl
 
 def _read_study(trained: Path, model: str) -> tuple[dict, list[str]]:
     """Settings of a study, and the levels it taught. Raises StudyError if the model is not trained in its folder."""
-    if model not in MODELS:
-        raise StudyError(f"unknown model {model!r}; allowed are {', '.join(MODELS)}")
+    if model not in MODELS and not model.startswith(FURTHER):
+        raise StudyError(f"unknown model {model!r}; allowed are {', '.join(MODELS)}, and {FURTHER}NAME")
     if not (trained / "study.json").exists():
         raise StudyError(f"{trained} has no study.json; name a study's folder, one of those in data/runs")
     if not records.is_whole(trained / model / "fit.json"):

@@ -33,8 +33,14 @@ def describe(network: nn.Module, height: int, width: int) -> tuple[pd.DataFrame,
         size) and parameters, whose sum is the network's total.
     connections : source and target (rows of stages), kind (forward, skip or exchange).
     """
-    parts = _unet if isinstance(network, UNet) else _hrnet if isinstance(network, HRNetV2) else _efficientnet
-    stages, connections = parts(network)
+    if isinstance(network, UNet):
+        stages, connections = _unet(network)
+    elif isinstance(network, HRNetV2):
+        stages, connections = _hrnet(network)
+    elif hasattr(network.encoder, "_blocks"):
+        stages, connections = _efficientnet(network)
+    else:
+        stages, connections = _timm(network)
     shapes = _measure(network, stages, height, width)
     rows = [
         (stage.name, stage.column, stage.kind, stage.operation, *shape, height // shape[1], _parameters(stage.modules))
@@ -135,11 +141,28 @@ def _efficientnet(network: nn.Module):
     handed_on = {encoder._conv_stem, *(encoder._blocks[index] for index in encoder._out_indexes)}
     passed = [row for row, stage in enumerate(stages) if handed_on & set(stage.modules)]
     skips = [(source, len(stages) + number, "skip") for number, source in enumerate(passed[-2::-1])]
-    for number, block in enumerate(decoder.blocks):
-        name = f"decoder {len(decoder.blocks) - number}"
-        stages.append(Stage(name, len(stages), "decoder", "resize ×2, 2 conv 3×3", [block], block))
-    head = network.segmentation_head
-    stages.append(Stage("classes", len(stages), "head", "conv 3×3", [head], head))
+    stages += _way_up(network, len(stages))
+    return stages, _chain(0, len(stages) - 1) + skips
+
+
+def _way_up(network: nn.Module, column: int) -> list[Stage]:
+    """Decoder and head of segmentation_models_pytorch's U-Net, from a column on."""
+    blocks, head = network.decoder.blocks, network.segmentation_head
+    stages = [
+        Stage(f"decoder {len(blocks) - number}", column + number, "decoder", "resize ×2, 2 conv 3×3", [block], block)
+        for number, block in enumerate(blocks)
+    ]
+    return [*stages, Stage("classes", column + len(blocks), "head", "conv 3×3", [head], head)]
+
+
+def _timm(network: nn.Module):
+    """An encoder of timm is one box for each size that it hands on; what it has inside is all in the last."""
+    encoder = network.encoder
+    sizes = range(1, len(encoder.out_channels))
+    stages = [Stage(f"features {size}", size - 1, "encoder", encoder.name, [], encoder, size) for size in sizes]
+    stages[-1].modules = [encoder]
+    skips = [(row, 2 * len(stages) - 2 - row, "skip") for row in range(len(stages) - 1)]
+    stages += _way_up(network, len(stages))
     return stages, _chain(0, len(stages) - 1) + skips
 
 

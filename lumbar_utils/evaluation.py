@@ -1,13 +1,12 @@
 """Files against files: label maps on disk scored against reference masks on disk."""
 
 import dataclasses
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lumbar_utils import LEVELS, StudyError, metrics, records
+from lumbar_utils import FURTHER, LEVELS, MODELS, StudyError, metrics, records
 from lumbar_utils.datasets.folder import Cohort, read_mask
 from lumbar_utils.study import Study
 
@@ -52,8 +51,12 @@ def annotated_levels(cohort: Cohort) -> dict[int, str]:
     return {LEVELS.index(level) + 1: level for level in cohort.annotated}
 
 
-def label_maps(study: Study, models: Iterable[str]) -> dict[str, Path]:
-    """model -> folder of the label maps that its notebook left, whole. Raises StudyError where they are missing."""
+def label_maps(study: Study) -> dict[str, Path]:
+    """model -> folder of the label maps that its notebook left, whole: the three networks, then further ones.
+
+    Raises StudyError where one of the three has none.
+    """
+    models = [*MODELS, *sorted(record.parent.name for record in study.folder.glob(f"{FURTHER}*/predict.json"))]
     for model in models:
         if not records.is_whole(study.folder / model / "predict.json"):
             raise StudyError(f"{model} has no label maps in {study.folder / model}; run its training notebook first")

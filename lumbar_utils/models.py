@@ -1,5 +1,6 @@
 """The three networks, each after its own paper, behind one registry: one grey channel in, one logit a class out."""
 
+import difflib
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lumbar_utils import StudyError
+from lumbar_utils import FURTHER, StudyError
 
 
 class UNet(nn.Module):
@@ -86,13 +87,41 @@ def efficientnet_unet(encoder: str, classes: int) -> nn.Module:
     Source: Tan and Le 2019, arXiv 1905.11946; Iakubovskii 2019, segmentation_models_pytorch.
     """
     import segmentation_models_pytorch as smp
+
+    if encoder.startswith(FURTHER) and "efficientnet" in encoder:
+        return timm_unet(encoder, classes)
+    known = [name for name in smp.encoders.get_encoder_names() if name.startswith("efficientnet")]
+    if encoder not in known:
+        raise StudyError(
+            f"unknown efficientnet {encoder!r}; segmentation_models_pytorch knows {', '.join(known)}, and timm's as "
+            f"{FURTHER}NAME, tu-efficientnet_b0 for instance"
+        )
+    return smp.Unet(encoder, encoder_weights=None, in_channels=1, classes=classes)
+
+
+def timm_unet(name: str, classes: int) -> nn.Module:
+    """`tu-NAME`: any encoder of timm that gives a pyramid of features, in segmentation_models_pytorch's U-Net."""
+    import segmentation_models_pytorch as smp
     import timm
 
-    known = [name for name in smp.encoders.get_encoder_names() if name.startswith("efficientnet")]
-    known += [f"tu-{name}" for name in timm.list_models("*efficientnet*")]
-    if encoder not in known:
-        raise StudyError(f"unknown efficientnet {encoder!r}; segmentation_models_pytorch knows {', '.join(known)}")
-    return smp.Unet(encoder, encoder_weights=None, in_channels=1, classes=classes)
+    encoder = name.removeprefix(FURTHER)
+    if encoder not in timm.list_models():
+        near = difflib.get_close_matches(encoder, timm.list_models())
+        raise StudyError(
+            f"unknown model {name!r}; timm has no {encoder}"
+            + (f", but {', '.join(near)}" if near else "; timm.list_models() lists what it has")
+        )
+    try:
+        network = smp.Unet(name, encoder_weights=None, in_channels=1, classes=classes)
+        with torch.inference_mode():
+            network.eval()(torch.zeros(1, 1, 64, 64))
+    except Exception as error:  # each kind of network fails in its own way
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise StudyError(
+            f"{name} gives no pyramid of features for a U-Net ({reason}); take a convolutional encoder, tu-resnet34 "
+            "for instance"
+        ) from error
+    return network.train()
 
 
 class _WholePrecisionOnCpu:
@@ -126,12 +155,17 @@ def build(
     Height and width must be multiples of 32. The defaults are the networks of their papers. Raises StudyError for
     an unknown model, backbone or encoder.
     """
-    if model not in BUILDERS:
-        raise StudyError(f"unknown model {model!r}; there are {', '.join(BUILDERS)}")
-    network = BUILDERS[model](
-        classes=classes, unet_channels=unet_channels, hrnet=hrnet, efficientnet=efficientnet,
-        deep_supervision=deep_supervision,
-    )  # fmt: skip
+    if model.startswith(FURTHER):
+        network = timm_unet(model, classes)
+    elif model in BUILDERS:
+        network = BUILDERS[model](
+            classes=classes, unet_channels=unet_channels, hrnet=hrnet, efficientnet=efficientnet,
+            deep_supervision=deep_supervision,
+        )  # fmt: skip
+    else:
+        raise StudyError(
+            f"unknown model {model!r}; there are {', '.join(BUILDERS)}, and {FURTHER}NAME for any encoder of timm"
+        )
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels:
             layer.__class__ = type(layer.__class__.__name__, (_WholePrecisionOnCpu, layer.__class__), {})

@@ -129,7 +129,9 @@ def test_scores_by_level_tell_how_many_patients():
 
 
 @pytest.mark.parametrize(
-    "model, spare", [("unet", 0), ("hrnet", 0), ("efficientnet", 320 * 1280 + 2 * 1280)], ids=["unet", "hrnet", "eff"]
+    "model, spare",
+    [("unet", 0), ("hrnet", 0), ("efficientnet", 320 * 1280 + 2 * 1280), ("tu-resnet18", 0), ("tu-convnext_atto", 0)],
+    ids=["unet", "hrnet", "efficientnet", "resnet", "convnext"],
 )
 def test_a_diagram_accounts_for_every_parameter_and_measured_shape(model, spare):
     network = build(model, unet_channels=8, hrnet="hrnet_w18_small")
@@ -145,7 +147,8 @@ def test_a_diagram_accounts_for_every_parameter_and_measured_shape(model, spare)
 
 @pytest.mark.parametrize(
     "model, expected",
-    [("unet", {1: 2, 2: 2, 4: 2, 8: 2}), ("efficientnet", {2: 2, 4: 2, 8: 2, 16: 2})],
+    [("unet", {1: 2, 2: 2, 4: 2, 8: 2})]
+    + [(model, {2: 2, 4: 2, 8: 2, 16: 2}) for model in ("efficientnet", "tu-resnet18")],
 )
 def test_skip_connections_join_stages_of_one_resolution(model, expected):
     stages, connections = describe(build(model, unet_channels=8), 64, 64)

@@ -1,6 +1,7 @@
 """The networks are those of their papers, and can learn."""
 
 import pytest
+import timm
 import torch
 
 from lumbar_utils import MODELS, StudyError
@@ -28,6 +29,15 @@ def test_a_logit_a_class_for_every_pixel(model):
         logits = network(torch.randn(2, 1, 64, 96))
     assert logits.shape == (2, 7, 64, 96)
     assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "tf_efficientnet_lite0"])
+def test_any_encoder_of_timm_takes_the_place_of_the_three(name):
+    network = build(f"tu-{name}").eval()
+    with torch.inference_mode():
+        assert network(torch.randn(2, 1, 64, 96)).shape == (2, 7, 64, 96)
+    features = timm.create_model(name, features_only=True, in_chans=1)
+    assert sum(w.numel() for w in network.encoder.parameters()) == sum(w.numel() for w in features.parameters())
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -62,7 +72,9 @@ def test_the_seed_decides_the_first_weights(model):
 @pytest.mark.parametrize(
     "model, settings, message",
     [
-        ("segnet", {}, "unknown model 'segnet'; there are unet, hrnet, efficientnet"),
+        ("segnet", {}, "unknown model 'segnet'; there are unet, hrnet, efficientnet, and tu-NAME for any encoder"),
+        ("tu-resnet19", {}, "unknown model 'tu-resnet19'; timm has no resnet19, but resnet18"),
+        ("tu-vit_tiny_patch16_224", {}, "gives no pyramid of features .*; take a convolutional encoder, tu-resnet34"),
         ("hrnet", {"hrnet": "hrnet_w19"}, "unknown hrnet 'hrnet_w19'; timm knows .*hrnet_w18"),
         ("efficientnet", {"efficientnet": "b0"}, "unknown efficientnet 'b0'; .*efficientnet-b0"),
     ],

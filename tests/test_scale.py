@@ -13,13 +13,16 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from lumbar_utils import StudyError
+from lumbar_utils import MODELS, StudyError
 from lumbar_utils.__main__ import app
 from lumbar_utils.checkpoints import read_checkpoint
-from lumbar_utils.prediction import write_label_maps
+from lumbar_utils.evaluation import evaluate, label_maps, summarise
+from lumbar_utils.prediction import predict, write_label_maps
 from lumbar_utils.preparation import prepare
 from lumbar_utils.segmentation import Segmentation, train
 from lumbar_utils.study import Study
+from lumbar_utils.tables import table2
+from lumbar_utils.training import fit
 
 SETTINGS = {"device": "cpu", "loss": "ce", "precision": "32", "epochs": 2, "learning_rate": 3e-3}
 
@@ -121,3 +124,17 @@ def test_what_is_trained_on_the_command_line_is_found_trained(tmp_path, cache):
     assert [line for line in again.stdout.splitlines() if "trained already" in line] == [
         f"{model} is trained already: {folder / model}" for model in ("unet", "hrnet")
     ]
+
+
+def test_a_further_network_is_trained_predicts_and_stands_in_the_comparison(tmp_path, cache):
+    study = Study("smoke", runs=tmp_path, cache=cache, device="cpu", epochs=1)
+    cohort = prepare(study)
+    for model in (*MODELS, "tu-resnet18"):
+        fit(study, cohort, model)
+        predict(study, cohort, model)
+    table = table2(summarise(evaluate(cohort, label_maps(study))))
+    assert table["model"].unique().tolist() == [*MODELS, "tu-resnet18"]
+    assert table.loc[table["model"] == "tu-resnet18", "paper"].isna().all()
+    applied = CliRunner().invoke(app, ["predict", str(study.folder), "tu-resnet18", "phantom", str(tmp_path / "new")])
+    assert applied.exit_code == 0, applied.output
+    assert (tmp_path / "new" / "predict.json").exists()

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +15,16 @@ import pandas as pd
 import pytest
 import torch
 from conftest import REAL
+from torch import nn
 
 from lumbar_utils import StudyError, records
-from lumbar_utils.checkpoints import read_checkpoint
+from lumbar_utils.checkpoints import read_checkpoint, write_checkpoint
 from lumbar_utils.evaluation import evaluate, read_probabilities
 from lumbar_utils.loading import annotated_classes
 from lumbar_utils.prediction import predict
 from lumbar_utils.preparation import prepare
+from lumbar_utils.segmentation import Segmentation
+from lumbar_utils.segmentation import train as segmentation_train
 from lumbar_utils.study import Study
 from lumbar_utils.training import fit
 
@@ -49,6 +53,15 @@ def test_the_same_study_gives_the_same_bits(tmp_path, cache):
     assert digest(studies[0].folder / "efficientnet") == digest(studies[1].folder / "efficientnet")
 
 
+def test_however_many_processes_load_cases_the_bits_are_the_same(tmp_path, cache):
+    digests = []
+    for workers in (0, 1, 3):
+        study = Study("smoke", runs=tmp_path / str(workers), cache=cache, device="cpu", workers=workers)
+        train(study, "efficientnet")
+        digests.append(digest(study.folder / "efficientnet"))
+    assert digests[0] == digests[1] == digests[2]
+
+
 def test_another_seed_gives_other_weights(tmp_path, cache):
     studies = [Study("smoke", runs=tmp_path, cache=cache, device="cpu", epochs=1, seed=seed) for seed in (0, 1)]
     for study in studies:
@@ -75,7 +88,7 @@ def test_history_is_written_epoch_by_epoch_and_the_best_is_kept(study):
 
 
 SCRIPT = """
-import os, sys
+import json, os, sys
 from signal import SIGINT, default_int_handler, signal as on
 on(SIGINT, default_int_handler)  # a shell's background jobs ignore Ctrl-C, and so would whatever they start
 from lumbar_utils.preparation import prepare
@@ -83,8 +96,8 @@ from lumbar_utils.prediction import predict
 from lumbar_utils.study import Study
 from lumbar_utils.segmentation import Segmentation
 from lumbar_utils.training import fit
-runs, cache, epochs, signal = sys.argv[1:]
-study = Study("smoke", runs=runs, cache=cache, device="cpu", epochs=int(epochs))
+runs, cache, settings, signal = sys.argv[1:]
+study = Study("smoke", runs=runs, cache=cache, device="cpu", **json.loads(settings))
 step = Segmentation.training_step
 def signalled(module, batch, index):
     if int(signal) and (module.current_epoch, index) == (3, 1):
@@ -97,19 +110,23 @@ predict(study, cohort, "unet")
 """
 
 
-def train_elsewhere(runs, cache, epochs, signal_number=0, **options):
+def train_elsewhere(runs, cache, settings, signal_number=0, **options):
     """Train in a process of its own, which sends itself a signal in the middle of its fourth epoch."""
-    command = [sys.executable, "-c", SCRIPT, *map(str, (runs, cache, epochs, int(signal_number)))]
+    command = [sys.executable, "-c", SCRIPT, str(runs), str(cache), json.dumps(settings), str(int(signal_number))]
     return subprocess.run(command, capture_output=True, text=True, **options)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="these signals are of POSIX systems")
-@pytest.mark.parametrize("signal_name", ["SIGKILL", "SIGINT"])
-def test_a_training_cut_off_and_started_again_ends_with_the_same_bits(tmp_path, cache, signal_name):
-    whole = Study("smoke", runs=tmp_path / "whole", cache=cache, device="cpu", epochs=5)
+@pytest.mark.parametrize(
+    "signal_name, settings",
+    [("SIGINT", {}), ("SIGKILL", {"schedule": "cosine", "deep_supervision": True}), ("SIGKILL", {"ema": 0.9})],
+)
+def test_a_training_cut_off_and_started_again_ends_with_the_same_bits(tmp_path, cache, signal_name, settings):
+    settings = settings | {"epochs": 5}
+    whole = Study("smoke", runs=tmp_path / "whole", cache=cache, device="cpu", **settings)
     train(whole)
-    cut = Study("smoke", runs=tmp_path / "cut", cache=cache, device="cpu", epochs=5)
-    ended = train_elsewhere(cut.runs, cache, 5, signal.Signals[signal_name])
+    cut = Study("smoke", runs=tmp_path / "cut", cache=cache, device="cpu", **settings)
+    ended = train_elsewhere(cut.runs, cache, settings, signal.Signals[signal_name])
     assert ended.returncode != 0
     if signal_name == "SIGINT":
         assert "KeyboardInterrupt: unet was interrupted after epoch 3; run again to go on" in ended.stderr
@@ -127,7 +144,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_ends_with_one_clear_
     prepare(study)
     limit = 100_000  # bytes in a file: room for tables, not for a checkpoint
     ended = train_elsewhere(
-        tmp_path, cache, study.epochs, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        tmp_path, cache, {}, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     )
     assert ended.returncode == 1
     message = r"StudyError: could not write .*best.ckpt: File too large; make room .* and run again"
@@ -162,6 +179,76 @@ def test_a_checkpoint_that_would_run_code_is_refused(study, tmp_path):
 def test_a_loss_that_is_not_a_number_names_the_cases(study):
     with pytest.raises(StudyError, match=r"unet: loss is nan at cases phantom_\d+, .*; lower learning_rate"):
         fit(study.model_copy(update={"learning_rate": 1e30, "epochs": 4}), prepare(study), "unet")
+
+
+class Spoilt(nn.Module):
+    """A network that answers nothing but NaN after so many passes."""
+
+    def __init__(self, passes):
+        super().__init__()
+        self.layer, self.passes = nn.Conv2d(1, 7, 1), passes
+
+    def forward(self, x):
+        self.passes -= 1
+        return self.layer(x) * (torch.nan if self.passes < 0 else 1)
+
+
+@pytest.mark.parametrize("passes", [6, 8], ids=["in training", "in validation"])
+def test_a_loss_that_is_not_a_number_keeps_the_checkpoints_before(study, passes):
+    study = study.model_copy(update={"epochs": 4})  # an epoch is two steps and a validation
+    best = study.folder / "unet" / "checkpoints" / "best.ckpt"
+    module = Segmentation(Spoilt(passes), study, prepare(study), "unet", {"made_from": "here"})
+    with pytest.raises(
+        StudyError, match=r"loss is nan at cases .* in epoch 3; .*; the checkpoints of epoch 2 are kept"
+    ):
+        segmentation_train(module, best, None)
+    kept = read_checkpoint(best.with_name("last.ckpt"))
+    assert len(kept["history"]) == 2
+    assert all(weights.isfinite().all() for weights in kept["state_dict"].values())
+
+
+def test_checkpoints_of_another_study_are_refused(tmp_path, cache):
+    ours, theirs = (
+        Study("smoke", runs=tmp_path / str(seed), cache=cache, device="cpu", epochs=1, seed=seed) for seed in (0, 1)
+    )
+    for study in (ours, theirs):
+        train(study)
+    here, there = (study.folder / "unet" / "checkpoints" for study in (ours, theirs))
+    names = rf"was made by {theirs.folder.name}/unet, not by .*{ours.folder.name}/unet"
+    shutil.copy(there / "best.ckpt", here)
+    (ours.folder / "unet" / "predict.json").unlink()
+    with pytest.raises(StudyError, match=rf"best.ckpt {names} that fit.json tells of; put that one's back"):
+        predict(ours, prepare(ours), "unet")
+    shutil.copy(there / "last.ckpt", here)
+    (ours.folder / "unet" / "fit.json").unlink()
+    with pytest.raises(StudyError, match=rf"last.ckpt {names}; put it back there, or delete it to train anew"):
+        fit(ours, prepare(ours), "unet")
+
+
+def test_what_cannot_be_written_is_found_before_training(study):
+    (study.folder / "unet").mkdir(parents=True)
+    (study.folder / "unet" / "checkpoints").write_text("a file where a folder belongs")
+    with pytest.raises(
+        StudyError, match=r"cannot write into .*checkpoints: File exists; grant access, or name another"
+    ):
+        fit(study, prepare(study), "unet")
+    assert not (study.folder / "unet" / "history.csv").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits on the size of a file are of POSIX systems")
+def test_a_disk_that_is_full_keeps_the_checkpoint_before(tmp_path):
+    import resource
+
+    path, before = tmp_path / "last.ckpt", resource.getrlimit(resource.RLIMIT_FSIZE)
+    write_checkpoint(path, {"epoch": 1})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(StudyError, match=r"could not write .*last.ckpt: File too large; make room"):
+            write_checkpoint(path, {"epoch": 2, "weights": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert read_checkpoint(path) == {"epoch": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_predicting_with_an_untrained_model_is_refused(study):
