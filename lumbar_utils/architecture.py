@@ -131,7 +131,7 @@ def _fusing(unit: nn.Module, branch: int) -> list[nn.Module]:
 
 
 def _efficientnet(network: nn.Module):
-    encoder, decoder = network.encoder, network.decoder
+    encoder = network.encoder
     stem = [encoder._conv_stem, encoder._bn0]
     stages = [Stage("stem", 0, "encoder", "conv 3×3", stem, encoder._bn0)]
     for (operation, _), group in groupby(encoder._blocks, key=_mbconv):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pandas as pd
 
 from lumbar_utils import metrics, records
@@ -14,19 +15,23 @@ from lumbar_utils.ordering import ordered
 def put_in_order(cohort: Cohort, folders: dict[str, Path]) -> dict[str, Path]:
     """Label maps of the test cases with their names in order, written beside the networks' own.
 
+    Slices of a patient, of one contrast and one size, are taken for slices of one volume, and named together.
     folders : model -> folder of <case>.npz with probabilities; those without are left out.
     Returns model -> folder `ordered` next to each. See `ordering`.
     """
-    put = {}
+    test, put = cohort.cases[cohort.cases["split"] == "test"], {}
+    patients = test.groupby([name for name in ("patient", "contrast") if name in test])["case"]
     for model, folder in folders.items():
-        for case in cohort.cases.loc[cohort.cases["split"] == "test", "case"]:
-            probabilities = read_probabilities(folder, case)
-            if probabilities is None:
-                break
-            with records.replacing(folder.with_name("ordered") / f"{case}.png") as temporary:
-                cv2.imwrite(str(temporary), ordered(probabilities))
-        else:
-            put[model] = folder.with_name("ordered")
+        if any(read_probabilities(folder, case) is None for case in test["case"]):
+            continue
+        put[model] = folder.with_name("ordered")
+        for _, cases in patients:
+            maps = {case: read_probabilities(folder, case) for case in cases}
+            for case, probabilities in maps.items():
+                on_this_grid = [other for other in maps.values() if other.shape == probabilities.shape]
+                label_map = ordered(probabilities, np.mean(on_this_grid, axis=0))
+                with records.replacing(put[model] / f"{case}.png") as temporary:
+                    cv2.imwrite(str(temporary), label_map)
     return put
 
 

@@ -1,8 +1,9 @@
 """Names in order: each vertebral body gets one name, and names follow one another down the spine without a gap.
 
 A network names pixels one by one, so a body may hold two names, or two bodies one. Here the bodies are found first,
-whatever their names, and then, of all names without a gap, those under which most pixels are expected to be right. The
-result is reported beside the network's own label maps, never in their place.
+whatever their names, and then, of all names without a gap, those under which most pixels are expected to be right. A
+vertebra has one name in all slices of a patient, and it is easier to tell in some of them: what they say together
+decides. The result is reported beside the network's own label maps, never in their place.
 """
 
 import cv2
@@ -52,16 +53,23 @@ def consecutive(votes: np.ndarray) -> list[int]:
     return max(paths.values(), key=lambda found: found[0])[1]
 
 
-def ordered(probabilities: np.ndarray) -> np.ndarray:
+def ordered(probabilities: np.ndarray, together: np.ndarray | None = None) -> np.ndarray:
     """(6, height, width) probabilities of L1..S1 in [0, 1] -> (height, width) uint8 label map, names in order.
 
+    together : the mean of such probabilities over all slices of the patient, which then names the bodies of this one.
     A lowest level without any probability was not taught, and is no name.
     """
-    taught = 1 + max(np.flatnonzero(probabilities.any(axis=(1, 2))), default=0)
-    stacked = np.concatenate([np.clip(1 - probabilities.sum(axis=0, keepdims=True), 0, 1), probabilities[:taught]])
-    sizes = np.bincount(stacked.argmax(axis=0).ravel())[1:]
+    together = probabilities if together is None else together
+    taught = 1 + max(np.flatnonzero(together.any(axis=(1, 2))), default=0)
+    label_map = _with_background(probabilities[:taught]).argmax(axis=0)
+    sizes = np.bincount(label_map.ravel())[1:]
     if not sizes.any():
-        return np.zeros(stacked.shape[1:], np.uint8)
-    parts = bodies(stacked.argmax(axis=0) > 0, float(np.sqrt(np.median(sizes[sizes > 0]))))
-    votes = [stacked[:, parts == body].sum(axis=1) for body in range(1, parts.max() + 1)]
+        return np.zeros(label_map.shape, np.uint8)
+    parts = bodies(label_map > 0, float(np.sqrt(np.median(sizes[sizes > 0]))))
+    evidence = _with_background(together[:taught])
+    votes = [evidence[:, parts == body].sum(axis=1) for body in range(1, parts.max() + 1)]
     return np.array([0, *consecutive(np.array(votes).reshape(-1, 1 + taught))], np.uint8)[parts]
+
+
+def _with_background(probabilities: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.clip(1 - probabilities.sum(axis=0, keepdims=True), 0, 1), probabilities])

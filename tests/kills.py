@@ -234,7 +234,7 @@ def undisturbed(run: Training) -> tuple[float, dict[str, set[str]], dict[str, st
     def collect() -> bool:
         for last in run.study.folder.glob("*/checkpoints/last.ckpt"):
             with contextlib.suppress(FileExistsError):
-                os.link(last, states / f"{last.parts[-3]}-{last.stat().st_ino}")
+                os.link(last, states / f"{last.parts[-3]}-{last.stat().st_ino}.ckpt")
         return False
 
     started = time.monotonic()

@@ -2,7 +2,9 @@
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
+from conftest import write_dataset
 
 from lumbar_utils.naming import names_of, put_in_order, summarise_names
 from lumbar_utils.preparation import prepare
@@ -32,3 +34,22 @@ def test_names_are_put_in_order_beside_the_label_maps_and_counted(cohort, tmp_pa
 
 def test_a_method_without_probabilities_is_not_put_in_order(cohort, tmp_path):
     assert put_in_order(cohort, {"other": tmp_path}) == {}
+
+
+def test_all_slices_of_a_patient_name_its_vertebrae_together(tmp_path, cache):
+    folder = write_dataset(tmp_path / "several", patients=12)
+    table = pd.read_csv(folder / "cases.csv")
+    table["patient"] = [f"p{row // 2}" for row in range(12)]  # two slices each
+    table.to_csv(folder / "cases.csv", index=False)
+    cohort = prepare(Study("smoke", dataset=str(folder), runs=tmp_path / "runs", cache=cache))
+    test = cohort.cases[cohort.cases["split"] == "test"]
+    assert len(test) == 2
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for sureness, names, (_, case) in zip((240, 150), ((1, 2), (2, 3)), test.iterrows(), strict=True):
+        true, chances = cohort.mask(case), np.zeros((6, 64, 48), np.uint8)  # the second slice is wrong, and less sure
+        for value, name in zip((1, 2), names, strict=True):
+            chances[name - 1][true == value] = sureness
+        np.savez_compressed(maps / f"{case['case']}.npz", probabilities=chances)
+    named = names_of(cohort, put_in_order(cohort, {"a": maps}))["named"]
+    assert named.tolist() == ["L1", "L2", "L1", "L2"]

@@ -85,3 +85,12 @@ def test_a_body_with_two_names_gets_the_one_that_fits_its_neighbours():
 
 def test_nothing_found_stays_nothing():
     assert not ordered(np.zeros((6, 32, 32))).any()
+
+
+def test_slices_of_a_patient_name_a_body_together():
+    sure, shifted = (
+        probabilities(spine()),
+        np.roll(probabilities(spine(), sure=0.6), 1, axis=0),
+    )  # all named one too low
+    assert np.array_equal(np.unique(ordered(shifted)), [0, 2, 3, 4, 5, 6])
+    assert np.array_equal(ordered(shifted, np.mean([sure, shifted], axis=0)), spine())

@@ -53,6 +53,7 @@ def test_the_same_study_gives_the_same_bits(tmp_path, cache):
     assert digest(studies[0].folder / "efficientnet") == digest(studies[1].folder / "efficientnet")
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker")  # more than this machine has cores
 def test_however_many_processes_load_cases_the_bits_are_the_same(tmp_path, cache):
     digests = []
     for workers in (0, 1, 3):

@@ -5,8 +5,9 @@
 DATASET is a folder of slices in the form of data/README.md. FOLDER keeps every trained network, so that a second call
 goes on where the first was, and `screen.csv` or `confirm.csv`. Each training is a process of its own on one thread.
 Columns: `f1` is the study's (mean over levels), of the network's own label maps; `views` with test-time augmentation;
-`ordered` with names put in order; `any_level` is the Dice of vertebra against background; `shifted` the share of
-outlined reference bodies whose greater part bears the name of a neighbour.
+`ordered` with names put in order slice by slice, `ordered by patient` by all slices of a patient together; `any_level`
+is the Dice of vertebra against background; `shifted` the share of outlined reference bodies whose greater part bears
+the name of a neighbour.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lumbar_utils import metrics, records
+from lumbar_utils import metrics, naming, records
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.evaluation import annotated_levels, read_label_map, read_probabilities
 from lumbar_utils.ordering import ordered
@@ -96,6 +97,7 @@ def f1(cohort: Cohort, folder: Path) -> dict[str, float]:
 
 
 def put_in_order(cohort: Cohort, folder: Path, into: Path) -> Path:
+    """Slice by slice; `naming.put_in_order` lets the slices of a patient decide together."""
     into.mkdir(parents=True, exist_ok=True)
     for case in cohort.cases.loc[cohort.cases["split"] == "test", "case"]:
         cv2.imwrite(str(into / f"{case}.png"), ordered(read_probabilities(folder, case)))
@@ -115,8 +117,9 @@ def measure(study: Study, model: str) -> dict:
     viewing = study.model_copy(update={"test_time_augmentation": True})
     if len(list((place / "views").glob("*.npz"))) < (cohort.cases["split"] == "test").sum():
         write_label_maps(viewing, cohort, network, annotated_classes(cohort), place / "views")
-    scores = {"f1": own, "views": place / "views", "ordered": put_in_order(cohort, own, place / "ordered"),
-              "views, ordered": put_in_order(cohort, place / "views", place / "views_ordered")}  # fmt: skip
+    together = naming.put_in_order(cohort, {model: own})[model]
+    scores = {"f1": own, "views": place / "views", "ordered": put_in_order(cohort, own, place / "slice_by_slice"),
+              "ordered by patient": together}  # fmt: skip
     by_level = {name: f1(cohort, folder) for name, folder in scores.items()}
     result = {name: np.mean(list(levels.values())) for name, levels in by_level.items()}
     return (
