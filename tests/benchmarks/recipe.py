@@ -3,7 +3,8 @@
     python tests/benchmarks/recipe.py DATASET FOLDER screen|confirm [--epochs N] [--jobs N] [--models unet ...]
 
 DATASET is a folder of slices in the form of data/README.md. FOLDER keeps every trained network, so that a second call
-goes on where the first was, and `screen.csv` or `confirm.csv`. Each training is a process of its own on one thread.
+goes on where the first was, `screen.csv` or `confirm.csv`, and the learning curves in `screen_curves.png` or
+`confirm_curves.png`. Each training is a process of its own on one thread.
 Columns: `f1` is the study's (mean over levels), of the network's own label maps; `views` with test-time augmentation;
 `ordered` with names put in order slice by slice, `ordered by patient` by all slices of a patient together; `any_level`
 is the Dice of vertebra against background; `shifted` the share of outlined reference bodies whose greater part bears
@@ -19,6 +20,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -130,6 +132,24 @@ def measure(study: Study, model: str) -> dict:
     )
 
 
+def draw_curves(arguments: argparse.Namespace, rows: dict[str, dict]) -> None:
+    """F1 on the validation patients of fold 0 epoch by epoch, one curve a recipe and a panel a model."""
+    fig, axes = plt.subplots(
+        1, len(arguments.models), figsize=(3.5 * len(arguments.models) + 1.8, 3.2), squeeze=False, layout="constrained"
+    )
+    for ax, model in zip(axes[0], arguments.models, strict=True):
+        for number, name in enumerate(rows):
+            study = study_of(arguments.dataset, arguments.folder, rows[name], 0, arguments.epochs)
+            if (study.folder / model / "history.csv").exists():
+                history = pd.read_csv(study.folder / model / "history.csv")
+                passed = history["epoch"] / len(history)
+                style = ("-", "--", ":")[number // 10]
+                ax.plot(passed, history["val_f1"], style, color=f"C{number % 10}", linewidth=1, label=name)
+        ax.set(xlabel="share of the training", ylabel="F1 on validation patients", title=model)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=6)
+    fig.savefig(arguments.folder / f"{arguments.what}_curves.png", dpi=150)
+
+
 def in_its_own_process(arguments: list[str]) -> dict:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, *arguments]
@@ -155,6 +175,7 @@ def table_of(arguments: argparse.Namespace) -> None:
             found.append({"row": name, "model": model, "fold": fold} | done.result())
             records.write_csv(arguments.folder / f"{arguments.what}.csv", pd.DataFrame(found))
             print(found[-1], flush=True)
+    draw_curves(arguments, {name: rows[name] for name in arguments.rows or rows})
 
 
 def main() -> None:

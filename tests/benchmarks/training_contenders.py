@@ -96,7 +96,7 @@ class Ours:
     def __init__(self, study: Study, cohort: Cohort, model: str, lever: Lever | None = None):
         self.lever = lever or Lever()
         self.study = Study(**study.settings | self.lever.settings)
-        self.module = Timed(self.lever.network(network_of(self.study, model)), self.study, cohort, model, "")
+        self.module = Timed(self.lever.network(network_of(self.study, model)), self.study, cohort, model, {})
         self.module.fused = self.lever.fused
         self.images = images_of(self.study, cohort)
 
@@ -125,7 +125,7 @@ class Limit:
 
     def __init__(self, study: Study, cohort: Cohort, model: str):
         self.device, self.precision = device_of(study), precision_of(study)
-        self.module = segmentation.Segmentation(network_of(study, model), study, cohort, model, "").to(self.device)
+        self.module = segmentation.Segmentation(network_of(study, model), study, cohort, model, {}).to(self.device)
         self.optimizer, _ = segmentation.optimisation(study, self.module.parameters(), 2)
         self.scaler = torch.amp.GradScaler(self.device, enabled=self.precision == "16-mixed")
         self.images = images_of(study, cohort)
