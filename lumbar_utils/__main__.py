@@ -125,7 +125,6 @@ def audit(
     from lumbar_utils import datasets, figures, records
     from lumbar_utils.audit import audit
     from lumbar_utils.audit.report import pictures, report
-    from lumbar_utils.audit_figure import audit_page
 
     with _told():
         study = Study("quick", dataset=_from_here(dataset))
@@ -133,7 +132,7 @@ def audit(
         findings = audit(source, accepted=accept)
         folder = to.resolve() if to else study.runs / f"audit-{Path(study.dataset).name}"
         records.write_csv(folder / "findings.csv", findings)
-        figures.save(audit_page(findings, pictures(source, findings), source.name), folder, "findings")
+        figures.save(figures.audit_page(findings, pictures(source, findings), source.name), folder, "findings")
         print(report(findings, folder / "findings.csv"))
     if (findings["severity"] == "error").any():
         raise typer.Exit(1)

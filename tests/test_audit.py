@@ -15,7 +15,6 @@ from lumbar_utils import StudyError, figures
 from lumbar_utils.__main__ import app
 from lumbar_utils.audit import accept, audit, geometry, likeness
 from lumbar_utils.audit.report import overview, pictures, report
-from lumbar_utils.audit_figure import audit_page
 from lumbar_utils.datasets import phantom
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import Study
@@ -250,11 +249,11 @@ def test_the_page_counts_by_kind_and_shows_the_gravest(folder):
     findings = accept(audit(folder), ["fragments:*"])
     shown = pictures(folder, findings)
     assert [picture.finding for picture in shown] == findings["finding"].tolist()
-    fig = audit_page(findings, shown, "note")
+    fig = figures.audit_page(findings, shown, "note")
     assert fig.get_figwidth() == figures.PAGE
     assert sum(bar.get_width() for bar in fig.axes[0].patches) == len(findings) == 3
     assert len(fig.axes) == 1 + 3
-    assert len(audit_page(many(0)).axes) == 1
+    assert len(figures.audit_page(many(0)).axes) == 1
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lumbar_utils import figures
+from lumbar_utils.figures.drawing import PAGE, draw_contours, draw_image, noted
 
 SEVERITY_COLOURS = {"error": "#D55E00", "warning": "#E69F00", "accepted": "#888888"}
 ACROSS = 3  # pictures in a row
@@ -22,16 +22,16 @@ def audit_page(findings: pd.DataFrame, pictures: Sequence = (), note: str = "") 
     counts = counts.sort_values(list(SEVERITY_COLOURS))  # bars grow upwards: the most errors come out on top
     bars_height, rows = 0.8 + 0.18 * max(len(counts), 1), -(-len(pictures) // ACROSS)
     heights = [bars_height, *[2.4] * rows]
-    fig = plt.figure(figsize=(figures.PAGE, sum(heights)), layout="constrained")
+    fig = plt.figure(figsize=(PAGE, sum(heights)), layout="constrained")
     grid = fig.add_gridspec(1 + rows, ACROSS, height_ratios=heights)
     _bars(fig.add_subplot(grid[0, :]), counts)
     for number, picture in enumerate(pictures):
         ax = fig.add_subplot(grid[1 + number // ACROSS, number % ACROSS])
-        figures.draw_image(ax, picture)
+        draw_image(ax, picture)
         if picture.label_map is not None:
-            figures.draw_contours(ax, picture.label_map, named=True)
+            draw_contours(ax, picture.label_map, named=True)
         ax.set_title(picture.finding.replace(":", ":\n", 1), fontsize=6, color=SEVERITY_COLOURS[picture.severity])
-    return figures.noted(fig, note)
+    return noted(fig, note)
 
 
 def _bars(ax: plt.Axes, counts: pd.DataFrame) -> None:

@@ -1,0 +1,29 @@
+"""Tidy tables and images to figures of print width: nothing is read, saved or shown here, `save` aside.
+
+Tables hold the models' keys (`unet`); figures show their names. `note` says on what data a result was obtained.
+"""
+
+from lumbar_utils.figures.architecture import architecture
+from lumbar_utils.figures.audit import audit_page
+from lumbar_utils.figures.data import data_overview
+from lumbar_utils.figures.drawing import (
+    COLUMN,
+    LEVEL_COLOURS,
+    MODEL_COLOURS,
+    NUMBERS,
+    PAGE,
+    STYLE,
+    draw_contours,
+    draw_image,
+    noted,
+    save,
+)  # fmt: skip
+from lumbar_utils.figures.images import predictions, samples
+from lumbar_utils.figures.scores import comparison, confusion, scores_by_level
+from lumbar_utils.figures.training import learning_curves
+
+__all__ = [
+    "COLUMN", "LEVEL_COLOURS", "MODEL_COLOURS", "NUMBERS", "PAGE", "STYLE", "architecture", "audit_page", "comparison",
+    "confusion", "data_overview", "draw_contours", "draw_image", "learning_curves", "noted", "predictions", "samples",
+    "save", "scores_by_level",
+]  # fmt: skip

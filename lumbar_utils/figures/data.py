@@ -1,0 +1,43 @@
+"""What a data set looks like."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lumbar_utils.figures.drawing import LEVEL_COLOURS, PAGE, noted
+
+
+def data_overview(intensities: pd.DataFrame, areas: pd.DataFrame, split: pd.DataFrame, note: str = "") -> Figure:
+    """Four panels: grey values of each tissue, area and position of each level, patients on each side of the split.
+
+    intensities : tissue, grey (0..255), share. areas : case, level, area, unit, x, y (shares of width and height).
+    split : patient, split.
+    """
+    import seaborn as sns  # takes seconds
+
+    fig, ((grey, area), (place, sides)) = plt.subplots(2, 2, figsize=(PAGE, 4.6), layout="constrained")
+    for tissue, rows in intensities.groupby("tissue", sort=False):
+        colour = LEVEL_COLOURS.get(tissue, "#888888")
+        grey.plot(rows["grey"], 100 * rows["share"], color=colour, label=tissue, lw=1)
+    grey.set(xlabel="Grey value", ylabel="Pixels of the tissue (%)", xlim=(0, 255))
+    grey.set_ylim(0, 1.15 * 100 * intensities.loc[intensities["tissue"] != "background", "share"].max())
+    grey.legend(ncols=2)
+    levels = [level for level in LEVEL_COLOURS if level in set(areas["level"])]
+    sns.boxplot(
+        areas, x="level", y="area", hue="level", order=levels, hue_order=levels, palette=LEVEL_COLOURS, ax=area,
+        linewidth=0.7, fliersize=1.5, saturation=1, legend=False,
+    )  # fmt: skip
+    unit = {"mm2": "mm²", "px": "pixels"}
+    area.set(xlabel="Vertebra", ylabel=f"Area ({', '.join(unit[name] for name in areas['unit'].unique())})")
+    for level in levels:
+        rows = areas[areas["level"] == level]
+        place.plot(100 * rows["x"], 100 * rows["y"], ".", color=LEVEL_COLOURS[level], markersize=2, label=level)
+    place.set(xlabel="Centre, % of the width", ylabel="Centre, % of the height", xlim=(0, 100), ylim=(100, 0))
+    place.legend(markerscale=4, loc="lower left")
+    counts = split["split"].value_counts().reindex(["train", "validation", "test"])
+    bars = sides.bar(counts.index, counts, color="#888888", width=0.6)
+    sides.bar_label(bars)
+    sides.set(ylabel="Patients")
+    for letter, ax in zip("abcd", (grey, area, place, sides), strict=True):
+        ax.set_title(letter, loc="left", fontweight="bold")
+    return noted(fig, note)
