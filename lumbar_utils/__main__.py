@@ -34,13 +34,18 @@ def run(
     settings: Settings = [],  # noqa: B006
     only: Annotated[list[str], typer.Option(help="a notebook by its number, 05; repeatable")] = [],  # noqa: B006
     accept: Accept = [],  # noqa: B006
+    add: Annotated[
+        list[str], typer.Option(help="NAME=FOLDER, label maps of another tool as one more column; repeatable")
+    ] = [],  # noqa: B006
 ) -> None:
     """Run the notebooks 01-05 in order; what is finished and up to date is not done again."""
     from lumbar_utils import pipeline
 
     with _told():
         study = _study(profile, dataset, seed, runs, settings, accept)
-        pipeline.run(study, only, say=lambda line: print(line, flush=True))
+        folders = _parse(add, "--add", "NAME=FOLDER")
+        others = {name: Path(folder).expanduser().resolve() for name, folder in folders.items()}
+        pipeline.run(study, only, say=lambda line: print(line, flush=True), others=others)
         _conclude(study)
 
 
@@ -168,12 +173,12 @@ def _study(profile: str, dataset: str, seed: int, runs: Path | None, settings: l
     return Study(**named | _parse(settings))
 
 
-def _parse(settings: list[str]) -> dict:
-    """FIELD=VALUE pairs; the values are validated, and turned into their types, by Study."""
+def _parse(settings: list[str], option: str = "--set", form: str = "FIELD=VALUE, --set epochs=12 for instance") -> dict:
+    """Pairs with = between; the values of settings are validated, and turned into their types, by Study."""
     pairs = [setting.partition("=") for setting in settings]
     for field, equals, _ in pairs:
         if not equals:
-            raise StudyError(f"--set {field} needs FIELD=VALUE, --set epochs=12 for instance")
+            raise StudyError(f"{option} {field} needs {form}")
     return {field: value for field, _, value in pairs}
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from lumbar_utils import FURTHER, LEVELS, MODELS, StudyError, datasets, figures, records
 from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.evaluation import Example, read_label_map
+from lumbar_utils.evaluation import read_label_map
+from lumbar_utils.examples import Example
 from lumbar_utils.prediction import trained_network, write_label_maps
 from lumbar_utils.study import Study
 

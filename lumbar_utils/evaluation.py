@@ -1,49 +1,28 @@
 """Files against files: label maps on disk scored against reference masks on disk."""
 
 import dataclasses
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 
-from lumbar_utils import FURTHER, LEVELS, MODELS, StudyError, metrics, records
+from lumbar_utils import LEVELS, MODELS, StudyError, bodies, metrics, records
 from lumbar_utils.datasets.folder import Cohort, read_mask
 from lumbar_utils.study import Study
 
-WHOLE_TEST_SET = "all"  # stands for the case and the patient of a metric that has no value for a single image
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One case to look at: image (height, width) uint8, label maps of that shape, F1 as the mean over its levels."""
-
-    case: str
-    image: np.ndarray
-    reference: np.ndarray
-    spacing_mm: float
-    prediction: np.ndarray | None = None
-    f1: float | None = None
-
-
-def examples(cohort: Cohort, cases: list[str], folder: Path | None = None) -> list[Example]:
-    """Cases to look at, in the order named; with the label maps of a folder where one is given."""
-    table, levels = cohort.cases.set_index("case", drop=False), annotated_levels(cohort)
-    found = []
-    for _, case in table.loc[cases].iterrows():
-        example = Example(case["case"], cohort.image(case), cohort.mask(case), case["spacing_mm"])
-        if folder:
-            pred = read_label_map(folder, case, example.image.shape)
-            f1 = [value for _, name, value in metrics.score_case(pred, example.reference, levels) if name == "f1"]
-            example = dataclasses.replace(example, prediction=pred, f1=float(np.mean(f1)))
-        found.append(example)
-    return found
-
-
-def telling_cases(scores: pd.DataFrame, model: str) -> list[str]:
-    """The best, the median and the worst test case of a model, by the mean F1 of its levels."""
-    rows = scores[(scores["model"] == model) & (scores["metric"] == "f1")]
-    ranked = rows.groupby("case")["value"].mean().sort_values(ascending=False, kind="stable").index
-    return list(dict.fromkeys([ranked[0], ranked[len(ranked) // 2], ranked[-1]]))
+WHOLE = "all"  # stands for the level of a metric that is of an image
+ANY = "vertebra"  # of a curve: any level against background
+CASES_A_TASK = 16  # shared over the cores
+WHO = ["case", "patient"]
+ROWS = {
+    "scores": [*WHO, "level", "model", "metric", "value"],
+    "instances": [*WHO, "level", "model", "iou", "sureness", "real"],
+    "bodies": [*WHO, "model", *bodies.COLUMNS],
+    "pixels": [*WHO, "model", "true", "pred", "pixels"],
+}
 
 
 def annotated_levels(cohort: Cohort) -> dict[int, str]:
@@ -52,15 +31,27 @@ def annotated_levels(cohort: Cohort) -> dict[int, str]:
 
 
 def label_maps(study: Study) -> dict[str, Path]:
-    """model -> folder of the label maps that its notebook left, whole: the three networks, then further ones.
+    """model -> folder of the label maps that lie whole in the study's folder: the three networks, then all others.
 
     Raises StudyError where one of the three has none.
     """
-    models = [*MODELS, *sorted(record.parent.name for record in study.folder.glob(f"{FURTHER}*/predict.json"))]
+    others = {record.parent.name for record in study.folder.glob("*/predict.json")} - set(MODELS)
+    models = [*MODELS, *sorted(others)]
     for model in models:
         if not records.is_whole(study.folder / model / "predict.json"):
             raise StudyError(f"{model} has no label maps in {study.folder / model}; run its training notebook first")
     return {model: study.folder / model / "label_maps" for model in models}
+
+
+def kept(folders: dict[str, Path], name: str) -> pd.DataFrame:
+    """One table of what the training notebooks left beside each folder of label maps: <name>, a CSV file.
+
+    A model without it, another tool's label maps say, has no row. Raises StudyError where no model has it.
+    """
+    files = [file for folder in folders.values() if (file := folder.with_name(name)).exists()]
+    if not files:
+        raise StudyError(f"no model has {name}; run the training notebooks 02 to 04 again: what is trained stays so")
+    return pd.concat(map(pd.read_csv, files), ignore_index=True)
 
 
 def read_label_map(folder: Path, case: pd.Series, shape: tuple[int, int]) -> np.ndarray:
@@ -74,53 +65,161 @@ def read_label_map(folder: Path, case: pd.Series, shape: tuple[int, int]) -> np.
     return label_map
 
 
-def read_probabilities(folder: Path, case: str) -> np.ndarray | None:
-    """(6, height, width) float32 in [0, 1], steps of 1/255, one map a level L1..S1; None where a method gives none."""
+def read_probabilities(folder: Path, case: str, shape: tuple[int, int] | None = None) -> np.ndarray | None:
+    """(6, height, width) float32 in [0, 1], steps of 1/255, one map a level L1..S1; None where a method gives none.
+
+    Raises StudyError where a pixel's six probabilities exceed one by more than they are rounded, or where the maps are
+    not of `shape`.
+    """
     file = folder / f"{case}.npz"
     if not file.exists():
         return None
     with np.load(file, allow_pickle=False) as content:
-        return content["probabilities"].astype(np.float32) / 255
+        steps = content["probabilities"]
+    if steps.dtype != np.uint8 or steps.shape != (len(LEVELS), *(shape or steps.shape[1:])):
+        raise StudyError(
+            f"{file} holds {steps.dtype} of shape {steps.shape}; write uint8 of shape (6, height, width), 255 for 1, "
+            "on the grid of the image"
+        )
+    greatest = int(steps.sum(axis=0, dtype=np.int32).max())
+    if greatest > 255 + len(LEVELS) / 2:
+        raise StudyError(
+            f"{file}: probabilities of a pixel add up to {greatest / 255:.3f}; levels must share at most 1"
+        )
+    return steps.astype(np.float32) / 255
 
 
-def evaluate(cohort: Cohort, folders: dict[str, Path]) -> pd.DataFrame:
-    """Score label maps of the test cases, one row a (case, patient, level, model, metric): value in [0, 1].
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What label maps are worth, as tidy tables; each row says of which model.
+
+    scores : case, patient, level, model, metric, value; see `metrics.DEFINITIONS`; of a whole image, level is `all`.
+    instances : case, patient, level, model, iou, sureness, real; a vertebra as one object, in either map: sureness is
+        nan where it is not predicted, real False where it is not in the reference.
+    bodies : case, patient, model, and `bodies.COLUMNS`.
+    pixels : case, patient, model, true, pred, pixels; how many pixels of a class (0 background, 1..6) went to which.
+    curves : model, level, probability (0..255), hits, pixels over all images; `vertebra` is any level.
+    reliability : model, bin, pixels, sureness, right (sums over the pixels of a bin) over all images.
+    """
+
+    scores: pd.DataFrame
+    instances: pd.DataFrame
+    bodies: pd.DataFrame
+    pixels: pd.DataFrame
+    curves: pd.DataFrame
+    reliability: pd.DataFrame
+
+    def write(self, folder: Path) -> None:
+        """Each table as <name>.csv."""
+        for field in dataclasses.fields(self):
+            records.write_csv(folder / f"{field.name}.csv", getattr(self, field.name))
+
+    def of(self, models: Iterable[str]) -> "Evaluation":
+        """The same of some models only."""
+        tables = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return Evaluation(**{name: table[table["model"].isin(list(models))] for name, table in tables.items()})
+
+
+def evaluate(cohort: Cohort, folders: dict[str, Path]) -> Evaluation:
+    """Score label maps of the test cases.
 
     folders : model -> folder of <case>.png, and <case>.npz with probabilities where the method gives them.
-    Metrics precision, recall, f1 and ap_pixel are of a case; ap_coco, of the whole test set, has case `all`.
+    Images are held one at a time; work is shared over the cores where there is much of it.
+    Raises StudyError for a case without a label map, a label map on another grid, unknown labels, and probabilities
+    that exceed one.
     """
-    levels = annotated_levels(cohort)
-    tables = [_score_model(cohort, model, folder, levels) for model, folder in folders.items()]
+    test = cohort.cases[cohort.cases["split"] == "test"]
+    parts = [
+        (model, folder, test.iloc[start : start + CASES_A_TASK])
+        for model, folder in folders.items() for start in range(0, len(test), CASES_A_TASK)
+    ]  # fmt: skip
+    cohort = dataclasses.replace(cohort, cases=test.head(0))
+    pool = Parallel(n_jobs=1 if len(parts) < 4 else os.cpu_count(), return_as="generator")
+    rows, sums = {name: [] for name in ROWS}, {}
+    for (model, _, _), (found, curves, reliability) in zip(
+        parts, pool(delayed(_score_cases)(cohort, *part) for part in parts), strict=True
+    ):
+        for name in ROWS:
+            rows[name] += found[name]
+        before = sums.get(model, (0, 0))
+        sums[model] = before[0] + curves, before[1] + reliability
+    tables = {name: pd.DataFrame(rows[name], columns=columns) for name, columns in ROWS.items()}
+    levels = [*annotated_levels(cohort).values(), ANY]
+    return Evaluation(**tables, curves=_curves(sums, levels), reliability=_reliability(sums))
+
+
+def _score_cases(cohort: Cohort, model: str, folder: Path, cases: pd.DataFrame) -> tuple[dict, np.ndarray, np.ndarray]:
+    """Rows of each table of ROWS; sums that curves (levels + 1, 2, 256) and reliability (3, bins) are made of."""
+    levels, rows = annotated_levels(cohort), {name: [] for name in ROWS}
+    curves, reliability = np.zeros((len(levels) + 1, 2, 256), np.int64), np.zeros((3, metrics.BINS))
+    for _, case in cases.iterrows():
+        true = cohort.mask(case)
+        pred, maps = read_label_map(folder, case, true.shape), read_probabilities(folder, case["case"], true.shape)
+        for label_map in (pred, true):  # a level that is not annotated is no error, and no background that was missed
+            label_map[~np.isin(label_map, [*levels])] = 0
+        who = (case["case"], case["patient"])
+        confusion = np.bincount(7 * true.ravel().astype(np.int64) + pred.ravel(), minlength=49).reshape(7, 7)
+        rows["pixels"] += [
+            (*who, model, *map(int, pair), int(confusion[tuple(pair)])) for pair in np.argwhere(confusion)
+        ]
+        found = bodies.take_apart(pred, true, levels, case["spacing_mm"])
+        rows["bodies"] += [(*who, model, *row) for row in found]
+        instances, scores = _score_levels(pred, true, confusion, maps, levels, case["spacing_mm"])
+        if maps is not None:
+            counts = [metrics.precision_recall_counts(maps[value - 1], true == value) for value in levels]
+            curves += [*counts, metrics.precision_recall_counts(np.minimum(maps.sum(axis=0), 1), true > 0)]
+            average = [(level, "ap_pixel", metrics.average_precision(count)) for level, count in
+                       zip(levels.values(), counts, strict=True)]  # fmt: skip
+            scores += [row for row in average if not np.isnan(row[2])]
+            bins = metrics.calibration(*_sureness(pred, true, maps))
+            reliability += bins
+            scores += [(WHOLE, "ece", metrics.calibration_error(bins))] if bins[0].sum() else []
+        rows["instances"] += [(*who, level, model, *instance) for level, instance in instances.items()]
+        rows["scores"] += [(*who, level, model, metric, value) for level, metric, value in scores]
+    return rows, curves, reliability
+
+
+def _score_levels(
+    pred: np.ndarray, true: np.ndarray, confusion: np.ndarray, maps: np.ndarray | None, levels: dict[int, str],
+    spacing_mm: float,
+) -> tuple[dict[str, tuple], list[tuple]]:  # fmt: skip
+    """Level -> (iou, sureness, real) of what either map holds, and rows (level, metric, value)."""
+    instances, rows = {}, []
+    for value, level in levels.items():
+        real, predicted = int(confusion[value].sum()), int(confusion[:, value].sum())
+        scores = metrics.overlap_of(int(confusion[value, value]), predicted, real)
+        if not scores:
+            continue
+        inside = pred == value
+        sureness = np.nan if not predicted else 1.0 if maps is None else float(maps[value - 1][inside].mean())
+        instances[level] = (scores["iou"], sureness, real > 0)
+        scores |= {"area_error": (predicted - real) / real} if real else {}
+        scores |= metrics.distances(inside, true == value, spacing_mm)
+        rows += [(level, metric, score) for metric, score in scores.items()]
+    whole = metrics.panoptic([(iou, not np.isnan(sure), real) for iou, sure, real in instances.values()])
+    return instances, rows + [(WHOLE, metric, score) for metric, score in whole.items()]
+
+
+def _sureness(pred: np.ndarray, true: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probability of the class each pixel was given, and whether it is right; of pixels of a vertebra in either map."""
+    where = (pred > 0) | (true > 0)
+    chosen, real = pred[where], true[where]
+    every = np.concatenate([np.clip(1 - maps[:, where].sum(axis=0, keepdims=True), 0, 1), maps[:, where]])
+    return np.take_along_axis(every, chosen[None].astype(np.int64), axis=0)[0], chosen == real
+
+
+def _curves(sums: dict[str, tuple], levels: list[str]) -> pd.DataFrame:
+    tables = [
+        pd.DataFrame({"model": model, "level": level, "probability": range(256), "hits": hits, "pixels": pixels})
+        for model, (curves, _) in sums.items() for level, (hits, pixels) in zip(levels, curves, strict=True)
+    ]  # fmt: skip
     return pd.concat(tables, ignore_index=True)
 
 
-def _score_model(cohort: Cohort, model: str, folder: Path, levels: dict[int, str]) -> pd.DataFrame:
-    rows, images = [], []
-    for _, case in cohort.cases[cohort.cases["split"] == "test"].iterrows():
-        true = cohort.mask(case)
-        pred = read_label_map(folder, case, true.shape)
-        stacked = read_probabilities(folder, case["case"])
-        maps = None if stacked is None else dict(enumerate(stacked, 1))
-        sureness = {value: 1.0 if maps is None else _mean(maps[value], pred == value) for value in levels}
-        images.append((pred, true, sureness))
-        for level, metric, value in metrics.score_case(pred, true, levels, maps):
-            rows.append((case["case"], case["patient"], level, model, metric, value))
-    for level, value in metrics.coco_average_precision(images, levels).items():
-        rows.append((WHOLE_TEST_SET, WHOLE_TEST_SET, level, model, "ap_coco", value))
-    return pd.DataFrame(rows, columns=["case", "patient", "level", "model", "metric", "value"])
-
-
-def _mean(probability: np.ndarray, inside: np.ndarray) -> float:
-    return float(probability[inside].mean()) if inside.any() else 0.0
-
-
-def summarise(scores: pd.DataFrame) -> pd.DataFrame:
-    """One row a (model, metric): value. Cases are averaged within a patient, patients within a level, then levels.
-
-    scores : as from `evaluate`. Metrics are named as in Table II: precision, recall, f1, map_pixel, map_coco.
-    """
-    names = {"ap_pixel": "map_pixel", "ap_coco": "map_coco"}
-    named = scores.replace({"metric": names})
-    by_patient = named.groupby(["model", "metric", "level", "patient"], sort=False)["value"].mean()
-    by_level = by_patient.groupby(["model", "metric", "level"], sort=False).mean()
-    return by_level.groupby(["model", "metric"], sort=False).mean().reset_index()
+def _reliability(sums: dict[str, tuple]) -> pd.DataFrame:
+    tables = [
+        pd.DataFrame({"model": model, "bin": range(metrics.BINS), "pixels": pixels.astype(int), "sureness": sureness,
+                      "right": right.astype(int)})
+        for model, (_, (pixels, sureness, right)) in sums.items()
+    ]  # fmt: skip
+    return pd.concat(tables, ignore_index=True)

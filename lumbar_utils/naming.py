@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lumbar_utils import metrics, records
+from lumbar_utils import records
 from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.evaluation import annotated_levels, read_label_map, read_probabilities
+from lumbar_utils.evaluation import Evaluation, read_probabilities
 from lumbar_utils.ordering import ordered
 
 
@@ -35,31 +35,19 @@ def put_in_order(cohort: Cohort, folders: dict[str, Path]) -> dict[str, Path]:
     return put
 
 
-def names_of(cohort: Cohort, folders: dict[str, Path]) -> pd.DataFrame:
-    """One row a vertebra in the test cases' references: case, patient, model, level, named, f1 in [0, 1].
-
-    named : the level that most of its pixels are named, or `missed`. folders : model -> folder of <case>.png.
-    """
-    levels, rows = annotated_levels(cohort), []
-    for _, case in cohort.cases[cohort.cases["split"] == "test"].iterrows():
-        true = cohort.mask(case)
-        for model, folder in folders.items():
-            pred = read_label_map(folder, case, true.shape)
-            f1 = {level: value for level, name, value in metrics.score_case(pred, true, levels) if name == "f1"}
-            given = metrics.names_given(pred, true, levels)
-            rows += [(case["case"], case["patient"], model, level, named, f1[level]) for level, named in given]
-    return pd.DataFrame(rows, columns=["case", "patient", "model", "level", "named", "f1"])
-
-
-def summarise_names(own: pd.DataFrame, in_order: pd.DataFrame) -> pd.DataFrame:
+def summarise_names(own: Evaluation, in_order: Evaluation) -> pd.DataFrame:
     """Model by model, before and after names are put in order: share of vertebrae rightly named, and their mean F1.
 
-    own, in_order : as from `names_of`. Cases are averaged within a patient, patients within a level, then levels.
+    A vertebra that is not found is not rightly named. Cases are averaged within a patient, patients within a level,
+    then levels.
     """
     columns = {}
-    for when, table in {"own": own, "in order": in_order}.items():
-        scored = table.assign(right=(table["named"] == table["level"]).astype(float))
-        by_patient = scored.groupby(["model", "level", "patient"], sort=False)[["right", "f1"]].mean()
-        means = by_patient.groupby(["model", "level"], sort=False).mean().groupby("model", sort=False).mean()
-        columns |= {("rightly named", when): means["right"], ("F1", when): means["f1"]}
+    for when, found in {"own": own, "in order": in_order}.items():
+        real = found.bodies[found.bodies["level"] != ""]
+        right = real.assign(value=(real["outcome"] == "right").astype(float))
+        f1 = found.scores[found.scores["metric"] == "f1"]
+        for what, table in {"rightly named": right, "F1": f1}.items():
+            by_patient = table.groupby(["model", "level", "patient"], sort=False)["value"].mean()
+            by_level = by_patient.groupby(["model", "level"], sort=False).mean()
+            columns[what, when] = by_level.groupby("model", sort=False).mean()
     return pd.DataFrame(columns)[["rightly named", "F1"]]

@@ -16,11 +16,13 @@ from papermill.exceptions import PapermillExecutionError
 
 from lumbar_utils import StudyError, records
 from lumbar_utils.datasets.folder import Cohort
+from lumbar_utils.external import add_all
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import ROOT, Study
 
 NOTEBOOKS = ROOT / "notebooks"
-READS = {"05_evaluate_and_compare": ("*/label_maps/*", "*/history.csv")}  # files of earlier notebooks, in the study
+# files of earlier notebooks, in the study
+READS = {"05_evaluate_and_compare": ("*/label_maps/*", "*/history.csv", "*/robustness.csv", "*/cost.csv")}
 
 
 class PrivateKernel(AsyncKernelManager):
@@ -63,13 +65,17 @@ def parameters(study: Study) -> dict:
     }
 
 
-def run(study: Study, only: Sequence[str] = (), say: Callable[[str], None] = print) -> None:
+def run(
+    study: Study, only: Sequence[str] = (), say: Callable[[str], None] = print, others: dict[str, Path] | None = None
+) -> None:
     """Execute the notebooks in order; one that is up to date is left alone, and named.
 
+    others : name -> folder of another tool's label maps, a further column of the comparison: see `external.add`.
     Raises Failure at the first notebook that fails, and StudyError on input that cannot be used.
     """
     chosen = notebooks(only)
     cohort = prepare(study)
+    add_all(study, cohort, others or {})
     say(f"{cohort.name}: {len(cohort.cases)} images of {cohort.cases['patient'].nunique()} patients -> {study.folder}")
     for path in chosen:
         record = study.folder / "notebooks" / f"{path.stem}.json"

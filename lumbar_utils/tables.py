@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lumbar_utils import METRICS, MODELS, paper, records
@@ -18,9 +19,9 @@ def table1(environment: dict[str, str]) -> pd.DataFrame:
 
 
 def table2(summary: pd.DataFrame) -> pd.DataFrame:
-    """Table II, tidy: model, metric, value, paper; in the paper's order of models and metrics.
+    """Table II, tidy: model, metric, value, low, high, n, paper; in the paper's order of models and metrics.
 
-    summary : model, metric, value, as from `evaluation.summarise`.
+    summary : model, metric, value, low, high, n, as from `summary.summarise`.
     """
     table = summary.assign(paper=[paper.result(row.model, row.metric) for row in summary.itertuples()])
     known = {name: place for place, name in enumerate([*MODELS, *METRICS])}
@@ -33,49 +34,84 @@ def print_table1(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def print_table2(table: pd.DataFrame) -> pd.DataFrame:
-    """Table II as printed: one row a metric, this run and the paper side by side for each model."""
+    """Table II as printed: one row a metric, this run with its interval and the paper side by side for each model."""
     rows = {}
     for metric in [name for name in METRICS if name in set(table["metric"])]:
         row = rows[METRICS[metric]] = {}
         for cell in table[table["metric"] == metric].itertuples():
             name = MODELS.get(cell.model, cell.model)
-            row[name] = f"{cell.value:.4f}"
+            row[name] = with_interval(cell.value, cell.low, cell.high)
             row[f"{name}, paper"] = "" if pd.isna(cell.paper) else f"{cell.paper:.4f}"
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("").reset_index()
 
 
+def with_interval(value: float, low: float, high: float) -> str:
+    """A number as it stands in a table: 0.9629 [0.958, 0.967]; the number alone where no interval is known."""
+    return f"{value:.4f}" if pd.isna(low) else f"{value:.4f} [{low:.3f}, {high:.3f}]"
+
+
+def print_metrics(summary: pd.DataFrame) -> pd.DataFrame:
+    """Every metric of every model with its interval: one row a metric, as defined in `metrics.DEFINITIONS`."""
+    cells = summary.assign(text=[with_interval(row.value, row.low, row.high) for row in summary.itertuples()])
+    order = list(dict.fromkeys(summary["metric"]))
+    wide = cells.pivot(index="metric", columns="model", values="text").loc[order, list(dict.fromkeys(cells["model"]))]
+    patients = summary.groupby("metric")["n"].agg(lambda n: "-".join(map(str, sorted({min(n), max(n)}))))
+    return wide.rename(columns=MODELS).assign(patients=patients).fillna("").rename_axis("", axis=1).reset_index()
+
+
+def print_comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Model against model as printed; pairs : as from `statistics.compare`."""
+    rows = []
+    for pair in pairs.itertuples():
+        needed = "never" if np.isinf(pair.patients_needed) else f"{pair.patients_needed:,.0f}"
+        rows.append({
+            "": f"{MODELS.get(pair.first, pair.first)} over {MODELS.get(pair.second, pair.second)}",
+            "Difference in F1": with_interval(pair.difference, pair.low, pair.high),
+            "p, Wilcoxon (Holm)": f"{pair.p_wilcoxon_holm:.4f}",
+            "p, permutation (Holm)": f"{pair.p_permutation_holm:.4f}",
+            "Effect, rank-biserial": f"{pair.effect:.2f}",
+            "Patients": str(pair.n),
+            "Patients needed": needed,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def data_words(cohort: Cohort) -> str:
+    """On what data a result was obtained, for a sentence."""
+    test = cohort.cases[cohort.cases["split"] == "test"]
+    kind = "synthetic test images, which say nothing about patients," if cohort.synthetic else "test images"
+    return f"{len(test)} {kind} of {test['patient'].nunique()} patients ({cohort.name})"
+
+
 def caption2(cohort: Cohort) -> str:
     """What Table II was measured on."""
-    test = cohort.cases[cohort.cases["split"] == "test"]
-    kind = "synthetic images, which say nothing about patients" if cohort.synthetic else "real images"
     return (
-        f"Scores on {len(test)} test images of {test['patient'].nunique()} patients ({cohort.name}; {kind}), "
-        f"levels {', '.join(cohort.annotated)}, one split and one seed, beside the paper's, which are of other images."
+        f"Scores on {data_words(cohort)}, levels {', '.join(cohort.annotated)}, one split and one seed, with 95 % "
+        "bootstrap intervals over patients in brackets, beside the paper's, which are of other images."
     )
 
 
-def reading(scores: pd.DataFrame, cohort: Cohort) -> str:
+def reading(pairs: pd.DataFrame, doubt: float, cohort: Cohort) -> str:
     """One honest paragraph on Table II, made from the numbers: who leads by F1, by how much, and what that is worth.
 
-    scores : case, patient, level, model, metric, value. The lead is the mean difference over the same patients; below
-        two standard errors it is called undecided.
+    pairs : as from `statistics.compare` on the F1 of patients. doubt : probability that the leader is not the best. A
+    lead is called one where its interval and its corrected tests leave 0 out.
     """
-    f1 = scores[scores["metric"] == "f1"].groupby(["model", "patient"])["value"].mean().unstack("model")
-    ranked = f1.mean().sort_values(ascending=False).index
-    lead = (f1[ranked[0]] - f1[ranked[1]]).dropna()
-    mean, error = lead.mean(), lead.sem()
+    best = pairs["first"].value_counts().idxmax()  # it leads every pair that it is in
+    lead = pairs[pairs["first"] == best].sort_values("difference").iloc[0]
+    ranked = [best, *pairs[pairs["first"] == best].sort_values("difference")["second"]]
     names = [MODELS.get(model, model) for model in ranked]
-    if mean > 2 * error:
-        verdict = f"{names[0]} leads on these images"
-    else:
-        verdict = f"this run cannot tell {names[0]} and {names[1]} apart"
+    sure = lead["low"] > 0 and lead["p_wilcoxon_holm"] < 0.05 and lead["p_permutation_holm"] < 0.05
+    verdict = f"{names[0]} leads on these images" if sure else f"this run cannot tell {names[0]} and {names[1]} apart"
     printed = sorted(paper.RESULTS, key=lambda model: -paper.result(model, "f1"))
-    order = "the paper's order" if list(ranked) == printed else "not the paper's order"
-    data = "synthetic images: no number here says anything about patients" if cohort.synthetic else cohort.name
+    order = "the paper's order" if [m for m in ranked if m in MODELS] == printed else "not the paper's order"
     return (
-        f"By F1: {' > '.join(names)}, {order} ({' > '.join(MODELS[model] for model in printed)}). "
-        f"{names[0]} is {mean:.4f} above {names[1]}, with a standard error of {error:.4f} over {len(lead)} patients: "
-        f"{verdict}. One split and one seed stand behind it; another seed may turn it round. Data: {data}."
+        f"By F1: {' > '.join(names)}, {order} ({' > '.join(MODELS[model] for model in printed)}). {names[0]} is "
+        f"{with_interval(lead['difference'], lead['low'], lead['high'])} above {names[1]} over {lead['n']} patients "
+        f"(Wilcoxon p = {lead['p_wilcoxon_holm']:.3f}, permutation p = {lead['p_permutation_holm']:.3f}, corrected "
+        f"after Holm): {verdict}. Drawing the patients again, {names[0]} is not the best in {100 * doubt:.0f} % of the "
+        f"draws. "
+        f"One split and one seed stand behind it; another seed may turn it round. Data: {data_words(cohort)}."
     )
 
 
@@ -83,8 +119,9 @@ def write(folder: Path, name: str, tidy: pd.DataFrame, printed: pd.DataFrame, ca
     """Write <name>.csv (tidy), <name>.tex (booktabs) and <name>.md (both as printed, with the caption)."""
     paths = [folder / f"{name}.{kind}" for kind in ("csv", "tex", "md")]
     records.write_csv(paths[0], tidy)
-    prose = printed.iloc[:, 1].str.contains(r"[a-z]{3}").any()
-    columns = r"lp{0.35\linewidth}p{0.4\linewidth}" if prose else "l" + "r" * (printed.shape[1] - 1)
+    prose = printed.iloc[:, -1].astype(str).str.contains(r"[a-z]{3}").any()
+    share = 0.8 / (printed.shape[1] - 1)
+    columns = "l" + (f"p{{{share:.2f}\\linewidth}}" if prose else "r") * (printed.shape[1] - 1)
     styled = printed.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
     latex = styled.to_latex(
         hrules=True,

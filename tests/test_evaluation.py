@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from lumbar_utils import StudyError
-from lumbar_utils.evaluation import evaluate, examples, label_maps, read_probabilities, summarise, telling_cases
+from lumbar_utils.evaluation import evaluate, kept, label_maps, read_probabilities
+from lumbar_utils.examples import examples, telling_cases, worst_cases
 from lumbar_utils.exploration import explore
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import Study
@@ -25,21 +26,71 @@ def write_label_maps(cohort, folder, shift=0):
     return folder
 
 
-def value(scores, metric, level):
-    return scores.query("metric == @metric and level == @level")["value"].tolist()
+def value(found, metric, level):
+    return found.scores.query("metric == @metric and level == @level")["value"].tolist()
 
 
 def test_label_maps_of_any_method_are_scored_by_a_folder(cohort, tmp_path):
-    scores = evaluate(cohort, {"perfect": write_label_maps(cohort, tmp_path / "perfect")})
-    assert set(scores["metric"]) == {"precision", "recall", "f1", "ap_coco"}  # no probabilities, no pixel-wise AP
-    assert (scores["value"] == 1).all()
-    assert set(scores["level"]) == {"L1", "L2"}  # T12 is in the masks and is no level of the study
+    found = evaluate(cohort, {"perfect": write_label_maps(cohort, tmp_path / "perfect")})
+    perfect = {
+        "precision": 1, "recall": 1, "f1": 1, "iou": 1, "area_error": 0, "hd95_mm": 0, "assd_mm": 0, "nsd_mm": 1,
+        "centroid_mm": 0, "pq": 1, "sq": 1, "rq": 1,
+    }  # fmt: skip
+    assert found.scores.groupby("metric")["value"].unique().map(list).to_dict() == {
+        metric: [value] for metric, value in perfect.items()
+    }  # and no probabilities, no average precision of pixels
+    assert set(found.scores["level"]) == {"L1", "L2", "all"}  # T12 is in the masks and is no level of the study
+    assert found.instances[["iou", "sureness", "real"]].drop_duplicates().values.tolist() == [[1.0, 1.0, True]]
+    assert (found.bodies["outcome"] == "right").all()
 
 
 def test_scores_by_hand(cohort, tmp_path):
-    scores = evaluate(cohort, {"moved": write_label_maps(cohort, tmp_path / "moved", shift=2)})
-    assert value(scores, "f1", "L1") == pytest.approx([0.8])  # 8 of 10 rows
-    assert value(scores, "ap_coco", "L1") == pytest.approx([0.4])  # IoU 8/12 = 0.67: .50, .55, .60, .65 of ten
+    found = evaluate(cohort, {"moved": write_label_maps(cohort, tmp_path / "moved", shift=2)})
+    assert value(found, "f1", "L1") == pytest.approx([0.8])  # 8 of 10 rows
+    assert value(found, "iou", "L1") == pytest.approx([8 / 12])
+    assert value(found, "centroid_mm", "L1") == pytest.approx([2.0])
+    assert value(found, "area_error", "L1") == [0]
+    table = found.pixels.set_index(["true", "pred"])["pixels"]
+    assert table[1, 1] == 8 * 20  # rows x columns of L1 that stay
+    assert table[1, 0] == table[0, 1] == 2 * 20
+    assert table.sum() == 64 * 48
+
+
+def test_probabilities_make_curves_reliability_and_average_precision(cohort, tmp_path):
+    folder, case = write_label_maps(cohort, tmp_path / "maps"), cohort.cases[cohort.cases["split"] == "test"].iloc[0]
+    sure = np.zeros((6, 64, 48), np.uint8)
+    true = cohort.mask(case)
+    sure[0][true == 1], sure[1][true == 2] = 255, 204  # 1.0 and 0.8
+    np.savez_compressed(folder / f"{case['case']}.npz", probabilities=sure)
+    found = evaluate(cohort, {"sure": folder})
+    assert value(found, "ap_pixel", "L1") == [1.0]
+    assert value(found, "ece", "all") == pytest.approx([0.1])  # half of the pixels are 0.2 less sure than right
+    assert found.instances.set_index("level")["sureness"].to_dict() == pytest.approx({"L1": 1.0, "L2": 0.8})
+    curve = found.curves.query("level == 'L2' and hits > 0")
+    assert curve[["probability", "hits", "pixels"]].values.tolist() == [[204, 200, 200]]
+    assert found.reliability["pixels"].sum() == 400
+
+
+def test_a_level_that_is_not_annotated_is_left_out_of_every_score(cohort, tmp_path):
+    folder = write_label_maps(cohort, tmp_path / "maps")
+    for file in folder.glob("*.png"):
+        label_map = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        label_map[-6:] = 6  # S1, which these masks do not outline
+        cv2.imwrite(str(file), label_map)
+    found = evaluate(cohort, {"more": folder})
+    assert value(found, "pq", "all") == [1.0]
+    assert set(found.bodies["outcome"]) == {"right"}
+    assert found.pixels["pred"].max() == 2
+
+
+def test_probabilities_that_exceed_one_are_refused_by_name(cohort, tmp_path):
+    folder, case = write_label_maps(cohort, tmp_path / "maps"), cohort.cases[cohort.cases["split"] == "test"].iloc[0]
+    np.savez_compressed(folder / f"{case['case']}.npz", probabilities=np.full((6, 64, 48), 128, np.uint8))
+    with pytest.raises(StudyError, match=rf"{case['case']}.npz: probabilities of a pixel add up to 3.012"):
+        evaluate(cohort, {"x": folder})
+    np.savez_compressed(folder / f"{case['case']}.npz", probabilities=np.zeros((6, 8, 8), np.uint8))
+    with pytest.raises(StudyError, match=r"holds uint8 of shape \(6, 8, 8\); write uint8 of shape"):
+        evaluate(cohort, {"x": folder})
 
 
 def test_label_maps_that_are_missing_or_on_another_grid_are_refused(cohort, tmp_path):
@@ -58,27 +109,20 @@ def test_a_study_whose_models_have_not_predicted_is_told_what_to_run(study):
         label_maps(study)
 
 
-def test_cases_are_averaged_within_patients_and_patients_before_levels():
-    rows = [
-        ("a1", "a", "L1", 1.0), ("a2", "a", "L1", 0.0),  # patient a: 0.5
-        ("b1", "b", "L1", 0.9),  # level L1: (0.5 + 0.9) / 2 = 0.7
-        ("b1", "b", "L2", 0.1),  # level L2: 0.1
-    ]  # fmt: skip
-    table = pd.DataFrame(rows, columns=["case", "patient", "level", "value"]).assign(model="unet", metric="f1")
-    assert summarise(table)["value"].tolist() == pytest.approx([(0.7 + 0.1) / 2])
-
-
-def test_table_2_s_names_of_average_precision():
-    rows = [("a", "a", "L1", "unet", metric, 0.5) for metric in ("ap_pixel", "ap_coco")]
-    table = pd.DataFrame(rows, columns=["case", "patient", "level", "model", "metric", "value"])
-    assert set(summarise(table)["metric"]) == {"map_pixel", "map_coco"}
-
-
 def test_best_median_and_worst_case():
     rows = [(case, "L1", "unet", "f1", score) for case, score in zip("abcde", (0.2, 0.9, 0.5, 0.4, 0.7), strict=True)]
     assert telling_cases(pd.DataFrame(rows, columns=["case", "level", "model", "metric", "value"]), "unet") == list(
         "bca"
     )
+
+
+def test_the_worst_case_is_told_in_words(cohort, tmp_path):
+    folder = write_label_maps(cohort, tmp_path / "maps")
+    case = cohort.cases[cohort.cases["split"] == "test"].iloc[0]
+    true = cohort.mask(case)
+    cv2.imwrite(str(folder / f"{case['case']}.png"), np.where(true == 2, 1, 0).astype(np.uint8))
+    (told,) = worst_cases(evaluate(cohort, {"unet": folder}), "unet")
+    assert told == (case["case"], "F1 0.000: L1 missing; L2 named L1")
 
 
 def test_examples_carry_what_a_figure_needs(cohort, tmp_path):
@@ -89,8 +133,8 @@ def test_examples_carry_what_a_figure_needs(cohort, tmp_path):
 
 
 def test_probabilities_are_read_as_written(tmp_path):
-    np.savez_compressed(tmp_path / "a.npz", probabilities=np.full((6, 2, 2), 51, np.uint8))
-    assert read_probabilities(tmp_path, "a") == pytest.approx(np.full((6, 2, 2), 0.2))
+    np.savez_compressed(tmp_path / "a.npz", probabilities=np.full((6, 2, 2), 34, np.uint8))
+    assert read_probabilities(tmp_path, "a") == pytest.approx(np.full((6, 2, 2), 34 / 255))
     assert read_probabilities(tmp_path, "b") is None
 
 
@@ -103,3 +147,12 @@ def test_exploration_by_hand(cohort):
     shares = intensities.groupby("tissue")["share"].sum()
     assert shares.to_dict() == pytest.approx({"background": 1, "L1": 1, "L2": 1})
     assert intensities.query("tissue == 'L1' and share > 0")["grey"].between(198, 208).all()
+
+
+def test_what_notebooks_left_is_read_together_and_missed_by_name(tmp_path):
+    folders = {model: tmp_path / model / "label_maps" for model in ("unet", "other")}
+    folders["unet"].mkdir(parents=True)
+    with pytest.raises(StudyError, match=r"no model has history\.csv; run the training notebooks"):
+        kept(folders, "history.csv")
+    pd.DataFrame({"model": ["unet"], "epoch": [1]}).to_csv(tmp_path / "unet" / "history.csv", index=False)
+    assert kept(folders, "history.csv").values.tolist() == [["unet", 1]]

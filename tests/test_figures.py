@@ -8,7 +8,7 @@ import pytest
 
 from lumbar_utils import figures
 from lumbar_utils.architecture import describe, unused
-from lumbar_utils.evaluation import Example
+from lumbar_utils.examples import Example
 from lumbar_utils.models import build
 
 
@@ -39,7 +39,8 @@ def scores():
 
 def table2():
     rows = [("unet", "f1", 0.95, 0.9742), ("unet", "map_coco", 0.8, 0.7084), ("mine", "f1", 0.5, np.nan)]
-    return pd.DataFrame([*rows, ("mine", "map_coco", 0.4, np.nan)], columns=["model", "metric", "value", "paper"])
+    table = pd.DataFrame([*rows, ("mine", "map_coco", 0.4, np.nan)], columns=["model", "metric", "value", "paper"])
+    return table.assign(low=table["value"] - 0.1, high=table["value"] + 0.05, n=7)
 
 
 def data_tables():
@@ -52,14 +53,44 @@ def data_tables():
 
 def naming():
     rows = [
-        ("a", "p", "unet", "L1", "L1", 0.9),
-        ("a", "p", "unet", "L2", "L1", 0.0),
-        ("b", "q", "unet", "L2", "L2", 0.8),
+        ("unet", "L1", "L1", "right", 0.9),
+        ("unet", "L2", "L1", "one up", 0.8),
+        ("unet", "L2", "L2", "right", 0.8),
+        ("unet", "S1", "", "missing", np.nan),
+        ("unet", "", "S1", "extra", np.nan),
     ]
-    return pd.DataFrame(rows, columns=["case", "patient", "model", "level", "named", "f1"])
+    return pd.DataFrame(rows, columns=["model", "level", "named", "outcome", "f1"])
+
+
+def differences():
+    rows = [("f1", "unet", "hrnet", 0.1, 0.05, 0.15), ("recall-precision", "unet", "unet", 0.2, 0.1, 0.3)]
+    return pd.DataFrame(rows, columns=["metric", "first", "second", "difference", "low", "high"])
+
+
+def bins():
+    return pd.DataFrame(
+        {"model": "unet", "bin": [7, 14], "pixels": [10, 90], "sureness": [5.0, 88.0], "right": [5, 80]}
+    )
+
+
+def parts():
+    rows = [("level", "L1", "unet", 0.9, 0.8, 0.95, 5), ("contrast", "T2", "unet", 0.7, np.nan, np.nan, 2)]
+    return pd.DataFrame(rows, columns=["kind", "group", "model", "value", "low", "high", "n"])
+
+
+def printed():
+    return pd.DataFrame({"metric": ["f1", "map"], "model": "unet", "value": [0.9742, 0.7084]})
+
+
+def universe():
+    rows = [("a", metric, "unet", 0.9) for metric in ("precision", "recall", "f1", "map")]
+    rows += [("b", metric, model, 0.8) for _, metric, _, _ in rows for model in ("unet", "hrnet")]
+    rows += [("a", metric, "hrnet", 0.85) for metric in ("precision", "recall", "f1", "map")]
+    return pd.DataFrame(rows, columns=["definition", "metric", "model", "value"])
 
 
 DRAWN = {
+    "worst": lambda note: figures.worst([example()] * 4, ["U-Net\nL1 missing"] * 4, 2, note),
     "samples": lambda note: figures.samples([example(), example("case1")], note),
     "predictions": lambda note: figures.predictions([example()], "unet", note),
     "learning_curves": lambda note: figures.learning_curves(history(), note),
@@ -67,6 +98,11 @@ DRAWN = {
     "scores_by_level": lambda note: figures.scores_by_level(scores(), note=note),
     "confusion": lambda note: figures.confusion(naming(), naming(), note),
     "data_overview": lambda note: figures.data_overview(*data_tables(), note),
+    "paired_differences": lambda note: figures.paired_differences(differences(), note),
+    "errors": lambda note: figures.errors(naming(), note),
+    "reliability": lambda note: figures.reliability(bins(), note),
+    "groups": lambda note: figures.groups(parts(), note=note),
+    "multiverse": lambda note: figures.multiverse(universe(), printed(), note),
 }
 
 
@@ -74,7 +110,7 @@ DRAWN = {
 def test_a_figure_is_as_wide_as_a_page_and_says_on_what_data(name):
     fig = DRAWN[name]("synthetic images")
     assert fig.get_figwidth() == figures.PAGE
-    assert "synthetic images" in texts(fig)
+    assert "synthetic images" in " ".join(texts(fig))
 
 
 def test_files_have_the_same_bytes_every_time(tmp_path):
@@ -167,5 +203,39 @@ def test_hrnet_s_branches_exchange_with_one_another():
 def test_confusion_shows_the_share_of_each_level_under_each_name():
     fig = figures.confusion(naming(), naming().assign(named=naming()["level"]))
     own, in_order = ([text.get_text() for text in ax.texts] for ax in fig.axes)
-    assert own == ["100", "", "50", "50"]  # L1 as L1; half of L2 as L1
-    assert in_order == ["100", "", "", "100"]
+    assert own == ["100", "", "", "", "50", "50", "", "", "", "", "", "100"]  # L1 as L1; half of L2 as L1; S1 not found
+    assert in_order == ["100", "", "", "", "", "100", "", "", "", "", "100", ""]
+
+
+def test_intervals_are_drawn_where_they_are_known():
+    level, contrast = figures.groups(parts()).axes
+    assert [line.get_xdata().tolist() for line in level.lines if len(line.get_xdata()) == 2] == [[0.8, 0.95]]
+    assert [len(line.get_xdata()) for line in contrast.lines] == [1]
+    assert contrast.get_yticklabels()[0].get_text() == "T2 (n = 2)"
+
+
+def test_differences_stand_about_a_line_at_none():
+    (ax,) = figures.paired_differences(differences()).axes
+    assert list(ax.lines[0].get_xdata()) == [0.05, 0.15]
+    assert ax.get_yticklabels()[0].get_text() == "U-Net - HRNet"
+
+
+def test_errors_count_in_per_cent_of_the_reference():
+    left, _ = figures.errors(naming()).axes
+    widths = {bar.get_label(): bar.patches[0].get_width() for bar in left.containers}
+    assert widths == {"right": 50, "one up": 25, "one down": 0, "other": 0, "missing": 25, "extra": 25}
+    assert "50.0 % not right" in texts(left.figure)
+
+
+def test_reliability_is_the_share_of_right_pixels_by_how_sure_they_are():
+    left, right = figures.reliability(bins()).axes
+    assert left.lines[1].get_xydata() == pytest.approx(np.array([[50, 50], [100 * 88 / 90, 100 * 80 / 90]]))
+    assert right.get_legend().get_texts()[0].get_text() == "U-Net: calibration error 8.0 %"
+
+
+def test_the_multiverse_shows_every_definition_and_who_leads():
+    fig = figures.multiverse(universe(), printed())
+    above, below = fig.axes[2], fig.axes[6]  # F1
+    assert above.lines[0].get_ydata().tolist() == [0.8, 0.9]
+    assert len(below.patches) == 2
+    assert {"Precision", "Recall", "F1", "mAP"} <= set(texts(fig))

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from conftest import write_dataset
 
-from lumbar_utils.naming import names_of, put_in_order, summarise_names
+from lumbar_utils.evaluation import evaluate
+from lumbar_utils.naming import put_in_order, summarise_names
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import Study
 
@@ -25,9 +26,9 @@ def test_names_are_put_in_order_beside_the_label_maps_and_counted(cohort, tmp_pa
     sure[0][true == 1], sure[1, 20:30, 16:30] = 90, 150
     np.savez_compressed(folder / f"{case}.npz", probabilities=sure)
     cv2.imwrite(str(folder / f"{case}.png"), np.where(true > 2, 0, 2 * (true > 0)).astype(np.uint8))
-    own, in_order = names_of(cohort, {"a": folder}), names_of(cohort, put_in_order(cohort, {"a": folder}))
-    assert own["named"].tolist() == ["L2", "L2"]
-    assert in_order["named"].tolist() == ["L1", "L2"]
+    own, in_order = evaluate(cohort, {"a": folder}), evaluate(cohort, put_in_order(cohort, {"a": folder}))
+    assert own.bodies["named"].tolist() == ["L2", "L2"]
+    assert in_order.bodies["named"].tolist() == ["L1", "L2"]
     assert summarise_names(own, in_order).loc["a", "rightly named"].tolist() == [0.5, 1.0]
     assert summarise_names(own, in_order).loc["a", "F1"].tolist() == pytest.approx([(0 + 2 / 3) / 2, 1.0])
 
@@ -51,5 +52,5 @@ def test_all_slices_of_a_patient_name_its_vertebrae_together(tmp_path, cache):
         for value, name in zip((1, 2), names, strict=True):
             chances[name - 1][true == value] = sureness
         np.savez_compressed(maps / f"{case['case']}.npz", probabilities=chances)
-    named = names_of(cohort, put_in_order(cohort, {"a": maps}))["named"]
+    named = evaluate(cohort, put_in_order(cohort, {"a": maps})).bodies["named"]
     assert named.tolist() == ["L1", "L2", "L1", "L2"]

@@ -55,7 +55,8 @@ def test_a_notebook_has_one_cell_of_plain_parameters(path):
     assert len(tagged) == 1
     values = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged[0].source).body}
     expected = {"profile": "auto", "dataset": "phantom", "seed": 0, "runs": "data/runs", "overrides": {}}
-    assert {name: value for name, value in values.items() if name != "model"} == expected
+    own = {"model": values.get("model"), "add": {}}  # of the training notebooks, and of the comparison
+    assert values == expected | {name: own[name] for name in values if name in own}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -143,13 +144,17 @@ def test_a_run_leaves_every_file_that_it_promises(whole_run):
     promised = ["cases.csv", "split.csv", "scores.csv", "study.json"]
     promised += [f"tables/table{number}.{kind}" for number in (1, 2) for kind in ("csv", "tex", "md")]
     promised += [f"figures/fig{number}.{kind}" for number in range(1, 8) for kind in ("pdf", "svg", "png")]
-    promised += [f"{model}/history.csv" for model in ("unet", "hrnet", "efficientnet")]
+    kept = ("history.csv", "robustness.csv", "cost.csv")
+    promised += [f"{model}/{name}" for model in ("unet", "hrnet", "efficientnet") for name in kept]
+    promised += [
+        f"tables/{name}.csv" for name in ("claims", "forensics", "comparisons", "multiverse", "metrics", "errors")
+    ]
     promised += [f"notebooks/{path.name}" for path in NOTEBOOKS]
     assert [name for name in promised if not (folder / name).is_file()] == []
     for model in ("unet", "hrnet", "efficientnet"):
         assert len(list((folder / model / "label_maps").glob("*.png"))) == 2
     table = pd.read_csv(folder / "tables" / "table2.csv")
-    assert list(table.columns) == ["model", "metric", "value", "paper"]
+    assert list(table.columns) == ["model", "metric", "value", "low", "high", "n", "paper"]
     assert len(table) == 3 * 5
     assert list(pd.read_csv(folder / "scores.csv").columns) == ["case", "patient", "level", "model", "metric", "value"]
 

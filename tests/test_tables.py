@@ -1,15 +1,16 @@
 """Numbers are carried to the page as they are."""
 
 import pandas as pd
-import pytest
 
-from lumbar_utils import paper, tables
+from lumbar_utils import paper, statistics, tables
 from lumbar_utils.datasets.folder import Cohort
 
 
 def summary():
     rows = [("hrnet", "f1", 0.5), ("unet", "map_coco", 0.25), ("unet", "f1", 0.97414), ("mine", "f1", 0.1)]
-    return pd.DataFrame(rows, columns=["model", "metric", "value"])
+    return pd.DataFrame(rows, columns=["model", "metric", "value"]).assign(
+        low=[0.4, 0.2, 0.96, float("nan")], high=0.99, n=7
+    )
 
 
 def cohort(synthetic=True):
@@ -24,17 +25,19 @@ def test_the_paper_s_numbers_are_the_paper_s():
 
 def test_table_2_is_tidy_in_the_paper_s_order_and_beside_the_paper():
     table = tables.table2(summary())
-    assert list(table.columns) == ["model", "metric", "value", "paper"]
+    assert list(table.columns) == ["model", "metric", "value", "low", "high", "n", "paper"]
     assert table.head(3).values.tolist() == [
-        ["unet", "f1", 0.97414, 0.9742], ["unet", "map_coco", 0.25, 0.7084], ["hrnet", "f1", 0.5, 0.7208],
+        ["unet", "f1", 0.97414, 0.96, 0.99, 7, 0.9742], ["unet", "map_coco", 0.25, 0.2, 0.99, 7, 0.7084],
+        ["hrnet", "f1", 0.5, 0.4, 0.99, 7, 0.7208],
     ]  # fmt: skip
     assert table["paper"].isna().tolist() == [False, False, False, True]  # the paper has not this model
 
 
 def test_table_2_as_printed():
     printed = tables.print_table2(tables.table2(summary()))
-    assert printed.iloc[0].tolist()[:3] == ["F1", "0.9741", "0.9742"]
-    assert printed.iloc[1].tolist()[:3] == ["mAP (COCO)", "0.2500", "0.7084"]
+    assert printed.iloc[0].tolist()[:3] == ["F1", "0.9741 [0.960, 0.990]", "0.9742"]
+    assert printed.iloc[0].tolist()[-2:] == ["0.1000", ""]  # no interval, and not in the paper
+    assert printed.iloc[1].tolist()[:3] == ["mAP (COCO)", "0.2500 [0.200, 0.990]", "0.7084"]
 
 
 def test_table_1_sets_this_environment_beside_the_paper_s():
@@ -53,26 +56,43 @@ def test_tables_are_written_to_compute_with_and_to_paste(tmp_path):
 
 
 def test_a_caption_says_on_what_and_that_it_is_synthetic():
-    assert "2 test images of 1 patients (slices; synthetic images, which say nothing" in tables.caption2(cohort())
+    assert "2 synthetic test images, which say nothing about patients, of 1 patients (slices)" in tables.caption2(
+        cohort()
+    )
     assert "synthetic" not in tables.caption2(cohort(synthetic=False))
 
 
 def scores(leader, follower):
-    rows = [(f"p{n}", "unet", leader + 0.001 * n) for n in range(5)]
-    rows += [(f"p{n}", "hrnet", follower + 0.001 * n * (-1) ** n) for n in range(5)]
-    return pd.DataFrame(rows, columns=["patient", "model", "value"]).assign(metric="f1", level="L1")
+    gap = leader - follower
+    table = {"unet": [leader + 0.001 * n for n in range(8)], "hrnet": [follower - 0.1 * gap * n for n in range(8)]}
+    return pd.DataFrame(table | {"efficientnet": [follower - 0.3 - 0.01 * n for n in range(8)]})
 
 
-@pytest.mark.parametrize(
-    "leader, follower, words",
-    [
-        (0.9, 0.5, "U-Net leads on these images"),
-        (0.900, 0.901, "this run cannot tell U-Net and HRNet apart"),
-    ],
-)
-def test_the_reading_follows_the_numbers_and_says_what_they_are_of(leader, follower, words):
-    text = tables.reading(scores(leader, follower), cohort())
-    assert words in text
-    assert "over 5 patients" in text
-    assert "synthetic images: no number here says anything about patients" in text
+def test_the_reading_follows_the_numbers_and_says_what_they_are_of():
+    table = scores(0.9, 0.8)
+    text = tables.reading(statistics.compare(table), statistics.doubt(table, "unet"), cohort())
+    assert text.startswith("By F1: U-Net > HRNet > EfficientNet, not the paper's order (U-Net > EfficientNet > HRNet).")
+    assert "U-Net leads on these images. Drawing the patients again, U-Net is not the best in 0 % of the draws" in text
+    assert "over 8 patients (Wilcoxon p = 0.023, permutation p = 0.023" in text  # 3 x 2/2^8, the least there is
     assert "One split and one seed" in text
+    assert "synthetic test images, which say nothing about patients" in text
+
+
+def test_a_lead_that_chance_explains_is_no_lead():
+    table = scores(0.9, 0.8).assign(hrnet=lambda t: t["unet"] + [-0.1, 0.09, -0.08, 0.07, -0.06, 0.05, -0.04, 0.03])
+    text = tables.reading(statistics.compare(table), statistics.doubt(table, "unet"), cohort(synthetic=False))
+    assert "this run cannot tell U-Net and HRNet apart" in text
+    assert "synthetic" not in text
+
+
+def test_a_comparison_as_printed():
+    row = tables.print_comparisons(statistics.compare(scores(0.9, 0.8))).iloc[0]
+    assert row.iloc[0] == "U-Net over HRNet"
+    assert row["Patients"] == "8"
+
+
+def test_every_metric_has_a_row_and_tells_its_patients():
+    printed = tables.print_metrics(summary())
+    assert printed.set_index("metric").loc["f1", ["HRNet", "U-Net", "patients"]].tolist() == [
+        "0.5000 [0.400, 0.990]", "0.9741 [0.960, 0.990]", "7",
+    ]  # fmt: skip

@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from lumbar_utils import MODELS
+
 COLUMN, PAGE = 3.5, 7.16  # widths of a column and of a page in IEEE's journals, inches
 STYLE = Path(__file__).with_name("style.mplstyle")
 # Okabe and Ito 2008: told apart by colour-blind readers
@@ -37,9 +39,17 @@ def save(fig: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def noted(fig: Figure, note: str) -> Figure:
-    """The figure with a line below it on what its data are."""
-    if note:
+def colour_of(model: str) -> str:
+    """Of a model's key (`unet`): its own among the three of the study, grey for any other."""
+    return MODEL_COLOURS.get(MODELS.get(model, model), "#666666")
+
+
+def noted(fig: Figure, note: str, below: bool = False) -> Figure:
+    """The figure with a line below it on what its data are; `below` : under a label that all axes share."""
+    if note and below:
+        shared = fig.get_supxlabel()
+        fig.supxlabel(f"{shared}\n{note}", fontsize=6.5)
+    elif note:
         fig.supxlabel(note, x=0.005, ha="left", fontsize=6, style="italic", color="#555555")
     plt.close(fig)  # the notebook shows it once, where its cell returns it
     return fig

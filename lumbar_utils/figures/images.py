@@ -51,6 +51,24 @@ def predictions(examples: Sequence, model: str, note: str = "") -> Figure:
     return noted(fig, note)
 
 
+def worst(examples: Sequence, captions: Sequence[str], across: int, note: str = "") -> Figure:
+    """Predictions that went wrong, each with its reference in white and words on what is wrong, `across` in a row.
+
+    examples : as for `predictions`.
+    """
+    rows = -(-len(examples) // across)
+    fig, axes = plt.subplots(rows, across, figsize=(PAGE, 2.6 * rows), layout="constrained", squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, example, caption in zip(axes.flat, examples, captions, strict=False):
+        draw_image(ax, example)
+        for value in np.unique(example.reference[example.reference > 0]):
+            ax.contour(example.reference == value, levels=[0.5], colors="white", linewidths=0.6, linestyles="--")
+        draw_contours(ax, example.prediction, named=True)
+        ax.set_title(caption, loc="left", fontsize=6)
+    return noted(fig, note)
+
+
 def _differences(ax: Axes, example) -> None:
     true, pred = example.reference, example.prediction
     wrong = {"#56B4E9": (true > 0) & (pred == 0), "#E69F00": (true == 0) & (pred > 0)}

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lumbar_utils import MODELS
-from lumbar_utils.figures.drawing import MODEL_COLOURS, PAGE, noted
+from lumbar_utils.figures.drawing import PAGE, colour_of, noted
 
 
 def learning_curves(history: pd.DataFrame, note: str = "") -> Figure:
@@ -16,7 +16,7 @@ def learning_curves(history: pd.DataFrame, note: str = "") -> Figure:
     fig, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.5), layout="constrained")
     for model, rows in history.groupby("model", sort=False):
         name = MODELS.get(model, model)
-        colour, best = MODEL_COLOURS.get(name, "#666666"), rows.loc[rows["val_f1"].idxmax()]
+        colour, best = colour_of(model), rows.loc[rows["val_f1"].idxmax()]
         left.plot(rows["epoch"], rows["train_loss"], ":", color=colour)
         left.plot(rows["epoch"], rows["val_loss"], color=colour, label=name)
         right.plot(rows["epoch"], rows["val_f1"], color=colour, label=f"{name}, best {best['val_f1']:.3f}")

@@ -11,13 +11,12 @@ import dataclasses
 import sys
 from pathlib import Path
 
-import pandas as pd
-
 from lumbar_utils import LEVELS, MODELS
-from lumbar_utils.evaluation import evaluate, summarise
+from lumbar_utils.evaluation import evaluate
 from lumbar_utils.prediction import trained_network, write_label_maps
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import Study
+from lumbar_utils.summary import summarise
 from lumbar_utils.training import fit
 
 
@@ -26,13 +25,13 @@ def main(dataset: str, folder: Path, settings: dict) -> None:
     real = Study(drawn.profile, dataset=str(Path(dataset).resolve()), runs=folder / "real")
     phantoms, slices = prepare(drawn), prepare(real)
     slices = dataclasses.replace(slices, cases=slices.cases.assign(split="test"))
-    scores = []
+    folders = {}
     for model in MODELS:
         fit(drawn, phantoms, model)
         network, maps_of = trained_network(drawn, model, drawn.folder / model), drawn.folder / model / "real_label_maps"
         write_label_maps(real, slices, network, list(range(len(LEVELS) + 1)), maps_of)
-        scores.append(evaluate(slices, {model: maps_of}))
-    table = summarise(pd.concat(scores)).pivot(index="metric", columns="model", values="value")
+        folders[model] = maps_of
+    table = summarise(evaluate(slices, folders)).pivot(index="metric", columns="model", values="value")
     table.to_csv(drawn.folder / "phantom_to_real.csv")
     patients = slices.cases["patient"].nunique()
     print(f"trained on {phantoms.name}, scored on {len(slices.cases)} slices of {patients} patients ({slices.name})")

@@ -92,8 +92,8 @@ def f1(cohort: Cohort, folder: Path) -> dict[str, float]:
     rows, levels = [], annotated_levels(cohort)
     for _, case in cohort.cases[cohort.cases["split"] == "test"].iterrows():
         true = cohort.mask(case)
-        found = metrics.score_case(read_label_map(folder, case, true.shape), true, levels)
-        rows += [(case["patient"], level, value) for level, metric, value in found if metric == "f1"]
+        found = metrics.f1_by_level(read_label_map(folder, case, true.shape), true, levels)
+        rows += [(case["patient"], level, value) for level, value in found.items()]
     table = pd.DataFrame(rows, columns=["patient", "level", "f1"])
     return table.groupby(["level", "patient"])["f1"].mean().groupby("level").mean().to_dict()
 

@@ -1,0 +1,174 @@
+"""How far the comparison is to be believed: differences, errors taken apart, calibration, parts of the test set."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lumbar_utils import METRICS, MODELS
+from lumbar_utils.figures.drawing import PAGE, colour_of, noted
+
+# ways to go wrong, from harmless to grave; none of them is a model's or a level's colour
+OUTCOME_COLOURS = {
+    "right": "#BBBBBB", "one up": "#88CCEE", "one down": "#44AA99", "other": "#999933", "missing": "#882255",
+    "extra": "#332288",
+}  # fmt: skip
+
+
+def paired_differences(differences: pd.DataFrame, note: str = "") -> Figure:
+    """Model against model, metric by metric: mean difference and 95 % interval about a line at none.
+
+    differences : metric, first, second, difference, low, high; other metrics than those of Table II are left out.
+    """
+    rows = differences[differences["metric"].isin(list(METRICS))]
+    pairs = list(dict.fromkeys(zip(rows["first"], rows["second"], strict=True)))
+    metrics = [metric for metric in METRICS if metric in set(rows["metric"])]
+    fig, axes = plt.subplots(
+        1, len(metrics), figsize=(PAGE, 0.9 + 0.24 * len(pairs)), layout="constrained", sharey=True, squeeze=False
+    )
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        for place, (first, second) in enumerate(pairs):
+            row = rows[(rows["metric"] == metric) & (rows["first"] == first) & (rows["second"] == second)]
+            for cell in row.itertuples():
+                _whisker(ax, cell.difference, cell.low, cell.high, place, colour_of(first))
+        ax.axvline(0, color="#888888", linewidth=0.7)
+        ax.set_title(METRICS[metric], fontsize=7)
+        ax.margins(x=0.15)
+        ax.xaxis.set_major_locator(plt.MaxNLocator(3))
+        ax.tick_params(labelsize=6)
+    names = [f"{MODELS.get(first, first)} - {MODELS.get(second, second)}" for first, second in pairs]
+    axes[0, 0].set(yticks=range(len(pairs)), yticklabels=names, ylim=(len(pairs) - 0.5, -0.5))
+    fig.supxlabel("Difference in score, with 95 % interval over patients", fontsize=7)
+    return noted(fig, note, below=True)
+
+
+def _whisker(ax: Axes, value: float, low: float, high: float, place: float, colour: str) -> None:
+    """A dot with its interval, in a row; an interval that is not known is not drawn."""
+    if not np.isnan(low):
+        ax.plot([low, high], [place, place], color=colour, linewidth=1.2)
+    ax.plot(value, place, "o", color=colour, markersize=3.5)
+
+
+def errors(bodies: pd.DataFrame, note: str = "") -> Figure:
+    """What became of each vertebra, in per cent of the reference's; beside it the outlines of those found, name aside.
+
+    bodies : model, level, outcome, f1, merged, split; as of an Evaluation.
+    """
+    import seaborn as sns  # takes seconds
+
+    fig, (left, right) = plt.subplots(
+        1, 2, figsize=(PAGE, 2.4), layout="constrained", gridspec_kw={"width_ratios": [2, 1]}
+    )
+    models = list(dict.fromkeys(bodies["model"]))
+    counts = pd.crosstab(bodies["model"], bodies["outcome"]).reindex(index=models, columns=list(OUTCOME_COLOURS))
+    total = bodies[bodies["level"] != ""].groupby("model").size().reindex(models)
+    shares, start = (100 * counts.fillna(0)).div(total, axis=0), np.zeros(len(models))
+    names = [f"{MODELS.get(model, model)} (n = {total[model]})" for model in models]
+    for outcome, colour in OUTCOME_COLOURS.items():
+        left.barh(names, shares[outcome], left=start, color=colour, label=outcome, height=0.6)
+        start += shares[outcome].to_numpy()
+    wrong = [f"{100 - share:.1f} % not right" for share in shares["right"]]
+    for place, text in enumerate(wrong):
+        left.text(1, place, text, fontsize=6, va="center")
+    left.set(xlabel="Vertebrae of the reference (%); extra ones beyond 100", ylim=(len(models) - 0.5, -0.5))
+    left.set_title("a  found and named", loc="left")
+    found = bodies[bodies["f1"].notna()].assign(name=lambda table: table["model"].map(lambda key: MODELS.get(key, key)))
+    palette = {MODELS.get(model, model): colour_of(model) for model in models}
+    sns.boxplot(
+        found, x="f1", y="name", hue="name", palette=palette, ax=right, linewidth=0.7, fliersize=1.5, saturation=1,
+        legend=False,
+    )  # fmt: skip
+    right.set(xlabel="F1 of the outline, name aside", ylabel="", xlim=(min(0.7, found["f1"].min()), 1), yticks=[])
+    right.set_title("b  outlined, of those found", loc="left")
+    fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=len(OUTCOME_COLOURS))
+    return noted(fig, note)
+
+
+def reliability(table: pd.DataFrame, note: str = "") -> Figure:
+    """How often pixels are right, against how sure the network is of them; the diagonal is perfect calibration.
+
+    table : model, bin, pixels, sureness, right (sums over the pixels of a bin).
+    """
+    fig, (left, right) = plt.subplots(
+        1, 2, figsize=(PAGE, 2.5), layout="constrained", gridspec_kw={"width_ratios": [1, 1.3]}
+    )
+    left.plot([0, 100], [0, 100], color="#888888", linewidth=0.7)
+    for model, rows in table[table["pixels"] > 0].groupby("model", sort=False):
+        total = rows["pixels"].sum()
+        error = (rows["sureness"] - rows["right"]).abs().sum() / total
+        kept = rows[rows["pixels"] >= 1e-3 * total]  # a bin of a few pixels tells nothing
+        name, colour = MODELS.get(model, model), colour_of(model)
+        x = 100 * kept["sureness"] / kept["pixels"]
+        left.plot(x, 100 * kept["right"] / kept["pixels"], "o-", color=colour, markersize=3, label=name)
+        right.plot(
+            x, 100 * kept["pixels"] / total, "o-", color=colour, markersize=3,
+            label=f"{name}: calibration error {100 * error:.1f} %",
+        )  # fmt: skip
+    left.set(xlabel="Probability given (%)", ylabel="Pixels that are right (%)", xlim=(0, 100), ylim=(0, 100))
+    left.set_aspect("equal")
+    left.set_title("a  reliability", loc="left")
+    right.set(xlabel="Probability given (%)", ylabel="Pixels (%)", yscale="log")
+    right.set_title("b  how often it is given; pixels of a vertebra in either map", loc="left")
+    right.legend(loc="upper left")
+    return noted(fig, note)
+
+
+def groups(table: pd.DataFrame, metric: str = "f1", note: str = "") -> Figure:
+    """A metric in parts of the test set, one panel a kind of part, with 95 % intervals over patients.
+
+    table : kind, group, model, value, low, high, n.
+    """
+    kinds = list(dict.fromkeys(table["kind"]))
+    counts = [table.loc[table["kind"] == kind, "group"].nunique() for kind in kinds]
+    fig, axes = plt.subplots(
+        len(kinds), 1, figsize=(PAGE, 0.5 + sum(0.25 * count + 0.35 for count in counts)), layout="constrained",
+        sharex=True, squeeze=False, gridspec_kw={"height_ratios": counts},
+    )  # fmt: skip
+    models = list(dict.fromkeys(table["model"]))
+    for ax, kind in zip(axes[:, 0], kinds, strict=True):
+        rows = table[table["kind"] == kind]
+        parts = sorted(rows["group"].unique(), key=lambda group: (group == "none", group))
+        for cell in rows.itertuples():
+            place = parts.index(cell.group) + 0.2 * (models.index(cell.model) - (len(models) - 1) / 2)
+            _whisker(ax, cell.value, cell.low, cell.high, place, colour_of(cell.model))
+        patients = rows.groupby("group")["n"].max()
+        ax.set(yticks=range(len(parts)), yticklabels=[f"{part} (n = {patients[part]})" for part in parts])
+        ax.set(ylim=(len(parts) - 0.5, -0.5))
+        ax.set_title(kind, loc="left", fontsize=7)
+    axes[-1, 0].set_xlabel(f"{METRICS.get(metric, metric)}, mean with 95 % interval; n = patients")
+    for model in models:
+        axes[0, 0].plot([], [], "o-", color=colour_of(model), markersize=3.5, label=MODELS.get(model, model))
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(models))
+    return noted(fig, note)
+
+
+def multiverse(universe: pd.DataFrame, printed: pd.DataFrame, note: str = "") -> Figure:
+    """Every definition of a metric as one column of dots, sorted by their mean; below, who leads under it.
+
+    universe : definition, metric (precision, recall, f1, map), model, value. printed : the paper's, without definition.
+    """
+    names = {"precision": "Precision", "recall": "Recall", "f1": "F1", "map": "mAP"}
+    fig, axes = plt.subplots(
+        2, 4, figsize=(PAGE, 2.8), layout="constrained", sharex="col", gridspec_kw={"height_ratios": [12, 1]}
+    )
+    models = list(dict.fromkeys(universe["model"]))
+    for (above, below), (metric, name) in zip(axes.T, names.items(), strict=True):
+        wide = universe[universe["metric"] == metric].pivot(index="definition", columns="model", values="value")[models]
+        wide = wide.loc[wide.mean(axis=1).sort_values().index].reset_index(drop=True)
+        for model in models:
+            above.plot(wide.index, wide[model], ".", color=colour_of(model), markersize=3.5)
+        for cell in printed[printed["metric"] == metric].itertuples():
+            above.plot(1.06 * len(wide), cell.value, "D", color=colour_of(cell.model), markersize=4, clip_on=False)
+        leaders = [colour_of(model) for model in wide.idxmax(axis=1)]
+        below.bar(wide.index, 1, width=1, color=leaders)
+        below.set(yticks=[], xlabel=f"{len(wide)} definitions", xticks=[], ylim=(0, 1))
+        below.spines[:].set_visible(False)
+        above.set_title(name, loc="left")
+    axes[0, 0].set_ylabel("Score")
+    axes[1, 0].set_ylabel("leads", rotation=0, ha="right", va="center")
+    for model in models:
+        axes[0, 0].plot([], [], "o", color=colour_of(model), markersize=4, label=MODELS.get(model, model))
+    axes[0, 0].plot([], [], "D", color="#555555", markersize=4, label="printed in the paper, of other images")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(models) + 1)
+    return noted(fig, note)

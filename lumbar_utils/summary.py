@@ -1,0 +1,171 @@
+"""From scores to the numbers of a table, each with its interval: patients are the unit, in every one of them."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import combinations, product
+
+import numpy as np
+import pandas as pd
+
+from lumbar_utils import METRICS, MODELS
+from lumbar_utils.evaluation import WHOLE, Evaluation
+from lumbar_utils.metrics import COCO_THRESHOLDS, coco_average_precision
+from lumbar_utils.statistics import interval, macro
+
+# metrics of whole vertebrae over all images -> IoU thresholds; there is none of them for a single image
+COCO = {"map_coco": COCO_THRESHOLDS, "map_50": (0.5,), "map_75": (0.75,)}
+NAMED = {"map_pixel": "ap_pixel"}  # metrics of a table whose scores have another name
+Statistic = Callable[[np.ndarray], np.ndarray]  # (..., n) rows of patients, drawn again or not -> (...) values
+
+
+def patients_of(found: Evaluation) -> list[str]:
+    """The patients that were tested on, in order: row numbers in a Statistic are places in this list."""
+    return sorted(found.pixels["patient"].astype(str).unique())
+
+
+def by_patient(found: Evaluation, model: str, metric: str) -> pd.DataFrame:
+    """patients x levels: mean over the cases of a patient; nan where the patient has no such vertebra."""
+    scores = found.scores
+    rows = scores[(scores["model"] == model) & (scores["metric"] == NAMED.get(metric, metric))]
+    means = rows.groupby([rows["patient"].astype(str), "level"], sort=False)["value"].mean().unstack("level")
+    return means.reindex(patients_of(found))
+
+
+def statistic(found: Evaluation, model: str, metric: str) -> Statistic:
+    """The number that stands in a table for a model and a metric, as a function of the patients it is computed from.
+
+    Cases are averaged within a patient, patients within a level, then levels. Average precision of whole vertebrae is
+    of all images of those patients at once, level by level.
+    """
+    if metric in COCO:
+        return _coco(found, model, COCO[metric])
+    return partial(_macro_of, by_patient(found, model, metric).to_numpy())
+
+
+def _macro_of(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return macro(values[rows])
+
+
+def _coco(found: Evaluation, model: str, thresholds: tuple[float, ...]) -> Statistic:
+    patients = patients_of(found)
+    rows = found.instances[found.instances["model"] == model]
+    place = rows["patient"].astype(str).map({patient: number for number, patient in enumerate(patients)})
+    levels = [
+        (place[of_level.index].to_numpy(), *(of_level[name].to_numpy() for name in ("iou", "sureness", "real")))
+        for _, of_level in rows.groupby("level", sort=False)
+    ]
+
+    def value(drawn: np.ndarray) -> np.ndarray:
+        times = _times(np.asarray(drawn), len(patients))
+        precisions = [coco_average_precision(*level, times[..., whose], thresholds) for whose, *level in levels]
+        return macro(np.stack(precisions, axis=-1)[..., None, :])
+
+    return value
+
+
+def _times(rows: np.ndarray, patients: int) -> np.ndarray:
+    """(..., n) drawn places -> (..., patients) how often each was drawn."""
+    flat = rows.reshape(-1, rows.shape[-1])
+    shifted = flat + patients * np.arange(len(flat))[:, None]
+    return np.bincount(shifted.ravel(), minlength=len(flat) * patients).reshape(*rows.shape[:-1], patients)
+
+
+def models_of(found: Evaluation) -> list[str]:
+    """The models of an evaluation: the three in the paper's order, then the others as they come."""
+    there = list(dict.fromkeys(found.pixels["model"]))
+    return [model for model in MODELS if model in there] + [model for model in there if model not in MODELS]
+
+
+def summarise(found: Evaluation, metrics: Iterable[str] = tuple(METRICS)) -> pd.DataFrame:
+    """One row a (model, metric): value, low, high (95 % BCa interval over patients), n (patients that have a value).
+
+    metrics : names as in Table II or in `metrics.DEFINITIONS`; one that a model has no value of is left out.
+    """
+    rows = []
+    for model, metric in product(models_of(found), metrics):
+        having = _having(found, model, metric)
+        if len(having):
+            rows.append((model, metric, *_with_interval(statistic(found, model, metric), having), len(having)))
+    return pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high", "n"])
+
+
+def _having(found: Evaluation, model: str, metric: str) -> np.ndarray:
+    """Places of the patients of whom a model has a value."""
+    table = found.instances if metric in COCO else found.scores
+    rows = table[table["model"] == model]
+    if metric not in COCO:
+        rows = rows[rows["metric"] == NAMED.get(metric, metric)]
+    return np.flatnonzero(np.isin(patients_of(found), rows["patient"].astype(str).unique()))
+
+
+def _with_interval(of: Statistic, patients: np.ndarray) -> tuple[float, float, float]:
+    """Value of all these patients, low, high."""
+    return float(of(patients)), *interval(lambda rows: of(patients[rows]), len(patients))
+
+
+def differences(found: Evaluation, metrics: Iterable[str] = tuple(METRICS)) -> pd.DataFrame:
+    """Model against model on the patients of both, one row a (metric, first, second): difference, low, high.
+
+    low, high : 95 % BCa interval. A last row a model has metric `recall-precision`, its recall minus its precision.
+    """
+    models = models_of(found)
+    asked = [(metric, (a, metric), (b, metric)) for metric in metrics for a, b in combinations(models, 2)]
+    asked += [("recall-precision", (model, "recall"), (model, "precision")) for model in models]
+    rows = []
+    for name, first, second in asked:
+        both = np.intersect1d(_having(found, *first), _having(found, *second))
+        if len(both):
+            rows.append((name, first[0], second[0], *_with_interval(_gap(found, first, second), both)))
+    return pd.DataFrame(rows, columns=["metric", "first", "second", "difference", "low", "high"])
+
+
+def _gap(found: Evaluation, first: tuple[str, str], second: tuple[str, str]) -> Statistic:
+    one, other = statistic(found, *first), statistic(found, *second)
+    return lambda rows: one(rows) - other(rows)
+
+
+def per_patient(found: Evaluation, metric: str = "f1") -> pd.DataFrame:
+    """patients x models: mean over the levels of a patient, for paired tests."""
+    return pd.DataFrame({model: by_patient(found, model, metric).mean(axis=1) for model in models_of(found)})
+
+
+def by_group(found: Evaluation, cases: pd.DataFrame, metric: str = "f1") -> pd.DataFrame:
+    """A metric in parts of the test set, one row a (kind, group, model): value, low, high, n patients.
+
+    Kinds are level, contrast, spacing and finding, as far as they are known; cases : as of the cohort. A vertebra with
+    a finding counts under it, one without any under `none`.
+    """
+    scores = found.scores[(found.scores["metric"] == metric) & (found.scores["level"] != WHOLE)]
+    scores = scores.merge(_grouped(cases), on="case")
+    kinds = {"level": scores["level"]} | {kind: scores[kind] for kind in ("contrast", "spacing") if kind in scores}
+    if "findings" in scores:
+        kinds["finding"] = pd.Series(_finding(scores), scores.index)
+    rows = []
+    for kind, groups in kinds.items():
+        for (model, group), part in scores.groupby([scores["model"], groups], sort=False):
+            table = part.groupby(["patient", "level"])["value"].mean().unstack("level").to_numpy()
+            values = _with_interval(partial(_macro_of, table), np.arange(len(table)))
+            rows.append((kind, group, model, *values, len(table)))
+    return pd.DataFrame(rows, columns=["kind", "group", "model", "value", "low", "high", "n"])
+
+
+def _grouped(cases: pd.DataFrame) -> pd.DataFrame:
+    """case, and what is known of it: contrast, spacing (mm, in thirds where there are many), findings."""
+    known = cases[["case", *(name for name in ("contrast", "findings") if name in cases)]]
+    spacing = cases["spacing_mm"].round(2)
+    kinds = spacing.nunique()
+    if kinds < 2:
+        return known
+    if kinds > 6:
+        thirds = pd.qcut(spacing, 3, duplicates="drop")
+        return known.assign(spacing=[f"{part.left:.2f} to {part.right:.2f} mm" for part in thirds])
+    return known.assign(spacing=spacing.map("{:.2f} mm".format))
+
+
+def _finding(scores: pd.DataFrame) -> list[str]:
+    """Finding of the vertebra of each row; `none` where it has none. findings : "wedge L2;spur L4"."""
+    texts = scores["findings"].fillna("")
+    named = {
+        text: dict(part.rsplit(" ", 1)[::-1] for part in text.split(";") if " " in part) for text in texts.unique()
+    }
+    return [named[text].get(level, "none") for text, level in zip(texts, scores["level"], strict=True)]

@@ -1,0 +1,97 @@
+"""From scores to numbers with intervals: patients are drawn, whatever the metric is made of."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from lumbar_utils import summary
+from lumbar_utils.evaluation import ROWS, Evaluation
+
+
+def evaluation(rows, instances=(), **tables):
+    """Of rows (case, patient, level, model, metric, value)."""
+    scores = pd.DataFrame(rows, columns=ROWS["scores"])
+    pixels = scores[["case", "patient", "model"]].drop_duplicates().assign(true=0, pred=0, pixels=1)
+    made = {name: pd.DataFrame(columns=ROWS[name]) for name in ("bodies",)}
+    made |= {"scores": scores, "pixels": pixels, "instances": pd.DataFrame(instances, columns=ROWS["instances"])}
+    return Evaluation(**made | {"curves": pd.DataFrame(), "reliability": pd.DataFrame()} | tables)
+
+
+def f1(values, model="unet", level="L1"):
+    """One case a patient."""
+    return [(f"c{n}", f"p{n}", level, model, "f1", value) for n, value in enumerate(values)]
+
+
+def test_cases_are_averaged_within_patients_and_patients_before_levels():
+    rows = [
+        ("a1", "a", "L1", "unet", "f1", 1.0), ("a2", "a", "L1", "unet", "f1", 0.0),  # patient a: 0.5
+        ("b1", "b", "L1", "unet", "f1", 0.9),  # level L1: (0.5 + 0.9) / 2 = 0.7
+        ("b1", "b", "L2", "unet", "f1", 0.1),  # level L2: 0.1
+    ]  # fmt: skip
+    table = summary.summarise(evaluation(rows))
+    assert table[["model", "metric", "n"]].values.tolist() == [["unet", "f1", 2]]
+    assert table["value"].tolist() == pytest.approx([(0.7 + 0.1) / 2])
+    assert table[["low", "high"]].isna().all(axis=None)  # two patients tell nothing of a third
+
+
+def test_the_interval_of_a_mean_is_scipy_s():
+    values = np.random.default_rng(0).beta(8, 2, 30)
+    row = summary.summarise(evaluation(f1(values))).iloc[0]
+    expected = stats.bootstrap(
+        (np.array([values[n] for n in sorted(range(30), key=str)]),), np.mean, n_resamples=2000, method="BCa",
+        rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    assert row[["low", "high"]].tolist() == pytest.approx(list(expected), abs=1e-12)
+    assert row["n"] == 30
+
+
+def test_a_patient_without_a_value_is_not_drawn():
+    rows = [*f1([0.2, 0.4, 0.6, 0.8]), ("c9", "p9", "L1", "unet", "precision", 0.5)]
+    table = summary.summarise(evaluation(rows)).set_index("metric")
+    assert table.loc["f1", ["value", "n"]].tolist() == [pytest.approx(0.5), 4]
+
+
+def test_average_precision_of_whole_vertebrae_draws_patients_with_all_their_images():
+    instances = [(f"c{n}", f"p{n // 2}", "L1", "unet", iou, 0.9, True) for n, iou in enumerate([1.0, 1.0, 0.0, 0.0])]
+    found = evaluation(f1([1, 1, 0, 0]), instances)
+    found.pixels["patient"] = [f"p{n // 2}" for n in range(4)]
+    of = summary.statistic(found, "unet", "map_coco")
+    both, first, second = of(np.array([[0, 1], [0, 0], [1, 1]]))
+    assert (first, second) == (1.0, 0.0)
+    assert 0 < both < 1
+    assert of(np.array([0, 1])) == both
+
+
+def test_differences_are_of_the_same_patients():
+    rows = f1([0.5, 0.6, 0.7, 0.8]) + f1([0.4, 0.5, 0.6, 0.7], "hrnet")
+    rows += [(case, patient, level, model, "recall", 0.9) for case, patient, level, model, _, _ in rows]
+    rows += [(case, patient, level, model, "precision", 0.6) for case, patient, level, model, *_ in f1([0] * 4)]
+    table = summary.differences(evaluation(rows), ["f1"]).set_index("metric")
+    assert table.loc["f1", ["first", "second"]].tolist() == ["unet", "hrnet"]
+    assert table.loc["f1", ["difference", "low", "high"]].tolist() == pytest.approx([0.1, 0.1, 0.1])
+    assert table.loc["recall-precision", ["first", "second"]].tolist() == ["unet", "unet"]
+    assert table.loc["recall-precision", "difference"] == pytest.approx(0.3)
+
+
+def test_per_patient_is_the_mean_over_levels():
+    table = summary.per_patient(evaluation(f1([0.5, 0.7]) + f1([0.7], level="L2")))
+    assert table["unet"].to_dict() == pytest.approx({"p0": 0.6, "p1": 0.7})
+
+
+def test_groups_by_hand():
+    cases = pd.DataFrame({
+        "case": ["c0", "c1"], "contrast": ["T1", "T2"], "spacing_mm": [0.5, 0.75], "findings": ["wedge L1", None],
+    })  # fmt: skip
+    table = summary.by_group(evaluation(f1([0.5, 0.9]) + f1([0.7], level="L2")), cases)
+    values = table.set_index(["kind", "group"])["value"].to_dict()
+    assert values == pytest.approx({
+        ("level", "L1"): 0.7, ("level", "L2"): 0.7, ("contrast", "T1"): 0.6, ("contrast", "T2"): 0.9,
+        ("spacing", "0.50 mm"): 0.6, ("spacing", "0.75 mm"): 0.9, ("finding", "wedge"): 0.5, ("finding", "none"): 0.8,
+    })  # fmt: skip
+    assert table.set_index(["kind", "group"])["n"].to_dict()["level", "L1"] == 2
+
+
+def test_models_stand_in_the_paper_s_order_then_the_others():
+    rows = [row for model in ("mine", "efficientnet", "unet") for row in f1([0.5], model)]
+    assert summary.models_of(evaluation(rows)) == ["unet", "efficientnet", "mine"]
