@@ -209,7 +209,7 @@ def test_a_notebook_that_fails_stops_the_run_with_its_name_cell_and_error(whole_
     kept.rename(removed)
     assert result.returncode == 1
     lines = result.stderr.strip().splitlines()
-    assert lines[-3] == "05_evaluate_and_compare failed in cell 5:"
+    assert lines[-3] == "05_evaluate_and_compare failed in cell 6:"
     assert "StudyError: hrnet has no label maps" in lines[-2]
     assert lines[-1].strip() == f"executed so far: {folder / 'notebooks' / '05_evaluate_and_compare.ipynb'}"
     assert "hrnet has no label maps" in (folder / "notebooks" / "05_evaluate_and_compare.ipynb").read_text()
