@@ -8,6 +8,7 @@ import pandas as pd
 from lumbar_utils import METRICS, MODELS, StudyError, paper
 
 VERDICTS = ("supported", "contradicted", "undecided")
+FEWEST = 10  # patients; of fewer, intervals miss the truth too often: tests/benchmarks/coverage.py
 GAP = "recall-precision"  # within one model: its recall minus its precision
 MEASURED = {"map": ("map_pixel", "map_coco")}  # the paper prints one mAP and does not define it: each of ours
 NUMBERS = {"summary": ["value", "low", "high", "n"], "differences": ["difference", "low", "high"]}
@@ -55,7 +56,7 @@ def judge(summary: pd.DataFrame, differences: pd.DataFrame, data: str) -> pd.Dat
     data : on what data, in words that every evidence ends with.
 
     Supported if every interval that a claim needs lies on its side of 0, contradicted if one lies on the other, else
-    undecided, as where a number is missing and none lies on the other side. An interval lies on one side wrongly in
+    undecided, as with fewer than FEWEST patients, or where a number is missing and none lies on the other side. An interval lies on one side wrongly in
     2.5 % of samples, nominally. All of k do so together no more often: a claim is wrongly supported in 2.5 % at most,
     uncorrected, at the price of power. One of k does so in up to k times 2.5 %: a claim that needs two is wrongly
     contradicted in up to 5 %. That is for one claim; of all of them, some may err by chance. Another seed, split or
@@ -100,6 +101,9 @@ def _hold(summary: pd.DataFrame, differences: pd.DataFrame, metric: str, first: 
         difference, high, low = -found.loc[(second, first)]
     else:
         return "missing", f"{words}: not decided, as no interval of the difference was measured"
+    patients = summary.set_index(["model", "metric"])["n"].reindex(sides).min()
+    if patients < FEWEST:
+        return "neither", f"{words}: {difference:+.4f}, of too few patients for an interval to hold (below {FEWEST})"
     side = "for" if min(sign * low, sign * high) > 0 else "against" if max(sign * low, sign * high) < 0 else "neither"
     return side, f"{words}: {difference:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
 

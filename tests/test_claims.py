@@ -174,3 +174,9 @@ def test_the_verdicts_are_the_documented_ones_and_what_cannot_be_tested_says_why
 def test_tables_that_cannot_be_judged_are_refused(scores, table, data, words):
     with pytest.raises(StudyError, match=words):
         judge(scores, table, data)
+
+
+def test_too_few_patients_decide_nothing():
+    found = judge(summary().assign(n=5), as_the_paper_has_it(), DATA)
+    assert set(found["verdict"]) == {"undecided"}
+    assert "of too few patients for an interval to hold (below 10)" in found["evidence"].iloc[0]
