@@ -56,11 +56,11 @@ def judge(summary: pd.DataFrame, differences: pd.DataFrame, data: str) -> pd.Dat
     data : on what data, in words that every evidence ends with.
 
     Supported if every interval that a claim needs lies on its side of 0, contradicted if one lies on the other, else
-    undecided, as with fewer than FEWEST patients, or where a number is missing and none lies on the other side. An interval lies on one side wrongly in
-    2.5 % of samples, nominally. All of k do so together no more often: a claim is wrongly supported in 2.5 % at most,
-    uncorrected, at the price of power. One of k does so in up to k times 2.5 %: a claim that needs two is wrongly
-    contradicted in up to 5 %. That is for one claim; of all of them, some may err by chance. Another seed, split or
-    data set is in none of these intervals.
+    undecided: as with fewer than FEWEST patients, or where a number is missing and none lies on the other side. An
+    interval lies on one side wrongly in 2.5 % of samples, nominally. All of k do so together no more often: a claim is
+    wrongly supported in 2.5 % at most, uncorrected, at the price of power. One of k does so in up to k times 2.5 %: a
+    claim that needs two is wrongly contradicted in up to 5 %. That is for one claim; of all of them, some may err by
+    chance. Another seed, split or data set is in none of these intervals.
     """
     _refuse(summary, "summary")
     _refuse(differences, "differences")
