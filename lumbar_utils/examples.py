@@ -48,18 +48,16 @@ def telling_cases(scores: pd.DataFrame, model: str) -> list[str]:
 def worst_cases(found: Evaluation, model: str, count: int = 2) -> list[tuple[str, str]]:
     """The worst test cases of a model by the mean F1 of their levels, the worst first: case, and words on it.
 
-    "F1 0.412: L1 missing; L2 named L3; an extra S1".
+    "F1 0.412: L1 missing; L2 named L3; 1 extra S1".
     """
     f1 = found.scores[(found.scores["model"] == model) & (found.scores["metric"] == "f1")]
     means = f1.groupby("case")["value"].mean().sort_values(kind="stable").head(count)
     rows, told = found.bodies[found.bodies["model"] == model], []
     for case, value in means.items():
         wrong = rows[(rows["case"] == case) & (rows["outcome"] != "right")]
-        words = [
-            f"an extra {row.named}" if row.outcome == "extra"
-            else f"{row.level} {'missing' if row.outcome == 'missing' else f'named {row.named}'}"
-            for row in wrong.itertuples()
-        ]  # fmt: skip
+        real, extra = wrong[wrong["outcome"] != "extra"], wrong.loc[wrong["outcome"] == "extra", "named"]
+        words = [f"{row.level} {f'named {row.named}' if row.named else 'missing'}" for row in real.itertuples()]
+        words += [f"{times} extra {name}" for name, times in extra.value_counts(sort=False).items()]
         told.append((case, f"F1 {value:.3f}: {'; '.join(words) or 'all found and named; outlines'}"))
     return told
 

@@ -79,10 +79,10 @@ def _rotation(pixels: np.ndarray, strength: float, random: np.random.Generator, 
 # (only as `mr`), blur over 3 pixels, gamma from 0.7 to 1.5 and rotation up to 12 degrees
 KINDS = {
     "noise": Kind("standard deviation, share of the range", (0, 0.02, 0.05, 0.1, 0.2), _noise),
-    "bias field": Kind("brightest over darkest", (1, 1.5, 2.5, 5, 10), _bias_field),
+    "bias field": Kind("brightest over darkest", (1, 3, 10, 30, 100), _bias_field),
     "blur": Kind("sigma in pixels", (0, 0.5, 1, 2, 4), _blur),
     "contrast": Kind("gamma or its inverse", (1, 1.25, 1.6, 2.4, 4), _contrast),
-    "rotation": Kind("degrees either way", (0, 6, 12, 24, 48), _rotation),
+    "rotation": Kind("degrees either way", (0, 4, 8, 16, 32), _rotation),
 }
 STEPS = [(kind, strength) for kind, about in KINDS.items() for strength in about.strengths]
 WORSE = [(kind, strength) for kind, strength in STEPS if strength != KINDS[kind].strengths[0]]

@@ -33,6 +33,10 @@ def robustness_curves(table: pd.DataFrame, note: str = "") -> Figure:
         rows = table[table["kind"] == kind]
         for number, (model, own) in enumerate(rows.groupby("model", sort=False)):
             _curve(ax, own, model, MARKERS[number % len(MARKERS)])
+        if rows["strength"].min() > 0:  # a factor
+            ax.set_xscale("log")
+            ax.set_xticks(rows["strength"].unique(), [f"{strength:g}" for strength in rows["strength"].unique()])
+            ax.minorticks_off()
         ax.set(xlabel=_capital(rows["unit"].iloc[0]), ylim=(0, 1))
         ax.tick_params(labelleft=True)
         ax.set_title(f"{letter}  {_capital(kind)}", loc="left")

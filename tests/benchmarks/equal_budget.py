@@ -1,6 +1,6 @@
 """U-Net with the parameters, the arithmetic or the time of HRNet and of EfficientNet: what is left of the difference?
 
-    python tests/benchmarks/equal_budget.py DATASET FOLDER [--patients N] [--size PIXELS] [--epochs N]
+    python tests/benchmarks/equal_budget.py DATASET FOLDER [--patients N] [--size PIXELS] [--epochs N] [--seeds N ...]
 
 DATASET is `phantom` or a folder in the form of data/README.md. FOLDER keeps every trained network, so that a second
 call goes on where the first was, `equal_budget.csv` and `equal_budget.json` (machine and versions).
@@ -12,14 +12,14 @@ equal operations  U-Net of the width whose multiply-adds come nearest
 equal time        U-Net as it comes, for as many epochs as fit into those of the reference, by the median epoch of each
 
 Columns: seconds are those of all epochs, validation included, and epoch_seconds their median; f1 is the study's, low
-and high its 95 % interval over test patients; reference_f1 that of the network to be met. One seed and one split stand
-behind it: another seed may turn small differences round. Time is equal on the machine that measures it; run it alone,
-on one thread (OMP_NUM_THREADS=1).
+and high its 95 % interval over test patients; reference_f1 that of the network to be met. The defaults take some ten
+minutes, which is too short for every network to learn all names: one seed of them decides nothing. Time is equal on the
+machine that measures it; run it alone, on one thread (OMP_NUM_THREADS=1).
 """
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -40,10 +40,10 @@ from lumbar_utils.training import fit
 WIDTHS = range(2, 65)  # channels of U-Net's first level
 
 
-def study_of(asked: argparse.Namespace, **changes) -> Study:
+def study_of(asked: argparse.Namespace, seed: int, **changes) -> Study:
     settings = {"phantom_patients": asked.patients, "height": asked.size, "width": asked.size, "epochs": asked.epochs}
     kept = {"runs": asked.folder / "runs", "cache": asked.folder / "cache", "device": asked.device}
-    return Study("quick", dataset=asked.dataset, seed=asked.seed, **kept, **settings | changes)
+    return Study("quick", dataset=asked.dataset, seed=seed, **kept, **settings | changes)
 
 
 def parameters(network: nn.Module) -> int:
@@ -85,21 +85,24 @@ def met(asked: argparse.Namespace, reference: dict, own: dict) -> dict[str, dict
     }
 
 
-def main(asked: argparse.Namespace) -> None:
-    found = []
-
-    def add(basis: str, reference: dict, row: dict) -> None:
-        found.append({"basis": basis, "reference": reference.get("model", "")} | row)
-        found[-1]["reference_f1"] = reference.get("f1")
-        records.write_csv(asked.folder / "equal_budget.csv", pd.DataFrame(found))
-
+def compared(asked: argparse.Namespace, seed: int) -> Iterator[dict]:
+    """The rows of one seed, each as soon as it is trained."""
     own = {}
     for model in MODELS:
-        own[model] = trained(study_of(asked), model)
-        add("as they come", {}, own[model])
+        own[model] = trained(study_of(asked, seed), model)
+        yield {"basis": "as they come", "reference": ""} | own[model]
     for model in [name for name in MODELS if name != "unet"]:
         for basis, changes in met(asked, own[model], own["unet"]).items():
-            add(basis, own[model], trained(study_of(asked, **changes), "unet"))
+            row = {"basis": basis, "reference": model} | trained(study_of(asked, seed, **changes), "unet")
+            yield row | {"reference_f1": own[model]["f1"]}
+
+
+def main(asked: argparse.Namespace) -> None:
+    found = []
+    for seed in asked.seeds:
+        for row in compared(asked, seed):
+            found.append({"seed": seed} | row)
+            records.write_csv(asked.folder / "equal_budget.csv", pd.DataFrame(found))
     records.write_json(asked.folder / "equal_budget.json", {"asked": vars(asked), **records.provenance()})
     print(pd.DataFrame(found).round(4).to_string(index=False))
 
@@ -108,7 +111,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset")
     parser.add_argument("folder", type=lambda path: Path(path).resolve())
-    for option, default in (("patients", 160), ("size", 96), ("epochs", 15), ("seed", 0)):
+    for option, default in (("patients", 160), ("size", 96), ("epochs", 15)):
         parser.add_argument(f"--{option}", type=int, default=default)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--device", default="auto")
     main(parser.parse_args())
