@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from lumbar_utils import METRICS, MODELS, paper, records
 from lumbar_utils.datasets.folder import Cohort
@@ -57,6 +58,12 @@ def print_metrics(summary: pd.DataFrame) -> pd.DataFrame:
     wide = cells.pivot(index="metric", columns="model", values="text").loc[order, list(dict.fromkeys(cells["model"]))]
     patients = summary.groupby("metric")["n"].agg(lambda n: "-".join(map(str, sorted({min(n), max(n)}))))
     return wide.rename(columns=MODELS).assign(patients=patients).fillna("").rename_axis("", axis=1).reset_index()
+
+
+def shown(table: pd.DataFrame) -> Styler:
+    """A table of words as a notebook shows it: without its index, set flush left."""
+    left = {"selector": "th, td", "props": "text-align: left; vertical-align: top"}
+    return table.style.hide(axis="index").set_table_styles([left])
 
 
 def print_comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
