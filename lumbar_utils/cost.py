@@ -15,7 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from lumbar_utils import records
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.devices import device_of
-from lumbar_utils.robustness import refuse_untrained
+from lumbar_utils.prediction import refuse_untrained
 from lumbar_utils.study import Study
 from lumbar_utils.training import network_of, training_fingerprint
 

@@ -138,7 +138,7 @@ def calibration(sureness: np.ndarray, right: np.ndarray) -> np.ndarray:
 
     sureness : (pixels,) probability of the class that was predicted, in [0, 1]; right : (pixels,) bool.
     """
-    place = np.minimum((sureness * BINS).astype(int), BINS - 1)
+    place = np.minimum((sureness * BINS + 1e-6).astype(int), BINS - 1)  # steps of 1/255 fall on edges of bins
     return np.stack([np.bincount(place, weight, BINS) for weight in (None, sureness, right.astype(float))])
 
 

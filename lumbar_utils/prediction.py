@@ -31,12 +31,17 @@ def predict(study: Study, cohort: Cohort, model: str) -> Path:
     if records.is_finished(record, made_from):
         print(f"{model} has predicted already: {folder}")
         return folder
-    if not records.is_finished(study.folder / model / "fit.json", training_fingerprint(study, cohort, model)):
-        raise StudyError(f"{model} is not trained in {study.folder}; run its training notebook first")
+    refuse_untrained(study, cohort, model)
     network, classes = trained_network(study, model, study.folder / model), annotated_classes(cohort)
     records.remove_remains(folder)
     records.mark_finished(record, made_from, write_label_maps(study, cohort, network, classes, folder))
     return folder
+
+
+def refuse_untrained(study: Study, cohort: Cohort, model: str) -> None:
+    """Raise StudyError if the study has no such network, trained to its end with these settings, data and code."""
+    if not records.is_finished(study.folder / model / "fit.json", training_fingerprint(study, cohort, model)):
+        raise StudyError(f"{model} is not trained in {study.folder}; run its training notebook first")
 
 
 def write_label_maps(

@@ -14,15 +14,14 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from lumbar_utils import StudyError, metrics, records
+from lumbar_utils import metrics, records
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.decoding import AIR, decode
 from lumbar_utils.devices import device_of, memory_named
 from lumbar_utils.evaluation import annotated_levels
 from lumbar_utils.loading import annotated_classes, normalise
-from lumbar_utils.prediction import prediction_fingerprint, probabilities_of, trained_network
+from lumbar_utils.prediction import prediction_fingerprint, probabilities_of, refuse_untrained, trained_network
 from lumbar_utils.study import Study
-from lumbar_utils.training import training_fingerprint
 
 CASES = 32  # of the test cases at most, each predicted 21 times: a curve needs no more
 
@@ -122,12 +121,6 @@ def robustness(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
         records.write_csv(file, _measure(study, cohort, model))
         records.mark_finished(record, made_from, [file])
     return pd.read_csv(file, dtype={"case": str, "patient": str})
-
-
-def refuse_untrained(study: Study, cohort: Cohort, model: str) -> None:
-    """Raise StudyError if the study has no such network, trained to its end with these settings, data and code."""
-    if not records.is_finished(study.folder / model / "fit.json", training_fingerprint(study, cohort, model)):
-        raise StudyError(f"{model} is not trained in {study.folder}; run its training notebook first")
 
 
 def chosen(cohort: Cohort) -> list[int]:

@@ -171,6 +171,12 @@ def test_calibration_error_by_hand():
     assert np.isnan(calibration_error(calibration(np.zeros(0), np.zeros(0, bool))))
 
 
+def test_a_step_of_1_255_on_the_edge_of_a_bin_is_in_the_upper_one():
+    steps = np.arange(17, 255, 17)  # 1/15, 2/15, ... 14/15
+    bins = calibration((steps.astype(np.float32) / 255).astype(float), np.ones(len(steps), bool))
+    assert bins[0].tolist() == [0] + [1] * 14
+
+
 def test_calibration_error_agrees_with_torchmetrics():
     rng = np.random.default_rng(0)
     chances = rng.dirichlet(np.ones(7), 500)

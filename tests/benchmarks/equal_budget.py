@@ -12,9 +12,9 @@ equal operations  U-Net of the width whose multiply-adds come nearest
 equal time        U-Net as it comes, for as many epochs as fit into those of the reference, by the median epoch of each
 
 Columns: seconds are those of all epochs, validation included, and epoch_seconds their median; f1 is the study's, low
-and high its 95 % interval over test patients; reference_f1 that of the network to be met. The defaults take some ten
-minutes, which is too short for every network to learn all names: one seed of them decides nothing. Time is equal on the
-machine that measures it; run it alone, on one thread (OMP_NUM_THREADS=1).
+and high its 95 % interval over test patients; reference_f1 that of the network to be met. The defaults take some twelve
+minutes of one core, too short for every network to learn all names: one seed of them decides nothing. Time is equal on
+the machine that measures it; run it alone, on one thread (OMP_NUM_THREADS=1).
 """
 
 import argparse
