@@ -4,11 +4,15 @@ A perfect outline under a neighbour's name scores as badly as none, and is anoth
 matched to the reference whatever its name, and only then the names are compared.
 """
 
+from functools import partial
+from itertools import product
+
 import cv2
 import numpy as np
 import pandas as pd
 
 from lumbar_utils.metrics import distances, overlap_of
+from lumbar_utils.statistics import with_interval
 
 SMALLEST = 0.1  # of the median body in the reference: what is smaller is a speck, and no vertebra
 PART = 0.25  # of a body: two pieces as large as this split it
@@ -65,23 +69,38 @@ def _pieces(pred: np.ndarray, levels: dict[int, str], typical: float) -> list[tu
 
 
 def summarise_bodies(bodies: pd.DataFrame) -> pd.DataFrame:
-    """One row a model: how many vertebrae there are and were found, named and outlined in which way.
+    """One row a (model, metric): value, low, high (95 % over patients), n patients, and the count behind a share.
 
-    bodies : model and the columns of COLUMNS. found, rightly_named : shares, of all and of those found; outline_f1 and
-    outline_hd95 (in mm; px where no spacing is known) : means over those found, whatever their name; the rest counts.
+    bodies : model, patient and the columns of COLUMNS. Shares are of the reference's vertebrae, `rightly named` and the
+    outlines of those found, whatever their name; `right` is found and rightly named.
     """
-    rows = {}
-    for model, table in bodies.groupby("model", sort=False):
-        real, extra = table[table["level"] != ""], (table["outcome"] == "extra").sum()
-        found = real[real["outcome"] != "missing"]
-        units = found["unit"].unique()
-        rows[model] = {
-            "vertebrae": len(real), "found": len(found) / max(1, len(real)),
-            "outline_f1": found["f1"].mean(),
-            "outline_hd95": found["hd95"].mean() if len(units) == 1 else np.nan,
-            "unit": ", ".join(units),
-            "rightly_named": (found["outcome"] == "right").mean(),
-            **{name.replace(" ", "_"): int((real["outcome"] == name).sum()) for name in OUTCOMES[1:5]},
-            "extra": int(extra), "merged": int(real["merged"].sum()), "split": int(real["split"].sum()),
-        }  # fmt: skip
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model").reset_index()
+    real, found = bodies["level"] != "", bodies["f1"].notna()
+    of_real = {name: bodies["outcome"] == name for name in OUTCOMES} | {
+        "merged": bodies["merged"],
+        "split": bodies["split"],
+    }
+    parts = {"found": (found, real), "rightly named": (bodies["outcome"] == "right", found)}
+    parts |= {f"outline {name}": (bodies[column].fillna(0), found) for name, column in _outlines(bodies).items()}
+    parts |= {name: (chosen, real) for name, chosen in of_real.items()}
+    rows = []
+    for (model, own), (metric, (above, below)) in product(bodies.groupby("model", sort=False), parts.items()):
+        sums = pd.DataFrame({"above": above[own.index].astype(float), "below": below[own.index].astype(float)})
+        sums = sums.groupby(own["patient"].astype(str)).sum()
+        sums = sums[sums["below"] > 0].to_numpy()
+        if len(sums):
+            value, low, high = with_interval(partial(_ratio, sums), np.arange(len(sums)))
+            count = np.nan if metric.startswith("outline") else sums[:, 0].sum()
+            rows.append((model, metric, value, low, high, len(sums), count))
+    return pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high", "n", "count"])
+
+
+def _outlines(bodies: pd.DataFrame) -> dict[str, str]:
+    """Name in print -> column; a distance only where all of it is in one unit."""
+    units = bodies["unit"].unique()
+    return {"F1": "f1"} | ({f"HD95, {units[0]}": "hd95"} if len(units) == 1 else {})
+
+
+def _ratio(sums: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(..., n) rows of (patients, 2) sums -> (...) ratio of their totals."""
+    above, below = np.moveaxis(sums[rows].sum(axis=-2), -1, 0)
+    return above / below

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 
 from lumbar_utils import records
+from lumbar_utils.bodies import summarise_bodies
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.evaluation import Evaluation, read_probabilities
 from lumbar_utils.ordering import ordered
+from lumbar_utils.summary import summarise
 
 
 def put_in_order(cohort: Cohort, folders: dict[str, Path]) -> dict[str, Path]:
@@ -36,18 +38,14 @@ def put_in_order(cohort: Cohort, folders: dict[str, Path]) -> dict[str, Path]:
 
 
 def summarise_names(own: Evaluation, in_order: Evaluation) -> pd.DataFrame:
-    """Model by model, before and after names are put in order: share of vertebrae rightly named, and their mean F1.
+    """Before and after names are put in order, one row a (model, metric): value, low, high (95 % over patients), n.
 
-    A vertebra that is not found is not rightly named. Cases are averaged within a patient, patients within a level,
-    then levels.
+    metric : `right`, the share of vertebrae that are found and rightly named, and F1 as in Table II.
     """
-    columns = {}
-    for when, found in {"own": own, "in order": in_order}.items():
-        real = found.bodies[found.bodies["level"] != ""]
-        right = real.assign(value=(real["outcome"] == "right").astype(float))
-        f1 = found.scores[found.scores["metric"] == "f1"]
-        for what, table in {"rightly named": right, "F1": f1}.items():
-            by_patient = table.groupby(["model", "level", "patient"], sort=False)["value"].mean()
-            by_level = by_patient.groupby(["model", "level"], sort=False).mean()
-            columns[what, when] = by_level.groupby("model", sort=False).mean()
-    return pd.DataFrame(columns)[["rightly named", "F1"]]
+    tables = []
+    for when, found in {"own names": own, "in order": in_order}.items():
+        bodies = summarise_bodies(found.bodies)
+        right = bodies[bodies["metric"] == "right"].drop(columns="count")
+        tables.append(right.assign(metric=f"right, {when}"))
+        tables.append(summarise(found, ["f1"]).assign(metric=f"F1, {when}"))
+    return pd.concat(tables, ignore_index=True).sort_values("metric", kind="stable", ignore_index=True)

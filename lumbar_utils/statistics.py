@@ -64,6 +64,11 @@ def interval(
     return float(low), float(high)
 
 
+def with_interval(statistic: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> tuple[float, float, float]:
+    """Value of a statistic (see `interval`) on the patients whose rows are given, and its interval: value, low, high."""
+    return float(statistic(rows)), *interval(lambda drawn: statistic(rows[drawn]), len(rows))
+
+
 def compare(scores: pd.DataFrame, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Every pair of models on the patients that both have, one row a pair; `first` has the higher mean.
 

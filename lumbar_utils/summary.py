@@ -10,7 +10,7 @@ import pandas as pd
 from lumbar_utils import METRICS, MODELS
 from lumbar_utils.evaluation import WHOLE, Evaluation
 from lumbar_utils.metrics import COCO_THRESHOLDS, coco_average_precision
-from lumbar_utils.statistics import interval, macro
+from lumbar_utils.statistics import macro, with_interval
 
 # metrics of whole vertebrae over all images -> IoU thresholds; there is none of them for a single image
 COCO = {"map_coco": COCO_THRESHOLDS, "map_50": (0.5,), "map_75": (0.75,)}
@@ -85,7 +85,7 @@ def summarise(found: Evaluation, metrics: Iterable[str] = tuple(METRICS)) -> pd.
     for model, metric in product(models_of(found), metrics):
         having = _having(found, model, metric)
         if len(having):
-            rows.append((model, metric, *_with_interval(statistic(found, model, metric), having), len(having)))
+            rows.append((model, metric, *with_interval(statistic(found, model, metric), having), len(having)))
     return pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high", "n"])
 
 
@@ -96,11 +96,6 @@ def _having(found: Evaluation, model: str, metric: str) -> np.ndarray:
     if metric not in COCO:
         rows = rows[rows["metric"] == NAMED.get(metric, metric)]
     return np.flatnonzero(np.isin(patients_of(found), rows["patient"].astype(str).unique()))
-
-
-def _with_interval(of: Statistic, patients: np.ndarray) -> tuple[float, float, float]:
-    """Value of all these patients, low, high."""
-    return float(of(patients)), *interval(lambda rows: of(patients[rows]), len(patients))
 
 
 def differences(found: Evaluation, metrics: Iterable[str] = tuple(METRICS)) -> pd.DataFrame:
@@ -115,7 +110,7 @@ def differences(found: Evaluation, metrics: Iterable[str] = tuple(METRICS)) -> p
     for name, first, second in asked:
         both = np.intersect1d(_having(found, *first), _having(found, *second))
         if len(both):
-            rows.append((name, first[0], second[0], *_with_interval(_gap(found, first, second), both)))
+            rows.append((name, first[0], second[0], *with_interval(_gap(found, first, second), both)))
     return pd.DataFrame(rows, columns=["metric", "first", "second", "difference", "low", "high"])
 
 
@@ -144,7 +139,7 @@ def by_group(found: Evaluation, cases: pd.DataFrame, metric: str = "f1") -> pd.D
     for kind, groups in kinds.items():
         for (model, group), part in scores.groupby([scores["model"], groups], sort=False):
             table = part.groupby(["patient", "level"])["value"].mean().unstack("level").to_numpy()
-            values = _with_interval(partial(_macro_of, table), np.arange(len(table)))
+            values = with_interval(partial(_macro_of, table), np.arange(len(table)))
             rows.append((kind, group, model, *values, len(table)))
     return pd.DataFrame(rows, columns=["kind", "group", "model", "value", "low", "high", "n"])
 

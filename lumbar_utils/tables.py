@@ -60,6 +60,23 @@ def print_metrics(summary: pd.DataFrame) -> pd.DataFrame:
     return wide.rename(columns=MODELS).assign(patients=patients).fillna("").rename_axis("", axis=1).reset_index()
 
 
+def print_errors(bodies: pd.DataFrame) -> pd.DataFrame:
+    """Errors taken apart as printed, one row a kind: count, share in percent, interval; as from `summarise_bodies`."""
+    columns = (bodies[name] for name in ("count", "value", "low", "high"))
+    texts = [_share(*cell) for cell in zip(*columns, strict=True)]
+    wide = bodies.assign(text=texts).pivot(index="metric", columns="model", values="text")
+    order = [list(dict.fromkeys(bodies[name])) for name in ("metric", "model")]
+    wide = wide.reindex(index=order[0], columns=order[1]).fillna("")
+    return wide.rename(columns=MODELS).rename_axis("", axis=1).reset_index()
+
+
+def _share(count: float, value: float, low: float, high: float) -> str:
+    if np.isnan(count):
+        return with_interval(value, low, high)
+    interval = "" if np.isnan(low) else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{count:.0f}: {100 * value:.1f} %{interval}"
+
+
 def shown(table: pd.DataFrame) -> Styler:
     """A table of words as a notebook shows it: without its index, set flush left."""
     left = {"selector": "th, td", "props": "text-align: left; vertical-align: top"}

@@ -74,9 +74,27 @@ def test_empty_maps_have_no_rows():
     assert found("1111", "....")["outcome"].tolist() == ["extra"]
 
 
+def summary(**changes):
+    tables = [found("2222.......333"), found("1111.2222.3333"), found("1111.2222.3333")]
+    table = pd.concat([rows.assign(patient=f"p{number}") for number, rows in enumerate(tables)], ignore_index=True)
+    return summarise_bodies(table.assign(model="unet", **changes)).set_index("metric")
+
+
 def test_the_summary_counts_what_there_is():
-    table = pd.concat([found("2222.......333"), found("1111.2222.3333")]).assign(model="unet")
-    row = summarise_bodies(table).iloc[0]
-    assert row[["vertebrae", "missing", "one_down", "extra"]].tolist() == [6, 1, 1, 0]
-    assert row["found"] == pytest.approx(5 / 6)
-    assert row["rightly_named"] == pytest.approx(4 / 5)
+    table = summary()
+    counts = table["count"].dropna().to_dict()
+    assert counts == {
+        "found": 8, "rightly named": 7, "right": 7, "one up": 0, "one down": 1, "other": 0, "missing": 1, "extra": 0,
+        "merged": 0, "split": 0,
+    }  # fmt: skip
+    assert table.loc["found", "value"] == pytest.approx(8 / 9)
+    assert table.loc["rightly named", "value"] == pytest.approx(7 / 8)
+    assert table.loc["outline F1", "value"] == pytest.approx((1 + 6 / 7 + 6 * 1) / 8)
+    assert table.loc["missing", ["low", "high"]].tolist() == [0, pytest.approx(1 / 3, abs=0.1)]
+    assert (table["n"] == 3).all()
+
+
+def test_distances_in_two_units_have_no_mean():
+    assert "outline HD95, mm" in summary().index
+    mixed = summary(unit=["mm"] * 3 + ["px"] * 6)
+    assert not [name for name in mixed.index if "HD95" in name]

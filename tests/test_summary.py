@@ -35,12 +35,13 @@ def test_cases_are_averaged_within_patients_and_patients_before_levels():
     assert table[["low", "high"]].isna().all(axis=None)  # two patients tell nothing of a third
 
 
-def test_the_interval_of_a_mean_is_scipy_s():
+def test_the_interval_of_a_mean_is_scipy_s_expanded_for_few_patients():
+    expanded = 2 * stats.norm.cdf((30 / 29) ** 0.5 * stats.t.ppf(0.975, 29)) - 1
     values = np.random.default_rng(0).beta(8, 2, 30)
     row = summary.summarise(evaluation(f1(values))).iloc[0]
     expected = stats.bootstrap(
         (np.array([values[n] for n in sorted(range(30), key=str)]),), np.mean, n_resamples=2000, method="BCa",
-        rng=np.random.default_rng(0),
+        rng=np.random.default_rng(0), confidence_level=expanded,
     ).confidence_interval  # fmt: skip
     assert row[["low", "high"]].tolist() == pytest.approx(list(expected), abs=1e-12)
     assert row["n"] == 30

@@ -96,3 +96,12 @@ def test_every_metric_has_a_row_and_tells_its_patients():
     assert printed.set_index("metric").loc["f1", ["HRNet", "U-Net", "patients"]].tolist() == [
         "0.5000 [0.400, 0.990]", "0.9741 [0.960, 0.990]", "7",
     ]  # fmt: skip
+
+
+def test_errors_are_printed_as_counts_and_shares_outlines_as_means():
+    rows = [("unet", "missing", 0.07, 0.01, 0.12, 5, 15.0), ("unet", "outline F1", 0.9, 0.8, 0.95, 5, float("nan"))]
+    rows += [("mine", "missing", 0.5, float("nan"), float("nan"), 2, 1.0)]
+    table = pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high", "n", "count"])
+    printed = tables.print_errors(table).set_index("metric")
+    assert printed.loc["missing"].tolist() == ["15: 7.0 % [1.0, 12.0]", "1: 50.0 %"]
+    assert printed.loc["outline F1"].tolist() == ["0.9000 [0.800, 0.950]", ""]
