@@ -65,7 +65,7 @@ def interval(
 
 
 def with_interval(statistic: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> tuple[float, float, float]:
-    """Value of a statistic (see `interval`) on the patients whose rows are given, and its interval: value, low, high."""
+    """Value of a statistic (see `interval`) on patients, whose rows are given, and its interval: value, low, high."""
     return float(statistic(rows)), *interval(lambda drawn: statistic(rows[drawn]), len(rows))
 
 

@@ -41,19 +41,19 @@ def print_table2(table: pd.DataFrame) -> pd.DataFrame:
         row = rows[METRICS[metric]] = {}
         for cell in table[table["metric"] == metric].itertuples():
             name = MODELS.get(cell.model, cell.model)
-            row[name] = with_interval(cell.value, cell.low, cell.high)
+            row[name] = interval_text(cell.value, cell.low, cell.high)
             row[f"{name}, paper"] = "" if pd.isna(cell.paper) else f"{cell.paper:.4f}"
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("").reset_index()
 
 
-def with_interval(value: float, low: float, high: float) -> str:
+def interval_text(value: float, low: float, high: float) -> str:
     """A number as it stands in a table: 0.9629 [0.958, 0.967]; the number alone where no interval is known."""
     return f"{value:.4f}" if pd.isna(low) else f"{value:.4f} [{low:.3f}, {high:.3f}]"
 
 
 def print_metrics(summary: pd.DataFrame) -> pd.DataFrame:
     """Every metric of every model with its interval: one row a metric, as defined in `metrics.DEFINITIONS`."""
-    cells = summary.assign(text=[with_interval(row.value, row.low, row.high) for row in summary.itertuples()])
+    cells = summary.assign(text=[interval_text(row.value, row.low, row.high) for row in summary.itertuples()])
     order = list(dict.fromkeys(summary["metric"]))
     wide = cells.pivot(index="metric", columns="model", values="text").loc[order, list(dict.fromkeys(cells["model"]))]
     patients = summary.groupby("metric")["n"].agg(lambda n: "-".join(map(str, sorted({min(n), max(n)}))))
@@ -72,7 +72,7 @@ def print_errors(bodies: pd.DataFrame) -> pd.DataFrame:
 
 def _share(count: float, value: float, low: float, high: float) -> str:
     if np.isnan(count):
-        return with_interval(value, low, high)
+        return interval_text(value, low, high)
     interval = "" if np.isnan(low) else f" [{100 * low:.1f}, {100 * high:.1f}]"
     return f"{count:.0f}: {100 * value:.1f} %{interval}"
 
@@ -90,7 +90,7 @@ def print_comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
         needed = "never" if np.isinf(pair.patients_needed) else f"{pair.patients_needed:,.0f}"
         rows.append({
             "": f"{MODELS.get(pair.first, pair.first)} over {MODELS.get(pair.second, pair.second)}",
-            "Difference in F1": with_interval(pair.difference, pair.low, pair.high),
+            "Difference in F1": interval_text(pair.difference, pair.low, pair.high),
             "p, Wilcoxon (Holm)": f"{pair.p_wilcoxon_holm:.4f}",
             "p, permutation (Holm)": f"{pair.p_permutation_holm:.4f}",
             "Effect, rank-biserial": f"{pair.effect:.2f}",
@@ -131,7 +131,7 @@ def reading(pairs: pd.DataFrame, doubt: float, cohort: Cohort) -> str:
     order = "the paper's order" if [m for m in ranked if m in MODELS] == printed else "not the paper's order"
     return (
         f"By F1: {' > '.join(names)}, {order} ({' > '.join(MODELS[model] for model in printed)}). {names[0]} is "
-        f"{with_interval(lead['difference'], lead['low'], lead['high'])} above {names[1]} over {lead['n']} patients "
+        f"{interval_text(lead['difference'], lead['low'], lead['high'])} above {names[1]} over {lead['n']} patients "
         f"(Wilcoxon p = {lead['p_wilcoxon_holm']:.3f}, permutation p = {lead['p_permutation_holm']:.3f}, corrected "
         f"after Holm): {verdict}. Drawing the patients again, {names[0]} is not the best in {100 * doubt:.0f} % of the "
         f"draws. "
