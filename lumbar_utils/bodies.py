@@ -14,7 +14,7 @@ import pandas as pd
 from lumbar_utils.metrics import distances, overlap_of
 from lumbar_utils.statistics import with_interval
 
-SMALLEST = 0.1  # of the median body in the reference: what is smaller is a speck, and no vertebra
+SMALLEST = 0.1  # of the median body in the reference, or of the largest name without one: smaller ones are specks
 PART = 0.25  # of a body: two pieces as large as this split it
 OUTCOMES = ("right", "one up", "one down", "other", "missing", "extra")
 COLUMNS = ("level", "named", "outcome", "merged", "split", "f1", "hd95", "unit")
@@ -32,7 +32,9 @@ def take_apart(pred: np.ndarray, true: np.ndarray, levels: dict[int, str], spaci
     f1, hd95 : of body and piece, name aside; nan without a match. unit : of hd95, mm or px.
     """
     real = {value: true == value for value in levels if (true == value).any()}
-    pieces = _pieces(pred, levels, np.median([mask.sum() for mask in real.values()]) if real else 0)
+    sizes = [body.sum() for body in real.values()]
+    typical = np.median(sizes) if sizes else max((pred == value).sum() for value in levels)
+    pieces = _pieces(pred, levels, float(typical))
     shared = np.array([[(body & piece).sum() for _, piece in pieces] for body in real.values()])
     shared = shared.reshape(len(real), len(pieces))
     areas = np.array([body.sum() for body in real.values()]).reshape(-1, 1)
@@ -72,7 +74,8 @@ def summarise_bodies(bodies: pd.DataFrame) -> pd.DataFrame:
     """One row a (model, metric): value, low, high (95 % over patients), n patients, and the count behind a share.
 
     bodies : model, patient and the columns of COLUMNS. Shares are of the reference's vertebrae, `rightly named` and the
-    outlines of those found, whatever their name; `right` is found and rightly named.
+    outlines of those found, whatever their name; `right` is found and rightly named. Vertebrae are pooled: a patient
+    with more of them weighs more.
     """
     real, found = bodies["level"] != "", bodies["f1"].notna()
     of_real = {name: bodies["outcome"] == name for name in OUTCOMES} | {
@@ -85,11 +88,11 @@ def summarise_bodies(bodies: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (model, own), (metric, (above, below)) in product(bodies.groupby("model", sort=False), parts.items()):
         sums = pd.DataFrame({"above": above[own.index].astype(float), "below": below[own.index].astype(float)})
+        count = np.nan if metric.startswith("outline") else sums["above"].sum()
         sums = sums.groupby(own["patient"].astype(str)).sum()
         sums = sums[sums["below"] > 0].to_numpy()
         if len(sums):
             value, low, high = with_interval(partial(_ratio, sums), np.arange(len(sums)))
-            count = np.nan if metric.startswith("outline") else sums[:, 0].sum()
             rows.append((model, metric, value, low, high, len(sums), count))
     return pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high", "n", "count"])
 

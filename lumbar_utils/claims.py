@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pandas as pd
 
 from lumbar_utils import METRICS, MODELS, StudyError, paper
+from lumbar_utils.statistics import FEWEST
 
-VERDICTS = ("supported", "contradicted", "undecided")
-FEWEST = 10  # patients; of fewer, intervals miss the truth too often: tests/benchmarks/coverage.py
+VERDICTS = ("supported", "contradicted", "undecided", "not testable")
 GAP = "recall-precision"  # within one model: its recall minus its precision
 MEASURED = {"map": ("map_pixel", "map_coco")}  # the paper prints one mAP and does not define it: each of ours
 NUMBERS = {"summary": ["value", "low", "high", "n"], "differences": ["difference", "low", "high"]}
@@ -60,7 +60,8 @@ def judge(summary: pd.DataFrame, differences: pd.DataFrame, data: str) -> pd.Dat
     interval lies on one side wrongly in 2.5 % of samples, nominally. All of k do so together no more often: a claim is
     wrongly supported in 2.5 % at most, uncorrected, at the price of power. One of k does so in up to k times 2.5 %: a
     claim that needs two is wrongly contradicted in up to 5 %. That is for one claim; of all of them, some may err by
-    chance. Another seed, split or data set is in none of these intervals.
+    chance. Another seed, split or data set is in none of these intervals. Claims that no score could speak for or
+    against come last, as not testable.
     """
     _refuse(summary, "summary")
     _refuse(differences, "differences")
@@ -72,6 +73,7 @@ def judge(summary: pd.DataFrame, differences: pd.DataFrame, data: str) -> pd.Dat
         sides = {side for side, _ in found}
         verdict = "contradicted" if "against" in sides else "supported" if sides == {"for"} else "undecided"
         rows.append((words, place, verdict, f"{'; '.join(text for _, text in found)}. Data: {data.strip()}."))
+    rows += [(words, place, "not testable", f"{why}.") for words, place, why in NOT_TESTABLE]
     return pd.DataFrame(rows, columns=["claim", "place", "verdict", "evidence"])
 
 

@@ -95,7 +95,7 @@ class Evaluation:
 
     scores : case, patient, level, model, metric, value; see `metrics.DEFINITIONS`; of a whole image, level is `all`.
     instances : case, patient, level, model, iou, sureness, real; a vertebra as one object, in either map: sureness is
-        nan where it is not predicted, real False where it is not in the reference.
+        nan where it is not predicted and 1 without probabilities, real False where it is not in the reference.
     bodies : case, patient, model, and `bodies.COLUMNS`.
     pixels : case, patient, model, true, pred, pixels; how many pixels of a class (0 background, 1..6) went to which.
     curves : model, level, probability (0..255), hits, pixels over all images; `vertebra` is any level.

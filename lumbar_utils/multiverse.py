@@ -46,6 +46,8 @@ def _overlaps(found: Evaluation, model: str) -> list[tuple[str, str, float]]:
             groups = patients if unit == "per patient" else np.arange(len(patients))
             means = {metric: _mean(value, groups) for metric, value in ratios.items()}
             rows += _named(f"{unit}; {name}; absent {empty}", means)
+            first = {metric: _mean(_over_classes(value), groups) for metric, value in ratios.items()}
+            rows += _named(f"{unit}, classes first; {name}; absent {empty}", first)
     return rows
 
 
@@ -102,6 +104,11 @@ def _mean(values: np.ndarray, groups: np.ndarray) -> float:
     return float(pd.DataFrame(values).groupby(groups).mean().mean().mean())
 
 
+def _over_classes(values: np.ndarray) -> np.ndarray:
+    """(cases, classes) -> (cases, 1) mean over the classes that a case has; nan where it has none."""
+    return pd.DataFrame(values).mean(axis=1).to_numpy()[:, None]
+
+
 def _precisions(found: Evaluation, model: str) -> dict[str, float]:
     """Definition -> mAP."""
     every = np.arange(len(patients_of(found)))
@@ -139,19 +146,30 @@ def _hard(both: int, predicted: int, real: int, pixels: int) -> float:
     return precision * recall + (1 - recall) * real / pixels
 
 
-def spread(universe: pd.DataFrame) -> pd.DataFrame:
-    """One row a metric: how many definitions, how far they move each model (low to high), who leads under how many."""
-    rows = {}
-    for metric, table in universe.groupby("metric", sort=False):
+def distinct(universe: pd.DataFrame) -> pd.DataFrame:
+    """The same without definitions that give every model the numbers of one before: where no level is absent, say."""
+    kept = []
+    for _, table in universe.groupby("metric", sort=False):
         wide = table.pivot(index="definition", columns="model", values="value")
-        leaders = wide.idxmax(axis=1).value_counts()
-        orders = wide.rank(axis=1, ascending=False).astype(int).astype(str).agg("".join, axis=1)
+        wide = wide.loc[list(dict.fromkeys(table["definition"]))].round(12).drop_duplicates()
+        kept.append(table[table["definition"].isin(wide.index)])
+    return pd.concat(kept, ignore_index=True)
+
+
+def spread(universe: pd.DataFrame) -> pd.DataFrame:
+    """One row a metric: how many definitions that differ, how far they move each model, who leads under how many.
+
+    Models that share the lead all lead. orders : rankings that occur, of the models that have all definitions.
+    """
+    rows = {}
+    for metric, table in distinct(universe).groupby("metric", sort=False):
+        wide = table.pivot(index="definition", columns="model", values="value").round(12)
+        leads = wide.eq(wide.max(axis=1), axis=0).sum()
+        orders = wide.dropna(axis=1).rank(axis=1, ascending=False).astype(str).agg(" ".join, axis=1)
         rows[metric] = {"definitions": len(wide), "orders": orders.nunique()}
         for model in wide:
-            rows[metric] |= {
-                f"{model}_low": wide[model].min(), f"{model}_high": wide[model].max(),
-                f"{model}_leads": int(leaders.get(model, 0)),
-            }  # fmt: skip
+            low, high = wide[model].min(), wide[model].max()
+            rows[metric] |= {f"{model}_low": low, f"{model}_high": high, f"{model}_leads": int(leads[model])}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric").reset_index()
 
 

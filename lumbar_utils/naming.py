@@ -22,7 +22,7 @@ def put_in_order(cohort: Cohort, folders: dict[str, Path]) -> dict[str, Path]:
     Returns model -> folder `ordered` next to each. See `ordering`.
     """
     test, put = cohort.cases[cohort.cases["split"] == "test"], {}
-    patients = test.groupby([name for name in ("patient", "contrast") if name in test])["case"]
+    patients = test.groupby([name for name in ("patient", "contrast") if name in test], dropna=False)["case"]
     for model, folder in folders.items():
         if any(read_probabilities(folder, case) is None for case in test["case"]):
             continue

@@ -16,6 +16,7 @@ from scipy import linalg, stats
 PERMUTATIONS = 9999  # sign flips drawn; up to 13 patients (2**13 = 8192) all of them are counted
 PIECE = 200_000  # patients drawn at a time over all resamples, so that memory stays bounded
 ALPHA, POWER = 0.05, 0.8
+FEWEST = 10  # patients to decide anything on; of fewer, intervals miss the truth: tests/benchmarks/coverage.py
 PARTS = ("patient", "seed", "fold", "residual")
 
 

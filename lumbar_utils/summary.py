@@ -98,6 +98,12 @@ def _having(found: Evaluation, model: str, metric: str) -> np.ndarray:
     return np.flatnonzero(np.isin(patients_of(found), rows["patient"].astype(str).unique()))
 
 
+def metrics_of(found: Evaluation) -> list[str]:
+    """Names of every metric there is a score of, as tables have them."""
+    named = {score: name for name, score in NAMED.items()}
+    return list(dict.fromkeys(named.get(metric, metric) for metric in [*found.scores["metric"], *COCO]))
+
+
 def differences(found: Evaluation, metrics: Iterable[str] = tuple(METRICS)) -> pd.DataFrame:
     """Model against model on the patients of both, one row a (metric, first, second): difference, low, high.
 
@@ -127,40 +133,44 @@ def per_patient(found: Evaluation, metric: str = "f1") -> pd.DataFrame:
 def by_group(found: Evaluation, cases: pd.DataFrame, metric: str = "f1") -> pd.DataFrame:
     """A metric in parts of the test set, one row a (kind, group, model): value, low, high, n patients.
 
-    Kinds are level, contrast, spacing and finding, as far as they are known; cases : as of the cohort. A vertebra with
-    a finding counts under it, one without any under `none`.
+    Kinds are level, contrast, spacing and finding, as far as they are known; cases : as of the cohort. A vertebra
+    counts under each of its findings, one without any under `none`.
     """
     scores = found.scores[(found.scores["metric"] == metric) & (found.scores["level"] != WHOLE)]
     scores = scores.merge(_grouped(cases), on="case")
-    kinds = {"level": scores["level"]} | {kind: scores[kind] for kind in ("contrast", "spacing") if kind in scores}
+    tables = {kind: scores.assign(group=scores[kind]) for kind in ("level", "contrast", "spacing") if kind in scores}
     if "findings" in scores:
-        kinds["finding"] = pd.Series(_finding(scores), scores.index)
+        tables["finding"] = scores.assign(group=_findings(scores)).explode("group")
     rows = []
-    for kind, groups in kinds.items():
-        for (model, group), part in scores.groupby([scores["model"], groups], sort=False):
-            table = part.groupby(["patient", "level"])["value"].mean().unstack("level").to_numpy()
-            values = with_interval(partial(_macro_of, table), np.arange(len(table)))
-            rows.append((kind, group, model, *values, len(table)))
+    for kind, table in tables.items():
+        for (model, group), part in table.groupby(["model", "group"], sort=False):
+            values = part.groupby(["patient", "level"])["value"].mean().unstack("level").to_numpy()
+            found_here = with_interval(partial(_macro_of, values), np.arange(len(values)))
+            rows.append((kind, group, model, *found_here, len(values)))
     return pd.DataFrame(rows, columns=["kind", "group", "model", "value", "low", "high", "n"])
 
 
 def _grouped(cases: pd.DataFrame) -> pd.DataFrame:
     """case, and what is known of it: contrast, spacing (mm, in thirds where there are many), findings."""
-    known = cases[["case", *(name for name in ("contrast", "findings") if name in cases)]]
+    known = cases[["case", *(name for name in ("contrast", "findings") if name in cases)]].copy()
+    if "contrast" in known:
+        known["contrast"] = known["contrast"].fillna("unknown")
     spacing = cases["spacing_mm"].round(2)
-    kinds = spacing.nunique()
-    if kinds < 2:
+    if spacing.nunique(dropna=False) < 2:
         return known
-    if kinds > 6:
-        thirds = pd.qcut(spacing, 3, duplicates="drop")
-        return known.assign(spacing=[f"{part.left:.2f} to {part.right:.2f} mm" for part in thirds])
-    return known.assign(spacing=spacing.map("{:.2f} mm".format))
+    if spacing.nunique() > 6:
+        thirds = pd.qcut(spacing, 3, duplicates="drop").astype(object)
+        named = thirds.map(lambda part: f"{part.left:.2f} to {part.right:.2f} mm", na_action="ignore")
+    else:
+        named = spacing.map("{:.2f} mm".format, na_action="ignore")
+    return known.assign(spacing=named.astype(object).where(spacing.notna(), "unknown"))
 
 
-def _finding(scores: pd.DataFrame) -> list[str]:
-    """Finding of the vertebra of each row; `none` where it has none. findings : "wedge L2;spur L4"."""
+def _findings(scores: pd.DataFrame) -> list[list[str]]:
+    """Findings of the vertebra of each row, `none` where it has none. findings : "wedge L2;spur L4;spur L2"."""
     texts = scores["findings"].fillna("")
-    named = {
-        text: dict(part.rsplit(" ", 1)[::-1] for part in text.split(";") if " " in part) for text in texts.unique()
-    }
-    return [named[text].get(level, "none") for text, level in zip(texts, scores["level"], strict=True)]
+    pairs = {text: [part.strip().rsplit(" ", 1) for part in text.split(";") if part.strip()] for text in texts.unique()}
+    return [
+        [name for name, of in pairs[text] if of == level] or ["none"]
+        for text, level in zip(texts, scores["level"], strict=True)
+    ]

@@ -9,6 +9,7 @@ from pandas.io.formats.style import Styler
 
 from lumbar_utils import METRICS, MODELS, paper, records
 from lumbar_utils.datasets.folder import Cohort
+from lumbar_utils.statistics import FEWEST
 
 CAPTION_1 = "The environment of the paper and of this run."
 
@@ -111,32 +112,46 @@ def caption2(cohort: Cohort) -> str:
     """What Table II was measured on."""
     return (
         f"Scores on {data_words(cohort)}, levels {', '.join(cohort.annotated)}, one split and one seed, with 95 % "
-        "bootstrap intervals over patients in brackets, beside the paper's, which are of other images."
+        "bootstrap intervals over patients in brackets, beside the paper's, which are of its own images."
     )
 
 
-def reading(pairs: pd.DataFrame, doubt: float, cohort: Cohort) -> str:
+def ranked(summary: pd.DataFrame) -> list[str]:
+    """Models by their F1 in Table II, the best first."""
+    return summary[summary["metric"] == "f1"].sort_values("value", ascending=False, kind="stable")["model"].tolist()
+
+
+def reading(summary: pd.DataFrame, gaps: pd.DataFrame, pairs: pd.DataFrame, doubt: float, cohort: Cohort) -> str:
     """One honest paragraph on Table II, made from the numbers: who leads by F1, by how much, and what that is worth.
 
-    pairs : as from `statistics.compare` on the F1 of patients. doubt : probability that the leader is not the best. A
-    lead is called one where its interval and its corrected tests leave 0 out.
+    summary, gaps : as from `summary.summarise` and `summary.differences`. pairs, doubt : as from `statistics.compare`
+    and `statistics.doubt` of the leader, on the mean F1 of each patient. A lead is called one where its interval and
+    both corrected tests leave 0 out, on FEWEST patients or more.
     """
-    best = pairs["first"].value_counts().idxmax()  # it leads every pair that it is in
-    lead = pairs[pairs["first"] == best].sort_values("difference").iloc[0]
-    ranked = [best, *pairs[pairs["first"] == best].sort_values("difference")["second"]]
-    names = [MODELS.get(model, model) for model in ranked]
-    sure = lead["low"] > 0 and lead["p_wilcoxon_holm"] < 0.05 and lead["p_permutation_holm"] < 0.05
+    best, second = ranked(summary)[:2]
+    gap, pair = _between(gaps[gaps["metric"] == "f1"], best, second), _between(pairs, best, second)
+    difference, low, high = gap[["difference", "low", "high"]]
+    if gap["first"] != best:
+        difference, low, high = -difference, -high, -low
+    tested = max(pair["p_wilcoxon_holm"], pair["p_permutation_holm"]) < 0.05 and pair["first"] == best
+    names = [MODELS.get(model, model) for model in ranked(summary)]
+    sure = low > 0 and tested and pair["n"] >= FEWEST
     verdict = f"{names[0]} leads on these images" if sure else f"this run cannot tell {names[0]} and {names[1]} apart"
     printed = sorted(paper.RESULTS, key=lambda model: -paper.result(model, "f1"))
-    order = "the paper's order" if [m for m in ranked if m in MODELS] == printed else "not the paper's order"
+    order = "the paper's order" if [m for m in ranked(summary) if m in MODELS] == printed else "not the paper's order"
+    again = f"Drawing the patients again, {names[0]} is not the best in {100 * doubt:.0f} % of the draws. "
     return (
         f"By F1: {' > '.join(names)}, {order} ({' > '.join(MODELS[model] for model in printed)}). {names[0]} is "
-        f"{interval_text(lead['difference'], lead['low'], lead['high'])} above {names[1]} over {lead['n']} patients "
-        f"(Wilcoxon p = {lead['p_wilcoxon_holm']:.3f}, permutation p = {lead['p_permutation_holm']:.3f}, corrected "
-        f"after Holm): {verdict}. Drawing the patients again, {names[0]} is not the best in {100 * doubt:.0f} % of the "
-        f"draws. "
-        f"One split and one seed stand behind it; another seed may turn it round. Data: {data_words(cohort)}."
+        f"{interval_text(difference, low, high)} above {names[1]} over {pair['n']} patients (Wilcoxon "
+        f"p = {pair['p_wilcoxon_holm']:.3f}, permutation p = {pair['p_permutation_holm']:.3f} on patients' means, "
+        f"corrected after Holm): {verdict}. {again if pair['n'] > 2 else ''}One split and one seed stand behind it; "
+        f"another seed may turn it round. Data: {data_words(cohort)}."
     )
+
+
+def _between(table: pd.DataFrame, one: str, other: str) -> pd.Series:
+    """The row of two models, in either order."""
+    return table[table["first"].isin([one, other]) & table["second"].isin([one, other])].iloc[0]
 
 
 def write(folder: Path, name: str, tidy: pd.DataFrame, printed: pd.DataFrame, caption: str) -> list[Path]:

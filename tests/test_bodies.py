@@ -68,6 +68,12 @@ def test_specks_are_no_vertebrae():
     assert len(take_apart(pred, column(TRUE), LEVELS, 1.0)) == 3
 
 
+def test_specks_are_no_vertebrae_where_the_reference_has_none_either():
+    pred = column("1111.........2")
+    pred[-1, 1:] = 0  # L2 is one pixel
+    assert [row[1] for row in take_apart(pred, column("." * 14), LEVELS, 1.0)] == ["L1"]
+
+
 def test_empty_maps_have_no_rows():
     assert take_apart(column("...."), column("...."), LEVELS, 1.0) == []
     assert found("....", "1111")["outcome"].tolist() == ["missing"]
@@ -92,6 +98,12 @@ def test_the_summary_counts_what_there_is():
     assert table.loc["outline F1", "value"] == pytest.approx((1 + 6 / 7 + 6 * 1) / 8)
     assert table.loc["missing", ["low", "high"]].tolist() == [0, pytest.approx(1 / 3, abs=0.1)]
     assert (table["n"] == 3).all()
+
+
+def test_what_is_extra_where_the_reference_has_nothing_is_counted():
+    tables = [found("1111.2222.3333"), found("1111.........", "." * 13)]
+    table = pd.concat([rows.assign(patient=f"p{number}") for number, rows in enumerate(tables)], ignore_index=True)
+    assert summarise_bodies(table.assign(model="unet")).set_index("metric").loc["extra", "count"] == 1
 
 
 def test_distances_in_two_units_have_no_mean():

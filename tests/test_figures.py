@@ -230,7 +230,7 @@ def test_errors_count_in_per_cent_of_the_reference():
 def test_reliability_is_the_share_of_right_pixels_by_how_sure_they_are():
     left, right = figures.reliability(bins()).axes
     assert left.lines[1].get_xydata() == pytest.approx(np.array([[50, 50], [100 * 88 / 90, 100 * 80 / 90]]))
-    assert right.get_legend().get_texts()[0].get_text() == "U-Net: calibration error 8.0 %"
+    assert right.get_legend().get_texts()[0].get_text() == "U-Net: calibration error 8.0 %, all images"
 
 
 def test_the_multiverse_shows_every_definition_and_who_leads():

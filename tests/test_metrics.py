@@ -221,6 +221,11 @@ def test_coco_average_precision_ranks_instances_by_how_sure_they_are():
     assert coco([1, 0], [0.2, 0.9], [1, 0]) == pytest.approx(0.5)
 
 
+def test_instances_that_are_equally_sure_are_one_threshold_in_whatever_order():
+    # two found of which one is right, one in the reference: precision 1/2 at recall 1
+    assert coco([1, 0], [1.0, 1.0], [1, 0]) == coco([0, 1], [1.0, 1.0], [0, 1]) == pytest.approx(0.5)
+
+
 def test_one_threshold_can_be_asked_for():
     assert coco([0.64], [0.9], [1], thresholds=(0.5,)) == 1.0
 

@@ -79,6 +79,23 @@ def test_the_spread_tells_how_far_numbers_move_and_who_leads():
     assert row[["unet_low", "unet_high"]].tolist() == [0.6, 0.9]
 
 
+def test_definitions_that_differ_in_no_number_are_counted_once_and_a_shared_lead_is_shared():
+    twice = pd.concat([universe(), universe().assign(definition=lambda table: table["definition"] + ", again")])
+    tied = pd.DataFrame({"definition": "c", "metric": "f1", "model": ["unet", "hrnet"], "value": 0.9})
+    row = spread(pd.concat([twice, tied])).set_index("metric").loc["f1"]
+    assert row[["definitions", "unet_leads", "hrnet_leads"]].tolist() == [3, 2, 2]
+
+
+def test_a_model_without_probabilities_has_fewer_definitions_and_stops_nothing():
+    found = counted(CELLS)
+    silent = counted(CELLS, model="other")
+    parts = {name: pd.concat([getattr(one, name) for one in (found, silent)], ignore_index=True)
+             for name in ("pixels", "curves", "instances", "scores")}  # fmt: skip
+    parts["curves"].loc[parts["curves"]["model"] == "unet", ["hits", "pixels"]] = 1
+    row = spread(multiverse(evaluation([], **parts))).set_index("metric").loc["map"]
+    assert row["orders"] == 1
+
+
 def test_the_nearest_definition_is_the_paper_s_own():
     table = nearest(universe())
     best = table[table["kind"] == "mAP"].iloc[0]

@@ -65,9 +65,9 @@ def test_average_precision_of_whole_vertebrae_draws_patients_with_all_their_imag
 
 
 def test_differences_are_of_the_same_patients():
-    rows = f1([0.5, 0.6, 0.7, 0.8]) + f1([0.4, 0.5, 0.6, 0.7], "hrnet")
+    rows = f1([0.5, 0.6, 0.7, 0.8, 0.9]) + f1([0.4, 0.5, 0.6, 0.7], "hrnet")  # the second lacks a patient
     rows += [(case, patient, level, model, "recall", 0.9) for case, patient, level, model, _, _ in rows]
-    rows += [(case, patient, level, model, "precision", 0.6) for case, patient, level, model, *_ in f1([0] * 4)]
+    rows += [(case, patient, level, model, "precision", 0.6) for case, patient, level, model, *_ in f1([0] * 5)]
     table = summary.differences(evaluation(rows), ["f1"]).set_index("metric")
     assert table.loc["f1", ["first", "second"]].tolist() == ["unet", "hrnet"]
     assert table.loc["f1", ["difference", "low", "high"]].tolist() == pytest.approx([0.1, 0.1, 0.1])
@@ -81,16 +81,26 @@ def test_per_patient_is_the_mean_over_levels():
 
 
 def test_groups_by_hand():
-    cases = pd.DataFrame({
-        "case": ["c0", "c1"], "contrast": ["T1", "T2"], "spacing_mm": [0.5, 0.75], "findings": ["wedge L1", None],
-    })  # fmt: skip
+    cases = pd.DataFrame({"case": ["c0", "c1"], "contrast": ["T1", None], "spacing_mm": [0.5, 0.75]})
+    cases["findings"] = ["wedge L1; spur L1", None]
     table = summary.by_group(evaluation(f1([0.5, 0.9]) + f1([0.7], level="L2")), cases)
     values = table.set_index(["kind", "group"])["value"].to_dict()
     assert values == pytest.approx({
-        ("level", "L1"): 0.7, ("level", "L2"): 0.7, ("contrast", "T1"): 0.6, ("contrast", "T2"): 0.9,
-        ("spacing", "0.50 mm"): 0.6, ("spacing", "0.75 mm"): 0.9, ("finding", "wedge"): 0.5, ("finding", "none"): 0.8,
+        ("level", "L1"): 0.7, ("level", "L2"): 0.7, ("contrast", "T1"): 0.6, ("contrast", "unknown"): 0.9,
+        ("spacing", "0.50 mm"): 0.6, ("spacing", "0.75 mm"): 0.9, ("finding", "wedge"): 0.5, ("finding", "spur"): 0.5,
+        ("finding", "none"): 0.8,
     })  # fmt: skip
     assert table.set_index(["kind", "group"])["n"].to_dict()["level", "L1"] == 2
+
+
+@pytest.mark.parametrize("many", [2, 11])
+def test_a_spacing_that_is_not_known_is_a_group_of_its_own(many):
+    spacings = [*(0.5 + 0.1 * n for n in range(many)), np.nan]
+    cases = pd.DataFrame({"case": [f"c{n}" for n in range(many + 1)], "spacing_mm": spacings})
+    table = summary.by_group(evaluation(f1([0.5] * (many + 1))), cases)
+    groups = table.loc[table["kind"] == "spacing", "group"].tolist()
+    assert "unknown" in groups and len(groups) == min(many, 3) + 1
+    assert all(name == "unknown" or name.endswith(" mm") for name in groups)
 
 
 def test_models_stand_in_the_paper_s_order_then_the_others():

@@ -62,33 +62,58 @@ def test_a_caption_says_on_what_and_that_it_is_synthetic():
     assert "synthetic" not in tables.caption2(cohort(synthetic=False))
 
 
-def scores(leader, follower):
+def scores(leader, follower, patients=12):
     gap = leader - follower
-    table = {"unet": [leader + 0.001 * n for n in range(8)], "hrnet": [follower - 0.1 * gap * n for n in range(8)]}
-    return pd.DataFrame(table | {"efficientnet": [follower - 0.3 - 0.01 * n for n in range(8)]})
+    table = {"unet": [leader + 0.001 * n for n in range(patients)]}
+    table["hrnet"] = [follower - 0.1 * gap * n for n in range(patients)]
+    return pd.DataFrame(table | {"efficientnet": [follower - 0.3 - 0.01 * n for n in range(patients)]})
+
+
+def told(table, synthetic=True):
+    """The reading of patients' F1, as where no level is missing."""
+    means = table.mean()
+    summary = pd.DataFrame({"model": means.index, "metric": "f1", "value": means})
+    pairs = statistics.compare(table)
+    gaps = pairs[["first", "second", "difference", "low", "high"]].assign(metric="f1")
+    return tables.reading(summary, gaps, pairs, statistics.doubt(table, means.idxmax()), cohort(synthetic))
 
 
 def test_the_reading_follows_the_numbers_and_says_what_they_are_of():
-    table = scores(0.9, 0.8)
-    text = tables.reading(statistics.compare(table), statistics.doubt(table, "unet"), cohort())
+    text = told(scores(0.9, 0.8))
     assert text.startswith("By F1: U-Net > HRNet > EfficientNet, not the paper's order (U-Net > EfficientNet > HRNet).")
     assert "U-Net leads on these images. Drawing the patients again, U-Net is not the best in 0 % of the draws" in text
-    assert "over 8 patients (Wilcoxon p = 0.023, permutation p = 0.023" in text  # 3 x 2/2^8, the least there is
+    assert "over 12 patients (Wilcoxon p = 0.001, permutation p = 0.001" in text  # 3 x 2/2^12, the least there is
     assert "One split and one seed" in text
     assert "synthetic test images, which say nothing about patients" in text
 
 
 def test_a_lead_that_chance_explains_is_no_lead():
-    table = scores(0.9, 0.8).assign(hrnet=lambda t: t["unet"] + [-0.1, 0.09, -0.08, 0.07, -0.06, 0.05, -0.04, 0.03])
-    text = tables.reading(statistics.compare(table), statistics.doubt(table, "unet"), cohort(synthetic=False))
+    noise = [-0.1, 0.09, -0.08, 0.07, -0.06, 0.05, -0.04, 0.03, -0.02, 0.01, 0.0, 0.02]
+    text = told(scores(0.9, 0.8).assign(hrnet=lambda table: table["unet"] + noise), synthetic=False)
     assert "this run cannot tell U-Net and HRNet apart" in text
     assert "synthetic" not in text
+
+
+def test_a_few_patients_make_no_lead_and_two_no_doubt():
+    assert "this run cannot tell U-Net and HRNet apart" in told(scores(0.9, 0.8, patients=8))
+    assert "Drawing the patients again" not in told(scores(0.9, 0.8, patients=2))
+
+
+def test_the_order_is_that_of_table_2_where_patients_means_say_another():
+    summary = pd.DataFrame({"model": ["unet", "hrnet"], "metric": "f1", "value": [0.7, 0.85]})
+    gaps = pd.DataFrame([("f1", "unet", "hrnet", -0.15, -0.2, -0.1)],
+                        columns=["metric", "first", "second", "difference", "low", "high"])  # fmt: skip
+    table = pd.DataFrame({"unet": [0.9] * 12, "hrnet": [0.85] * 12})
+    text = tables.reading(summary, gaps, statistics.compare(table), 0.5, cohort())
+    assert text.startswith("By F1: HRNet > U-Net")
+    assert "HRNet is 0.1500 [0.100, 0.200] above U-Net" in text
+    assert "cannot tell HRNet and U-Net apart" in text  # the tests say the opposite
 
 
 def test_a_comparison_as_printed():
     row = tables.print_comparisons(statistics.compare(scores(0.9, 0.8))).iloc[0]
     assert row.iloc[0] == "U-Net over HRNet"
-    assert row["Patients"] == "8"
+    assert row["Patients"] == "12"
 
 
 def test_every_metric_has_a_row_and_tells_its_patients():

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import zlib
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -16,6 +17,7 @@ COLUMN, PAGE = 3.5, 7.16  # widths of a column and of a page in IEEE's journals,
 STYLE = Path(__file__).with_name("style.mplstyle")
 # Okabe and Ito 2008: told apart by colour-blind readers
 MODEL_COLOURS = {"U-Net": "#0072B2", "HRNet": "#D55E00", "EfficientNet": "#009E73"}
+OTHER_COLOURS = ("#CC79A7", "#000000", "#56B4E9", "#E69F00")
 LEVEL_COLOURS = {
     "L1": "#56B4E9", "L2": "#E69F00", "L3": "#009E73", "L4": "#CC79A7", "L5": "#F0E442", "S1": "#D55E00",
 }  # fmt: skip
@@ -40,8 +42,9 @@ def save(fig: Figure, folder: Path, name: str) -> list[Path]:
 
 
 def colour_of(model: str) -> str:
-    """Of a model's key (`unet`): its own among the three of the study, grey for any other."""
-    return MODEL_COLOURS.get(MODELS.get(model, model), "#666666")
+    """Of a model's key (`unet`): its own among the three of the study, else one of four that goes with its name."""
+    other = OTHER_COLOURS[zlib.crc32(model.encode()) % len(OTHER_COLOURS)]
+    return MODEL_COLOURS.get(MODELS.get(model, model), other)
 
 
 def noted(fig: Figure, note: str, below: bool = False) -> Figure:

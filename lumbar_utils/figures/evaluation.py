@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from lumbar_utils import METRICS, MODELS
 from lumbar_utils.figures.drawing import PAGE, colour_of, noted
 
+SHARED = "#BBBBBB"  # of a lead that several models have
 # ways to go wrong, from harmless to grave; none of them is a model's or a level's colour
 OUTCOME_COLOURS = {
     "right": "#BBBBBB", "one up": "#88CCEE", "one down": "#44AA99", "other": "#999933", "missing": "#882255",
@@ -103,7 +104,7 @@ def reliability(table: pd.DataFrame, note: str = "") -> Figure:
         left.plot(x, 100 * kept["right"] / kept["pixels"], "o-", color=colour, markersize=3, label=name)
         right.plot(
             x, 100 * kept["pixels"] / total, "o-", color=colour, markersize=3,
-            label=f"{name}: calibration error {100 * error:.1f} %",
+            label=f"{name}: calibration error {100 * error:.1f} %, all images",
         )  # fmt: skip
     left.set(xlabel="Probability given (%)", ylabel="Pixels that are right (%)", xlim=(0, 100), ylim=(0, 100))
     left.set_aspect("equal")
@@ -160,7 +161,8 @@ def multiverse(universe: pd.DataFrame, printed: pd.DataFrame, note: str = "") ->
             above.plot(wide.index, wide[model], ".", color=colour_of(model), markersize=3.5)
         for cell in printed[printed["metric"] == metric].itertuples():
             above.plot(1.06 * len(wide), cell.value, "D", color=colour_of(cell.model), markersize=4, clip_on=False)
-        leaders = [colour_of(model) for model in wide.idxmax(axis=1)]
+        best = wide.round(12).eq(wide.round(12).max(axis=1), axis=0)
+        leaders = [colour_of(row.idxmax()) if row.sum() == 1 else SHARED for _, row in best.iterrows()]
         below.bar(wide.index, 1, width=1, color=leaders)
         below.set(yticks=[], xlabel=f"{len(wide)} definitions", xticks=[], ylim=(0, 1))
         below.spines[:].set_visible(False)
@@ -169,6 +171,6 @@ def multiverse(universe: pd.DataFrame, printed: pd.DataFrame, note: str = "") ->
     axes[1, 0].set_ylabel("leads", rotation=0, ha="right", va="center")
     for model in models:
         axes[0, 0].plot([], [], "o", color=colour_of(model), markersize=4, label=MODELS.get(model, model))
-    axes[0, 0].plot([], [], "D", color="#555555", markersize=4, label="printed in the paper, of other images")
+    axes[0, 0].plot([], [], "D", color="#555555", markersize=4, label="printed in the paper, of its images")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(models) + 1)
     return noted(fig, note)

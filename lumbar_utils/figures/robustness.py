@@ -9,6 +9,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodF
 
 from lumbar_utils import MODELS
 from lumbar_utils.figures.drawing import PAGE, colour_of, noted
+from lumbar_utils.statistics import interval
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 COSTS = {  # column -> name of the axis, and what its numbers are divided by
@@ -58,10 +59,9 @@ def _curve(ax: Axes, rows: pd.DataFrame, model: str, marker: str) -> None:
     ax.plot(of_patients.index, of_patients.mean(axis=1), color=colour, marker=marker, markersize=3.5, label=name)
 
 
-def _interval(values: np.ndarray) -> np.ndarray:
-    """Bootstrap 95 % interval of the mean, by percentiles."""
-    drawn = np.random.default_rng(0).integers(0, len(values), (1000, len(values)))
-    return np.percentile(values[drawn].mean(axis=1), (2.5, 97.5))
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean over patients, as in the tables; nan where there are too few."""
+    return interval(lambda rows: values[rows].mean(axis=-1), len(values))
 
 
 def _capital(text: str) -> str:

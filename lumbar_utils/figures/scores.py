@@ -27,7 +27,7 @@ def comparison(table: pd.DataFrame, note: str = "") -> Figure:
             if not np.isnan(value):
                 ax.text(bar.get_x() + bar.get_width() / 2, 0.03, f"{value:.3f}", fontsize=6, color="white", ha="center")
         ax.plot(x, rows["paper"], "D", color="white", markeredgecolor="black", markersize=4, markeredgewidth=0.8)
-    ax.plot([], [], "D", color="white", markeredgecolor="black", markersize=4, label="paper, of other images")
+    ax.plot([], [], "D", color="white", markeredgecolor="black", markersize=4, label="paper, of its own images")
     ax.plot([], [], color="black", linewidth=0.9, label="95 % interval over patients")
     ax.set(ylabel="Score", ylim=(0, 1.02), xticks=np.arange(len(metrics)), xticklabels=[METRICS[m] for m in metrics])
     fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=len(models) + 2)
