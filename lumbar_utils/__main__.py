@@ -127,7 +127,7 @@ def audit(
     to: Annotated[Path | None, typer.Option(help="folder for table and figure; data/runs/audit-NAME")] = None,
 ) -> None:
     """Say what is wrong with a data set: broken files, misnamed levels, one patient under two names, and more."""
-    from lumbar_utils import datasets, figures, records
+    from lumbar_utils import captions, datasets, figures, records
     from lumbar_utils.audit import audit
     from lumbar_utils.audit.report import pictures, report
 
@@ -137,7 +137,8 @@ def audit(
         findings = audit(source, accepted=accept)
         folder = to.resolve() if to else study.runs / f"audit-{Path(study.dataset).name}"
         records.write_csv(folder / "findings.csv", findings)
-        figures.save(figures.audit_page(findings, pictures(source, findings), source.name), folder, "findings")
+        page = figures.audit_page(findings, pictures(source, findings), source.name)
+        figures.save(page, folder, "findings", captions.audit(findings, source))
         print(report(findings, folder / "findings.csv"))
     if (findings["severity"] == "error").any():
         raise typer.Exit(1)
