@@ -10,6 +10,7 @@ import pandas as pd
 
 from lumbar_utils import METRICS, MODELS
 from lumbar_utils.bodies import summarise_bodies
+from lumbar_utils.claims import FEWEST
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.multiverse import spread
 from lumbar_utils.tables import data_words, with_interval
@@ -70,7 +71,7 @@ def comparison(table: pd.DataFrame, cohort: Cohort) -> str:
     """table : Table II, tidy."""
     f1 = table[table["metric"] == "f1"]
     return (
-        f"Scores {_intervals(table)}, and the paper's as marks, which are of other images. "
+        f"Scores {_intervals(table, cohort)}, and the paper's as marks, which are of other images. "
         f"F1: {_values(f1)}; {_patients(f1['n'])}. Data: {data_words(cohort)}."
     )
 
@@ -82,7 +83,7 @@ def differences(gaps: pd.DataFrame, cohort: Cohort) -> str:
         for row in gaps[gaps["metric"] == "f1"].itertuples()
     ]
     return (
-        f"Model against model on the same patients: differences in score {_intervals(gaps)}. "
+        f"Model against model on the same patients: differences in score {_intervals(gaps, cohort)}. "
         f"F1: {'; '.join(told)}. Data: {data_words(cohort)}."
     )
 
@@ -113,8 +114,8 @@ def by_level(scores: pd.DataFrame, cohort: Cohort, metric: str = "f1") -> str:
 def errors(bodies: pd.DataFrame, cohort: Cohort) -> str:
     """bodies : of an Evaluation."""
     told = [
-        f"{_name(row.model)} found {_percent(row.found)} of {row.vertebrae}, named {_percent(row.rightly_named)} of "
-        f"these rightly and outlined them with an F1 of {row.outline_f1:.3f}"
+        f"{_name(row.model)} found {_percent(row.found)} of {row.vertebrae}, of these {_percent(row.rightly_named)} "
+        f"rightly named, with outlines of F1 {row.outline_f1:.3f} whatever the name"
         if row.found
         else f"{_name(row.model)} found none of {row.vertebrae}"
         for row in summarise_bodies(bodies).itertuples()
@@ -136,7 +137,7 @@ def groups(table: pd.DataFrame, cohort: Cohort) -> str:
     """table : kind, group, model, value, low, high, n; of F1."""
     lowest = table.loc[table["value"].idxmin()]
     return (
-        f"F1 in parts of the test set by {', '.join(dict.fromkeys(table['kind']))}, {_intervals(table)}. "
+        f"F1 in parts of the test set by {', '.join(dict.fromkeys(table['kind']))}, {_intervals(table, cohort)}. "
         f"The lowest is {with_interval(lowest['value'], lowest['low'], lowest['high'])}, of "
         f"{_name(lowest['model'])} for {lowest['group']} (n = {lowest['n']}). Data: {data_words(cohort)}."
     )
@@ -162,7 +163,7 @@ def robustness(table: pd.DataFrame, cohort: Cohort) -> str:
         worst = rows.loc[rows["f1"].idxmin()]
         told.append(f"{_name(model)} {rows['f1'].iloc[0]:.3f}, lowest {worst['f1']:.3f} ({worst['kind']})")
     return (
-        "F1 on images that get worse, with 95 % bootstrap intervals over patients "
+        f"F1 on images that get worse, with {_over(cohort)} "
         f"(n = {table['patient'].nunique()}, {table['case'].nunique()} images). From untouched images on: "
         f"{'; '.join(told)}. Data: of the {data_words(cohort)}."
     )
@@ -175,7 +176,7 @@ def cost(costs: pd.DataFrame, summary: pd.DataFrame, cohort: Cohort) -> str:
         for row in costs.itertuples()
     ]
     return (
-        f"F1 {_intervals(summary)} against what a network costs, times as measured on this machine. "
+        f"F1 {_intervals(summary, cohort)} against what a network costs, times as measured on this machine. "
         f"{'; '.join(told)}. F1: {_values(summary[summary['metric'] == 'f1'])}. Data: {data_words(cohort)}."
     )
 
@@ -216,11 +217,15 @@ def _values(rows: pd.DataFrame) -> str:
     return ", ".join(f"{_name(row.model)} {with_interval(row.value, row.low, row.high)}" for row in rows.itertuples())
 
 
-def _intervals(rows: pd.DataFrame) -> str:
+def _intervals(rows: pd.DataFrame, cohort: Cohort) -> str:
     """rows : low, not known where patients are too few."""
-    if rows["low"].isna().all():
-        return "without intervals, for which patients are too few"
-    return "with 95 % bootstrap intervals over patients"
+    return "without intervals, for which patients are too few" if rows["low"].isna().all() else f"with {_over(cohort)}"
+
+
+def _over(cohort: Cohort) -> str:
+    """What an interval is over, and whether it can be trusted."""
+    few = cohort.cases.loc[cohort.cases["split"] == "test", "patient"].nunique() < FEWEST
+    return "95 % bootstrap intervals over patients" + (f" (below {FEWEST} patients they do not hold)" if few else "")
 
 
 def _patients(counts: Iterable[int]) -> str:

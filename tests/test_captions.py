@@ -9,9 +9,11 @@ from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.examples import Example
 
 
-def cohort(synthetic=True):
-    sides = {"split": ["train", "train", "validation", "test"], "patient": list("pqrs"), "case": list("abcd")}
-    return Cohort(None, "slices", "CC0", synthetic, {}, ("L1", "L2"), pd.DataFrame(sides), "")
+def cohort(synthetic=True, tested=1):
+    """Two patients to train on, one to validate on, and some to test on; one image each."""
+    sides = ["train", "train", "validation", *["test"] * tested]
+    cases = pd.DataFrame({"split": sides, "patient": range(len(sides)), "case": range(len(sides))})
+    return Cohort(None, "slices", "CC0", synthetic, {}, ("L1", "L2"), cases, "")
 
 
 def table2():
@@ -99,7 +101,7 @@ CAPTIONS = {
     ),
     "errors": (
         lambda data: captions.errors(bodies(), data),
-        "U-Net found 75.0 % of 4, named 66.7 % of these rightly and outlined them with an F1 of 0.800",
+        "U-Net found 75.0 % of 4, of these 66.7 % rightly named, with outlines of F1 0.800 whatever the name",
     ),
     "confusion": (
         lambda data: captions.confusion(bodies(), bodies().assign(named=bodies()["level"]), data),
@@ -107,7 +109,7 @@ CAPTIONS = {
     ),
     "groups": (
         lambda data: captions.groups(parts(), data),
-        "contrast, with 95 % bootstrap intervals over patients. The lowest is 0.7000, of U-Net for T2 (n = 2)",
+        "F1 in parts of the test set by level, contrast, with 95 % bootstrap",
     ),
     "reliability": (lambda data: captions.reliability(bins(), data), "calibration error: U-Net 8.0 %"),
     "robustness": (
@@ -138,6 +140,15 @@ def test_a_caption_tells_its_numbers_and_its_data(name):
 def test_scores_of_too_few_patients_have_no_interval_and_say_so():
     text = captions.comparison(table2().assign(low=np.nan, high=np.nan), cohort())
     assert "without intervals, for which patients are too few" in text and "F1: U-Net 0.9500, HRNet 0.5000" in text
+
+
+def test_intervals_over_fewer_than_ten_patients_are_doubted():
+    assert "(below 10 patients they do not hold)" in captions.comparison(table2(), cohort(tested=9))
+    assert "below 10" not in captions.comparison(table2(), cohort(tested=10))
+
+
+def test_the_lowest_part_is_named_with_its_patients():
+    assert "The lowest is 0.7000, of U-Net for T2 (n = 2)." in captions.groups(parts(), cohort())
 
 
 def test_a_network_that_finds_nothing_is_not_said_to_name_it_rightly():
