@@ -144,6 +144,25 @@ def audit(
         raise typer.Exit(1)
 
 
+@app.command()
+def export(
+    study: Annotated[Path, typer.Argument(help="folder of a study, with its study.json")],
+    to: Annotated[Path, typer.Option(help="folder to write into")],
+    formats: Annotated[
+        list[str], typer.Option("--format", help="pdf, svg, png, tiff, png600, tiff600; csv, tex, md, html; repeatable")
+    ] = [],  # noqa: B006
+    only: Annotated[list[str], typer.Option(help="a figure or table by its name, fig5; repeatable")] = [],  # noqa: B006
+) -> None:
+    """Gather a study's figures, tables and captions in the formats of journals; say what is missing."""
+    with _told():
+        from lumbar_utils.export import export
+
+        written, missing = export(study.resolve(), to.resolve(), formats, only)
+        print(f"{len(written)} files -> {to.resolve()}")
+    if missing:
+        print("missing, since the study has not made it yet:", *missing, sep="\n  ")
+
+
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
     """Errors as one clear line, and an exit code: 2 for what cannot be used, 1 for what failed, 130 for Ctrl-C."""
