@@ -163,6 +163,37 @@ def export(
         print("missing, since the study has not made it yet:", *missing, sep="\n  ")
 
 
+@app.command()
+def verify(
+    study: Annotated[
+        Path | None, typer.Argument(help="folder of a finished study; the newest like the reference")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="another study, or a folder that `export` wrote; figures/reference")
+    ] = None,
+    runs: Runs = None,
+    run: Annotated[
+        bool, typer.Option("--run", help="first make the reference's study, or what is missing of it")
+    ] = False,
+) -> None:
+    """Compare a study's Table II with the reference's, cell by cell; exit code 1 where one moved beyond tolerance."""
+    from lumbar_utils import pipeline, verify
+
+    with _told():
+        if study and run:
+            raise StudyError(f"--run makes a study itself, so it needs no {study}; leave one of the two out")
+        expected = verify.read((reference or verify.REFERENCE).resolve())
+        runs = (runs or DATA / "runs").resolve()
+        if run:
+            made = Study(**expected.record["settings"] | {"runs": runs})
+            pipeline.run(made, say=lambda line: print(line, flush=True))
+        found = verify.read(study.resolve() if study else made.folder if run else verify.newest(runs, expected))
+        cells = verify.compare(expected.table, found.table)
+        print(verify.report(cells, expected, found))
+    if not cells["holds"].all():
+        raise typer.Exit(1)
+
+
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
     """Errors as one clear line, and an exit code: 2 for what cannot be used, 1 for what failed, 130 for Ctrl-C."""
