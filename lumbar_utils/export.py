@@ -35,6 +35,7 @@ TABLES = {
 }
 
 DOCUMENT = r"""\documentclass{article}
+\usepackage[T1]{fontenc}
 \usepackage{booktabs}
 \usepackage[landscape, margin=1cm]{geometry}
 \begin{document}
