@@ -127,7 +127,7 @@ def audit(
     to: Annotated[Path | None, typer.Option(help="folder for table and figure; data/runs/audit-NAME")] = None,
 ) -> None:
     """Say what is wrong with a data set: broken files, misnamed levels, one patient under two names, and more."""
-    from lumbar_utils import datasets, figures, records
+    from lumbar_utils import captions, datasets, figures, records
     from lumbar_utils.audit import audit
     from lumbar_utils.audit.report import pictures, report
 
@@ -137,9 +137,60 @@ def audit(
         findings = audit(source, accepted=accept)
         folder = to.resolve() if to else study.runs / f"audit-{Path(study.dataset).name}"
         records.write_csv(folder / "findings.csv", findings)
-        figures.save(figures.audit_page(findings, pictures(source, findings), source.name), folder, "findings")
+        page = figures.audit_page(findings, pictures(source, findings), source.name)
+        figures.save(page, folder, "findings", captions.audit(findings, source))
         print(report(findings, folder / "findings.csv"))
     if (findings["severity"] == "error").any():
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    study: Annotated[Path, typer.Argument(help="folder of a study, with its study.json")],
+    to: Annotated[Path, typer.Option(help="folder to write into")],
+    formats: Annotated[
+        list[str], typer.Option("--format", help="pdf, svg, png, tiff, png600, tiff600; csv, tex, md, html; repeatable")
+    ] = [],  # noqa: B006
+    only: Annotated[list[str], typer.Option(help="a figure or table by its name, fig5; repeatable")] = [],  # noqa: B006
+) -> None:
+    """Gather a study's figures, tables and captions in the formats of journals; say what is missing."""
+    with _told():
+        from lumbar_utils.export import export
+
+        written, missing = export(study.resolve(), to.resolve(), formats, only)
+        print(f"{len(written)} files -> {to.resolve()}")
+    if missing:
+        print("missing, since the study has not made it yet:", *missing, sep="\n  ")
+
+
+@app.command()
+def verify(
+    study: Annotated[
+        Path | None, typer.Argument(help="folder of a finished study; the newest like the reference")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="another study, or a folder that `export` wrote; figures/reference")
+    ] = None,
+    runs: Runs = None,
+    run: Annotated[
+        bool, typer.Option("--run", help="first make the reference's study, or what is missing of it")
+    ] = False,
+) -> None:
+    """Compare a study's Table II with the reference's, cell by cell; exit code 1 where one moved beyond tolerance."""
+    from lumbar_utils import pipeline, verify
+
+    with _told():
+        if study and run:
+            raise StudyError(f"--run makes a study itself, so it needs no {study}; leave one of the two out")
+        expected = verify.read((reference or verify.REFERENCE).resolve())
+        runs = (runs or DATA / "runs").resolve()
+        if run:
+            made = Study(**expected.record["settings"] | {"runs": runs})
+            pipeline.run(made, say=lambda line: print(line, flush=True))
+        found = verify.read(study.resolve() if study else made.folder if run else verify.newest(runs, expected))
+        cells = verify.compare(expected.table, found.table)
+        print(verify.report(cells, expected, found))
+    if not cells["holds"].all():
         raise typer.Exit(1)
 
 

@@ -5,7 +5,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from lumbar_utils import FURTHER, LEVELS, MODELS, StudyError, datasets, figures, records
+from lumbar_utils import FURTHER, LEVELS, MODELS, StudyError, captions, datasets, figures, records
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.evaluation import read_label_map
 from lumbar_utils.examples import Example
@@ -38,7 +38,8 @@ def predict_source(trained: Path, model: str, source: str, destination: Path, sl
         sheet = figures.samples(
             _overlays(cohort, destination / "label_maps"), f"{MODELS.get(model, model)} on {cohort.note}"
         )
-    files += [destination / "cases.csv", *figures.save(sheet, destination, "overlay")]
+    caption = captions.overlay(model, min(SHEET, len(cohort.cases)), cohort)
+    files += [destination / "cases.csv", *figures.save(sheet, destination, "overlay", caption)]
     weights = records.fingerprint_files([trained / model / "checkpoints" / "best.ckpt"])
     records.mark_finished(
         destination / "predict.json", records.fingerprint(weights, cohort.fingerprint), files,

@@ -1,6 +1,6 @@
 """From tidy tables to the tables of a publication: csv to compute with, tex and md to paste."""
 
-import re
+import html
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,11 @@ from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.statistics import FEWEST
 
 CAPTION_1 = "The environment of the paper and of this run."
+LATEX = str.maketrans({
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}",
+})  # fmt: skip
 
 
 def table1(environment: dict[str, str]) -> pd.DataFrame:
@@ -101,11 +106,12 @@ def print_comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def data_words(cohort: Cohort) -> str:
-    """On what data a result was obtained, for a sentence."""
-    test = cohort.cases[cohort.cases["split"] == "test"]
-    kind = "synthetic test images, which say nothing about patients," if cohort.synthetic else "test images"
-    return f"{len(test)} {kind} of {test['patient'].nunique()} patients ({cohort.name})"
+def data_words(cohort: Cohort, side: str = "test") -> str:
+    """On what data a result was obtained, for a sentence; side : of the split, or `all` images."""
+    cases = cohort.cases if side == "all" else cohort.cases[cohort.cases["split"] == side]
+    kind = "images" if side == "all" else f"{side} images"
+    kind = f"synthetic {kind}, which say nothing about patients," if cohort.synthetic else kind
+    return f"{len(cases)} {kind} of {cases['patient'].nunique()} patients ({cohort.name})"
 
 
 def caption2(cohort: Cohort) -> str:
@@ -155,8 +161,8 @@ def _between(table: pd.DataFrame, one: str, other: str) -> pd.Series:
 
 
 def write(folder: Path, name: str, tidy: pd.DataFrame, printed: pd.DataFrame, caption: str) -> list[Path]:
-    """Write <name>.csv (tidy), <name>.tex (booktabs) and <name>.md (both as printed, with the caption)."""
-    paths = [folder / f"{name}.{kind}" for kind in ("csv", "tex", "md")]
+    """Write <name>.csv (tidy), and as printed, with the caption: <name>.tex (booktabs), .md and .html (for Word)."""
+    paths = [folder / f"{name}.{kind}" for kind in ("csv", "tex", "md", "html")]
     records.write_csv(paths[0], tidy)
     prose = printed.iloc[:, -1].astype(str).str.contains(r"[a-z]{3}").any()
     share = 0.8 / (printed.shape[1] - 1)
@@ -164,11 +170,14 @@ def write(folder: Path, name: str, tidy: pd.DataFrame, printed: pd.DataFrame, ca
     styled = printed.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
     latex = styled.to_latex(
         hrules=True,
-        caption=re.sub(r"([&%$#_{}])", r"\\\1", caption),
+        caption=caption.translate(LATEX),
         label=f"tab:{name}",
         position_float="centering",
         column_format=columns,
     )
     records.write_text(paths[1], latex)
     records.write_text(paths[2], f"{printed.to_markdown(index=False, disable_numparse=True)}\n\n{caption}\n")
+    with pd.option_context("display.max_colwidth", None):  # or pandas cuts long text off
+        body = printed.to_html(index=False, na_rep="")
+    records.write_text(paths[3], f'<meta charset="utf-8">\n<p>{html.escape(caption)}</p>\n{body}\n')
     return paths

@@ -37,7 +37,7 @@ def test_label_maps_of_another_source_lie_on_its_images(trained, tmp_path):
     assert (out / "cases.csv").read_text() == "case,patient,spacing_mm\ncase0,p0,1.0\ncase1,p1,1.0\n"
     record = json.loads((out / "predict.json").read_text())
     assert (record["model"], record["levels"]) == ("unet", ["L1", "L2"])
-    assert len(record["files"]) == 2 * 2 + 1 + 3
+    assert len(record["files"]) == 2 * 2 + 1 + 4
 
 
 def test_the_command_predicts_on_dicom_and_no_byte_names_the_patient(trained, tmp_path):

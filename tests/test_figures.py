@@ -114,10 +114,21 @@ def test_a_figure_is_as_wide_as_a_page_and_says_on_what_data(name):
 
 
 def test_files_have_the_same_bytes_every_time(tmp_path):
-    first = figures.save(DRAWN["learning_curves"](""), tmp_path / "a", "fig")
-    second = figures.save(DRAWN["learning_curves"](""), tmp_path / "b", "fig")
-    assert [path.name for path in first] == ["fig.pdf", "fig.svg", "fig.png"]
+    first = figures.save(DRAWN["learning_curves"](""), tmp_path / "a", "fig", "Loss and F1.")
+    second = figures.save(DRAWN["learning_curves"](""), tmp_path / "b", "fig", "Loss and F1.")
+    assert [path.name for path in first] == ["fig.pdf", "fig.svg", "fig.png", "fig.txt"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_text_stays_text_in_fonts_that_journals_accept(tmp_path):
+    pdf, svg, _, _ = figures.save(DRAWN["learning_curves"](""), tmp_path, "fig", "Loss and F1.")
+    assert b"/FontFile2" in pdf.read_bytes() and b"/Type3" not in pdf.read_bytes()  # TrueType, embedded as type 42
+    assert ">Epoch</text>" in svg.read_text()
+
+
+def test_the_caption_lies_beside_its_figure(tmp_path):
+    figures.save(DRAWN["learning_curves"](""), tmp_path, "fig", "Loss and F1.")
+    assert (tmp_path / "fig.txt").read_text() == "Loss and F1.\n"
 
 
 def test_samples_name_the_levels_and_the_scale():

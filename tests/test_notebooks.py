@@ -142,8 +142,8 @@ def test_the_five_notebooks_run_and_say_where_everything_is(whole_run):
 def test_a_run_leaves_every_file_that_it_promises(whole_run):
     folder = folder_of(whole_run)
     promised = ["cases.csv", "split.csv", "scores.csv", "study.json"]
-    promised += [f"tables/table{number}.{kind}" for number in (1, 2) for kind in ("csv", "tex", "md")]
-    promised += [f"figures/fig{number}.{kind}" for number in range(1, 8) for kind in ("pdf", "svg", "png")]
+    promised += [f"tables/table{number}.{kind}" for number in (1, 2) for kind in ("csv", "tex", "md", "html")]
+    promised += [f"figures/fig{number}.{kind}" for number in range(1, 8) for kind in ("pdf", "svg", "png", "txt")]
     kept = ("history.csv", "robustness.csv", "cost.csv")
     promised += [f"{model}/{name}" for model in ("unet", "hrnet", "efficientnet") for name in kept]
     promised += [

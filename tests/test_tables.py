@@ -1,5 +1,7 @@
 """Numbers are carried to the page as they are."""
 
+import re
+
 import pandas as pd
 
 from lumbar_utils import paper, statistics, tables
@@ -51,8 +53,26 @@ def test_tables_are_written_to_compute_with_and_to_paste(tmp_path):
     assert pd.read_csv(tmp_path / "table2.csv")["value"].tolist() == table["value"].tolist()
     latex = (tmp_path / "table2.tex").read_text()
     assert all(word in latex for word in (r"\toprule", r"\bottomrule", r"\caption{Scores \& more}", "0.9741"))
+    page = (tmp_path / "table2.html").read_text()
+    assert "<td>0.9741 [0.960, 0.990]</td>" in page and "<p>Scores &amp; more</p>" in page
     markdown = (tmp_path / "table2.md").read_text()
     assert "| F1" in markdown and "0.9741" in markdown and markdown.endswith("Scores & more\n")
+
+
+def test_a_table_in_latex_has_as_many_cells_in_each_row_as_columns_and_no_bare_sign(tmp_path):
+    odd = pd.DataFrame({"model_a": ["a_b & c", "50 %"], "what": ["x < y", "~#$"]})
+    tables.write(tmp_path, "odd", odd, odd, r"{a_b}^2 ~ 50 % of C:\x")
+    latex = (tmp_path / "odd.tex").read_text()
+    rows = [line for line in latex.splitlines() if line.endswith(r"\\")]
+    assert [len(re.split(r"(?<!\\)&", row)) for row in rows] == [2, 2, 2]
+    assert r"\caption{\{a\_b\}\textasciicircum{}2 \textasciitilde{} 50 \% of C:\textbackslash{}x}" in latex
+    assert not re.search(r"(?<!\\)[_%#$]", latex.replace("tab:odd", ""))
+
+
+def test_long_text_is_whole_in_html(tmp_path):
+    table = pd.DataFrame({"claim": ["word " * 40], "evidence": ["none"]})
+    tables.write(tmp_path, "claims", table, table, "")
+    assert "word " * 39 in (tmp_path / "claims.html").read_text()
 
 
 def test_a_caption_says_on_what_and_that_it_is_synthetic():

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from lumbar_utils import MODELS
+from lumbar_utils import MODELS, records
 
 COLUMN, PAGE = 3.5, 7.16  # widths of a column and of a page in IEEE's journals, inches
 STYLE = Path(__file__).with_name("style.mplstyle")
@@ -26,8 +26,8 @@ NUMBERS = {"unet": ("fig1", "fig5"), "hrnet": ("fig2", "fig6"), "efficientnet": 
 plt.style.use(STYLE)
 
 
-def save(fig: Figure, folder: Path, name: str) -> list[Path]:
-    """Write <name>.pdf, .svg and .png (300 dpi): whole or not at all, and the same bytes every time."""
+def save(fig: Figure, folder: Path, name: str, caption: str) -> list[Path]:
+    """Write <name>.pdf, .svg, .png (300 dpi) and .txt (the caption): whole or not at all, the same bytes every time."""
     folder.mkdir(parents=True, exist_ok=True)
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
     paths = []
@@ -38,7 +38,8 @@ def save(fig: Figure, folder: Path, name: str) -> list[Path]:
         os.replace(file.name, path)
         os.chmod(path, 0o644)
         paths.append(path)
-    return paths
+    records.write_text(folder / f"{name}.txt", f"{caption}\n")
+    return [*paths, folder / f"{name}.txt"]
 
 
 def colour_of(model: str) -> str:

@@ -70,7 +70,11 @@ def main(dataset: str, folder: Path) -> None:
     power.minorticks_off()
     power.set(xlabel="Cycles per mm", ylabel="Power (median)", title="g  spectrum")
     plt.close(fig)
-    figures.save(fig, folder, "phantom_beside_real")
+    caption = (
+        f"Images, grey values inside and outside of the labelled vertebrae, and spectra of {', '.join(images)}. "
+        "The phantom says nothing about patients."
+    )
+    figures.save(fig, folder, "phantom_beside_real", caption)
 
 
 if __name__ == "__main__":

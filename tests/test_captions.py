@@ -1,0 +1,164 @@
+"""A caption tells the numbers of its figure's table, of how many patients, and on what data."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lumbar_utils import captions
+from lumbar_utils.datasets.folder import Cohort
+from lumbar_utils.examples import Example
+
+
+def cohort(synthetic=True, tested=1):
+    """Two patients to train on, one to validate on, and some to test on; one image each."""
+    sides = ["train", "train", "validation", *["test"] * tested]
+    cases = pd.DataFrame({"split": sides, "patient": range(len(sides)), "case": range(len(sides))})
+    return Cohort(None, "slices", "CC0", synthetic, {}, ("L1", "L2"), cases, "")
+
+
+def table2():
+    rows = [("unet", "f1", 0.95, 0.9, 0.97), ("hrnet", "f1", 0.5, 0.4, 0.6), ("unet", "precision", 0.1, 0.1, 0.1)]
+    return pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high"]).assign(n=7)
+
+
+def gaps():
+    rows = [("f1", "unet", "hrnet", 0.1, 0.05, 0.15), ("recall-precision", "unet", "unet", 0.2, 0.1, 0.3)]
+    return pd.DataFrame(rows, columns=["metric", "first", "second", "difference", "low", "high"])
+
+
+def history():
+    rows = [("unet", 1, 0.2), ("unet", 2, 0.9), ("unet", 3, 0.8)]
+    return pd.DataFrame(rows, columns=["model", "epoch", "val_f1"])
+
+
+def scores():
+    rows = [("p", "L1", 0.9), ("q", "L1", 0.7), ("p", "L2", 0.4), ("q", "L2", 0.5)]
+    return pd.DataFrame(rows, columns=["patient", "level", "value"]).assign(model="unet", metric="f1")
+
+
+def bodies():
+    """L1 found and named twice; L2 named L1; S1 not found."""
+    rows = [
+        ("L1", "L1", "right", 0.9),
+        ("L1", "L1", "right", 0.9),
+        ("L2", "L1", "one up", 0.6),
+        ("S1", "", "missing", np.nan),
+    ]
+    table = pd.DataFrame(rows, columns=["level", "named", "outcome", "f1"])
+    return table.assign(model="unet", patient="a", hd95=1.0, unit="mm", merged=False, split=False)
+
+
+def worse():
+    rows = [("noise", 0, "a", 0.9), ("noise", 1, "a", 0.3), ("blur", 0, "a", 0.9), ("blur", 1, "a", 0.6)]
+    return pd.DataFrame(rows, columns=["kind", "strength", "case", "f1"]).assign(model="unet", patient="p")
+
+
+def parts():
+    rows = [("level", "L1", 0.9, 0.8, 0.95), ("contrast", "T2", 0.7, np.nan, np.nan)]
+    return pd.DataFrame(rows, columns=["kind", "group", "value", "low", "high"]).assign(model="unet", n=2)
+
+
+def universe():
+    rows = [("a", "unet", 0.9), ("a", "hrnet", 0.8), ("b", "unet", 0.7), ("b", "hrnet", 0.8), ("c", "unet", 0.9)]
+    return pd.DataFrame([*rows, ("c", "hrnet", 0.1)], columns=["definition", "model", "value"]).assign(metric="f1")
+
+
+def shown():
+    image = np.zeros((4, 4), np.uint8)
+    return [Example("x", image, image, 1.0, image, 0.9), Example("y", image, image, 1.0, image, 0.25)]
+
+
+def bins():
+    return pd.DataFrame({"model": "unet", "bin": [7, 14], "pixels": [10, 90], "sureness": [5.0, 88], "right": [5, 80]})
+
+
+def costs():
+    return pd.DataFrame({"model": ["unet"], "parameters": [31_000_000], "latency_ms": [12.34]})
+
+
+FINDINGS = pd.DataFrame({"severity": ["error", "warning", "warning"]})
+WORST = ["U-Net, x\nF1 0.412: L1 missing; an\nextra S1"]
+CAPTIONS = {
+    "audit": (lambda data: captions.audit(FINDINGS, data), "(error 1, warning 2, accepted 0)"),
+    "samples": (lambda data: captions.samples(shown(), data), "of 2 patients with the reference contours of L1, L2"),
+    "overview": (
+        lambda data: captions.data_overview(parts(), data),
+        "centres of 2 vertebrae, (d) patients to train on (2), to validate on (1) and to test on (1)",
+    ),
+    "learning": (lambda data: captions.learning_curves(history(), data), "U-Net 0.900 (epoch 2 of 3)"),
+    "comparison": (
+        lambda data: captions.comparison(table2(), data),
+        "F1: U-Net 0.9500 [0.900, 0.970], HRNet 0.5000 [0.400, 0.600]; n = 7.",
+    ),
+    "differences": (lambda data: captions.differences(gaps(), data), "F1: U-Net - HRNet 0.1000 [0.050, 0.150]."),
+    "multiverse": (
+        lambda data: captions.multiverse(universe(), data),
+        "Of 3 definitions of F1, U-Net leads under 2, HRNet leads under 1.",
+    ),
+    "by level": (
+        lambda data: captions.by_level(scores(), data),
+        "(n = 2) by level. Lowest mean over patients: U-Net 0.450 at L2",
+    ),
+    "errors": (
+        lambda data: captions.errors(bodies(), data),
+        "U-Net found 75.0 % of 4, of these 66.7 % rightly named, with outlines of F1 0.800 whatever the name",
+    ),
+    "confusion": (
+        lambda data: captions.confusion(bodies(), bodies().assign(named=bodies()["level"]), data),
+        "Under their own name: U-Net 50.0 %, then 100.0 %",
+    ),
+    "groups": (
+        lambda data: captions.groups(parts(), data),
+        "F1 in parts of the test set by level, contrast, with 95 % bootstrap",
+    ),
+    "reliability": (lambda data: captions.reliability(bins(), data), "calibration error: U-Net 8.0 %"),
+    "robustness": (
+        lambda data: captions.robustness(worse(), data),
+        "(n = 1, 1 images). From untouched images on: U-Net 0.900, lowest 0.300 (noise)",
+    ),
+    "cost": (
+        lambda data: captions.cost(costs(), table2(), data),
+        "U-Net 31.00 million parameters, 12.3 ms. F1: U-Net 0.9500",
+    ),
+    "predictions": (
+        lambda data: captions.predictions(shown(), "hrnet", data),
+        "the worst by F1: x (0.900), y (0.250).",
+    ),
+    "worst": (lambda data: captions.worst(WORST, data), "the reference dashed: U-Net, x (F1 0.412)."),
+    "overlay": (lambda data: captions.overlay("unet", 2, data), "Label maps of U-Net over 2 of 4 "),
+}
+
+
+@pytest.mark.parametrize("name", CAPTIONS)
+def test_a_caption_tells_its_numbers_and_its_data(name):
+    write, numbers = CAPTIONS[name]
+    assert numbers in write(cohort())
+    assert "which say nothing about patients, of" in write(cohort())
+    assert "(slices)" in write(cohort(synthetic=False)) and "synthetic" not in write(cohort(synthetic=False))
+
+
+def test_scores_of_too_few_patients_have_no_interval_and_say_so():
+    text = captions.comparison(table2().assign(low=np.nan, high=np.nan), cohort())
+    assert "without intervals, for which patients are too few" in text and "F1: U-Net 0.9500, HRNet 0.5000" in text
+
+
+def test_intervals_over_fewer_than_ten_patients_are_doubted():
+    assert "(below 10 patients they do not hold)" in captions.comparison(table2(), cohort(tested=9))
+    assert "below 10" not in captions.comparison(table2(), cohort(tested=10))
+
+
+def test_the_lowest_part_is_named_with_its_patients():
+    assert "The lowest is 0.7000, of U-Net for T2 (n = 2)." in captions.groups(parts(), cohort())
+
+
+def test_a_network_that_finds_nothing_is_not_said_to_name_it_rightly():
+    nothing = bodies().assign(outcome="missing", named="", f1=np.nan)
+    assert "U-Net found none of 4." in captions.errors(nothing, cohort())
+
+
+def test_a_diagram_s_caption_counts_its_parameters_and_those_unused():
+    stages = pd.DataFrame({"parameters": [1_000_000, 500_000], "height": [32, 64], "width": [48, 96]})
+    assert "1.50 million parameters. Each box" in captions.architecture("unet", stages)
+    text = captions.architecture("tu-resnet34", stages, unused=250_000)
+    assert text.startswith("tu-resnet34 as built for this study: 1.75 million parameters, 0.25 million of them unused")
+    assert text.endswith("input and output have 64 x 96 pixels.")

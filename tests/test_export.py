@@ -1,0 +1,143 @@
+"""What a study has is gathered in every format, the same bytes each time; what it lacks is named."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from lumbar_utils import StudyError, figures, tables
+from lumbar_utils.__main__ import app
+from lumbar_utils.export import FIGURES, FORMATS, TABLES, export, published
+from lumbar_utils.study import ROOT
+
+LETTERS = pd.DataFrame({"": ["F1 & co"], "U-Net": ["0.9629 [0.958, 0.967]"]})
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A study that has one figure, 2 x 1 inches, and one table, and nothing else."""
+    folder = tmp_path / "study"
+    folder.mkdir()
+    settings = {"profile": "quick", "dataset": "/home/me/slices", "seed": 0, "runs": "/home/me/runs", "epochs": 9}
+    (folder / "study.json").write_text(json.dumps({"settings": settings, "commit": "abc"}))
+    fig, ax = plt.subplots(figsize=(2, 1))
+    ax.set(xlabel="Epoch", ylabel="Loss")
+    plt.close(fig)
+    figures.save(fig, folder / "figures", "fig5", "Best, median and worst.")
+    tables.write(folder / "tables", "table2", LETTERS, LETTERS, "Scores of a_b & c")
+    return folder
+
+
+def test_every_format_of_figures_and_tables_is_written_with_the_captions(study, tmp_path):
+    written, _ = export(study, tmp_path / "out")
+    assert sorted(path.name for path in written) == [
+        "fig5-600dpi.png", "fig5-600dpi.tiff", "fig5.pdf", "fig5.png", "fig5.svg", "fig5.tiff", "fig5.txt",
+        "study.json", "table2.csv", "table2.html", "table2.md", "table2.tex", "tables.tex",
+    ]  # fmt: skip
+    assert (tmp_path / "out" / "fig5.txt").read_text() == "Best, median and worst.\n"
+
+
+@pytest.mark.parametrize(
+    "name, size, dpi",
+    [
+        ("fig5.png", (600, 300), 300),
+        ("fig5.tiff", (600, 300), 300),
+        ("fig5-600dpi.png", (1200, 600), 600),
+        ("fig5-600dpi.tiff", (1200, 600), 600),
+    ],
+)
+def test_a_picture_has_the_pixels_that_its_inches_ask_for_and_says_so(study, tmp_path, name, size, dpi):
+    export(study, tmp_path)
+    with Image.open(tmp_path / name) as picture:
+        assert picture.size == size
+        assert [round(float(side)) for side in picture.info["dpi"]] == [dpi, dpi]
+        assert picture.info.get("compression", "tiff_lzw") == "tiff_lzw"
+
+
+def test_a_second_export_gives_the_same_bytes(study, tmp_path):
+    first, _ = export(study, tmp_path / "a")
+    second, _ = export(study, tmp_path / "b")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_only_what_is_named_is_written_in_the_formats_named(study, tmp_path):
+    written, missing = export(study, tmp_path / "a", formats=["tiff600"], only=["fig5"])
+    assert sorted(path.name for path in written) == ["fig5-600dpi.tiff", "fig5.txt", "study.json"]
+    assert missing == []
+    written, _ = export(study, tmp_path / "b", formats=["md"])
+    assert [path.name for path in written] == ["table2.md", "study.json"]
+
+
+def test_what_a_study_lacks_is_named_with_the_notebook_that_makes_it(study, tmp_path):
+    (study / "figures" / "fig5.txt").unlink()
+    _, missing = export(study, tmp_path)
+    assert "figures/fig1 (pdf, svg, png, txt): notebook 02 makes it" in missing
+    assert "figures/fig5 (txt): notebook 05 makes it" in missing
+    assert "tables/groups (csv): notebook 05 makes it" in missing
+    assert len(missing) == len(FIGURES) + len(TABLES) - 1  # table2 is whole
+
+
+def test_a_figure_of_a_further_network_is_known_once_it_is_there(study, tmp_path):
+    for kind in ("pdf", "svg", "png", "txt"):
+        shutil.copy(study / "figures" / f"fig5.{kind}", study / "figures" / f"tu-resnet34.{kind}")
+    written, _ = export(study, tmp_path, formats=["pdf"], only=["tu-resnet34"])
+    assert written[0].name == "tu-resnet34.pdf"
+
+
+@pytest.mark.parametrize(
+    "named, message",
+    [
+        ({"formats": ["jpg"]}, f"unknown format 'jpg'; known are {', '.join(FORMATS)}"),
+        ({"only": ["fig8"]}, "unknown figure or table 'fig8'; known are audit, fig4, "),
+        ({"only": ["fig7"]}, "has nothing of fig7 as pdf, svg, "),
+        ({"only": ["table1"], "formats": ["pdf"]}, "has nothing of table1 as pdf; run its notebooks, or name another"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_by_name(study, tmp_path, named, message):
+    with pytest.raises(StudyError, match=re.escape(message)):
+        export(study, tmp_path / "out", **named)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_no_study_is_refused(tmp_path):
+    with pytest.raises(StudyError, match=re.escape("has no study.json; name a study's folder")):
+        export(tmp_path, tmp_path / "out")
+
+
+def test_the_command_says_what_was_written_and_what_is_missing(study, tmp_path):
+    result = CliRunner().invoke(app, ["export", str(study), "--to", str(tmp_path / "out"), "--format", "pdf"])
+    assert result.exit_code == 0
+    assert f"3 files -> {tmp_path / 'out'}" in result.output  # fig5.pdf, fig5.txt and study.json
+    assert "figures/fig7 (pdf, txt): notebook 05 makes it" in result.output
+    result = CliRunner().invoke(app, ["export", str(study), "--to", str(tmp_path / "out"), "--format", "jpg"])
+    assert result.exit_code == 2
+
+
+def test_nothing_of_the_machine_is_published(study, tmp_path):
+    export(study, tmp_path / "out", formats=["csv"])
+    record = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert record["settings"] == {"profile": "quick", "dataset": "slices", "seed": 0, "epochs": 9}
+    assert published(record) == record
+
+
+def test_every_figure_and_table_of_the_notebooks_is_known():
+    sources = "".join(path.read_text() for path in sorted((ROOT / "notebooks").glob("*.ipynb")))
+    saved = set(re.findall(r'figures\.save\(\w+, study\.folder / \\"figures\\", \\"(\w+)\\"', sources))
+    assert saved | {first for first, _ in figures.NUMBERS.values()} == set(FIGURES)
+    written = set(re.findall(r'tables\.write\(study\.folder / \\"tables\\", \\"(\w+)\\"', sources))
+    assert written | set(re.findall(r'\\"tables\\" / \\"(\w+)\.csv\\"', sources)) == set(TABLES)
+
+
+def test_exported_tables_compile(study, tmp_path):
+    if not shutil.which("pdflatex"):
+        pytest.skip("pdflatex is not installed")
+    export(study, tmp_path / "out", formats=["tex"])
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "tables.tex"]
+    result = subprocess.run(command, cwd=tmp_path / "out", capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
