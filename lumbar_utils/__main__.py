@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lumbar_utils import MODELS, StudyError
+from lumbar_utils import MODELS, Failure, StudyError
 from lumbar_utils.study import CONVERTED, DATA, Study, kind_and_path
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -155,8 +155,6 @@ def report(study: Annotated[Path, typer.Argument(help="folder of a study, finish
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
     """Errors as one clear line, and an exit code: 2 for what cannot be used, 1 for what failed, 130 for Ctrl-C."""
-    from lumbar_utils.pipeline import Failure
-
     try:
         yield
     except (StudyError, OSError) as error:

@@ -14,7 +14,7 @@ from jupyter_client import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from lumbar_utils import StudyError, records, report
+from lumbar_utils import Failure, StudyError, records, report
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.external import add_all
 from lumbar_utils.preparation import prepare
@@ -38,13 +38,6 @@ class PrivateKernel(AsyncKernelManager):
     async def start_kernel(self, **settings):
         """Start it deaf to the terminal: what a cell writes comes through a socket; the rest is of the kernel's end."""
         await super().start_kernel(stderr=subprocess.DEVNULL, **settings)
-
-
-class Failure(Exception):
-    """A notebook that stopped; its text names it, the cell, the error and the executed copy."""
-
-    def __init__(self, notebook: str, where: str, error: str, executed: Path):
-        super().__init__(f"{notebook} failed {where}:\n  {error}\n  executed so far: {executed}")
 
 
 def notebooks(only: Sequence[str] = ()) -> list[Path]:
@@ -86,11 +79,15 @@ def run(
         record.unlink(missing_ok=True)
         say(f"{path.stem}: running")
         started = time.monotonic()
-        executed = execute(path, study, say)
+        try:
+            executed = execute(path, study, say)
+        except Failure:
+            report.write(study.folder)  # or an earlier one would go on telling of a study without a fault
+            raise
         seconds = round(time.monotonic() - started, 1)
         records.mark_finished(record, _made_from(path, study, cohort), [executed, *_made(study)], seconds=seconds)
         say(f"{path.stem}: done in {seconds:.0f} s")
-    say(f"report: {report.write(study.folder)}")
+    report.write(study.folder)
 
 
 def _made_from(path: Path, study: Study, cohort: Cohort) -> str:

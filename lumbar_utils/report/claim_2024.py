@@ -123,10 +123,13 @@ ITEMS = (
     ),
     Item(
         15, "Reference standard", "Why was this reference standard chosen?",
-        "open", "OPEN: by this study because it came with the data.",
+        "open", "This study took it because it came with the data. OPEN: why the data's authors chose it.",
         ("answered", "Of a drawn image the truth is known."),
     ),
-    Item(16, "Reference standard", "Who annotated, and how qualified and prepared?", "open", "OPEN.", NOBODY),
+    Item(
+        16, "Reference standard", "Who annotated, and how qualified and prepared?",
+        "open", "OPEN: the data's authors know.", NOBODY,
+    ),
     Item(
         17, "Reference standard", "How was the test set annotated, with what tool?",
         "open", "The test set is a part of the data, annotated like the rest as far as this study knows. OPEN: tool, "

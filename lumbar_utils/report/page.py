@@ -112,15 +112,14 @@ def for_the_screen(file: Path) -> tuple[str, int, int]:
     """
     whole = file.read_bytes()
     with Image.open(io.BytesIO(whole)) as picture:
-        content = picture.convert("RGBA")
-    if len(whole) > SMALL and content.width > SCREEN_WIDTH:
-        flat = Image.alpha_composite(Image.new("RGBA", content.size, "white"), content).convert("RGB")
-        flat = flat.resize((SCREEN_WIDTH, round(flat.height * SCREEN_WIDTH / flat.width)), Image.Resampling.LANCZOS)
+        if len(whole) < SMALL or picture.width <= SCREEN_WIDTH:
+            return base64.b64encode(whole).decode(), *picture.size
+        size = (SCREEN_WIDTH, round(picture.height * SCREEN_WIDTH / picture.width))
+        smaller = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
         written = io.BytesIO()
-        flat.save(written, "png")
-        if len(written.getvalue()) < len(whole):
-            return base64.b64encode(written.getvalue()).decode(), *flat.size
-    return base64.b64encode(whole).decode(), *content.size
+        smaller.save(written, "png")
+        content = min(whole, written.getvalue(), key=len)
+        return base64.b64encode(content).decode(), *(size if content is not whole else picture.size)
 
 
 def verdicts(results: Results) -> dict[str, int]:
