@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from lumbar_utils import StudyError, pipeline
+from lumbar_utils.preparation import prepare
 from lumbar_utils.report import write
 from lumbar_utils.report.claim_2024 import ITEMS, STATUSES, answers
 from lumbar_utils.report.results import EXPECTED, read
@@ -145,7 +146,7 @@ def test_numbers_are_carried_to_the_page_as_they_are(folder):
         assert cell in words
     text = "".join(words)
     assert "Of 2 verdicts on the paper's claims, 1 supported, 0 contradicted, 1 undecided" in text
-    assert "Scores on two images." in text and "2 patients were tested on: fewer than 10" in text
+    assert "Scores on two images." in text and "2 patients are in the test set: fewer than 10" in text
     assert "0.9 against 0.8." in words and "Data: two images" not in text
 
 
@@ -276,6 +277,30 @@ def test_answers_are_filled_from_the_run(folder):
         "(1 image), test 2 patients (2 images). Seed 0. See split.csv, lumbar_utils/split.py."
     )
     assert "Not annotated: L3, L4, L5, S1." in found[11].text
+
+
+def test_what_the_data_say_of_themselves_is_on_record(dataset, tmp_path, cache):
+    description = json.loads((dataset / "dataset.json").read_text())
+    told = {"citation": "Somebody 2020", "left_out": ["p9 has no canal"]}
+    (dataset / "dataset.json").write_text(json.dumps(description | told))
+    study = Study("smoke", dataset=str(dataset), runs=tmp_path / "runs", cache=cache)
+    prepare(study)
+    found = answers(read(study.folder))
+    assert (
+        "Citation: Somebody 2020." in found[6].text
+        and "Left out when volumes were cut: p9 has no canal." in found[7].text
+    )
+    write(study.folder)
+    assert "12 T12" in (study.folder / "record" / "datasheet.md").read_text()
+
+
+def test_networks_that_began_elsewhere_may_have_seen_the_test_images(folder):
+    study = json.loads((folder / "study.json").read_text())
+    study["settings"]["start_from"] = "/somebody/runs/earlier"
+    (folder / "study.json").write_text(json.dumps(study))
+    write(folder)
+    card = (folder / "record" / "model_card_unet.md").read_text()
+    assert "whether the study earlier, which it starts from, trained on them: OPEN" in card and "/somebody" not in card
 
 
 def test_a_model_has_its_card_once_it_is_trained(folder):

@@ -175,7 +175,7 @@ ITEMS = (
     ),
     Item(
         26, "Training", "How was the final model selected?",
-        "answered", "The epoch with the highest F1 on the validation patients: {best}. Test images took no part.",
+        "answered", "The epoch with the highest F1 on the validation patients: {best}. Test images were {seen}.",
         None, NETS,
     ),
     Item(27, "Training", "Were models combined into an ensemble?", "answered", "No. {tta}"),

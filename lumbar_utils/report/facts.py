@@ -27,6 +27,7 @@ def facts(results: Results) -> dict[str, str]:
         "findings": f"{len(results.findings)} findings of the audit are on record",
         "size": f"{chosen['height']} x {chosen['width']}", "commit": study["commit"], "note": results.note,
         "split_words": SPLITS.get(data["split"], data["split"]), "spacing": _spacing(results), "start": _start(chosen),
+        "seen": _seen(chosen),
         "tta": "Each prediction is a mean over turned and scaled copies of its image."
         if chosen.get("test_time_augmentation") else "Each prediction is of one network and one image.",
         "packages": ", ".join(f"{name} {version}" for name, version in study["packages"].items()),
@@ -71,6 +72,13 @@ def _sides(results: Results) -> dict[str, str]:
 def _spacing(results: Results) -> str:
     known = results.cases["spacing_mm"].dropna() if "spacing_mm" in results.cases else []
     return f"{min(known):.2f} to {max(known):.2f} mm" if len(known) else "unknown"
+
+
+def _seen(settings: dict) -> str:
+    """Whether the test images took part in training, as far as the study can tell."""
+    earlier = settings.get("start_from")
+    more = f"; whether the study {Path(earlier).name}, which it starts from, trained on them: OPEN" if earlier else ""
+    return f"never seen in training or selection by this study{more}"
 
 
 def _start(settings: dict) -> str:

@@ -131,7 +131,7 @@ def verdicts(results: Results) -> dict[str, int]:
 def limits(results: Results) -> list[str]:
     """What the result does not say, as far as the folder tells."""
     test = results.cases[results.cases["split"] == "test"]["patient"].nunique()
-    few = f"{test} patients were tested on" + (
+    few = f"{test} patients are in the test set" + (
         f": fewer than {FEWEST}, too few for an interval to hold or to decide any claim." if test < FEWEST else "."
     )
     absent = [level for level in LEVELS if level not in results.data["annotated"]]
@@ -158,7 +158,7 @@ def training(results: Results) -> Table | None:
         return None
     epochs = results.study["settings"]["epochs"]
     rows = [
-        (results.models[row.model], shown.cell_text(row.parameters), f"{row.epochs} of {epochs}", str(row.best_epoch),
+        (results.models[row.model], "" if pd.isna(row.parameters) else f"{row.parameters:,.0f}", f"{row.epochs} of {epochs}", str(row.best_epoch),
          f"{row.best_val_f1:.4f}", f"{row.seconds:,.1f}", "yes" if row.finished else "no")
         for row in results.training.itertuples()
     ]  # fmt: skip
