@@ -158,8 +158,9 @@ def training(results: Results) -> Table | None:
         return None
     epochs = results.study["settings"]["epochs"]
     rows = [
-        (results.models[row.model], "" if pd.isna(row.parameters) else f"{row.parameters:,.0f}", f"{row.epochs} of {epochs}", str(row.best_epoch),
-         f"{row.best_val_f1:.4f}", f"{row.seconds:,.1f}", "yes" if row.finished else "no")
+        (results.models[row.model], "" if pd.isna(row.parameters) else f"{row.parameters:,.0f}",
+         f"{row.epochs} of {epochs}", str(row.best_epoch), f"{row.best_val_f1:.4f}", f"{row.seconds:,.1f}",
+         "yes" if row.finished else "no")
         for row in results.training.itertuples()
     ]  # fmt: skip
     names = ["network", "parameters", "epochs", "best epoch", f"its validation {METRICS['f1']}", "seconds", "finished"]
