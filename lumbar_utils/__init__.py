@@ -1,6 +1,7 @@
 """Reproducible comparison of U-Net, HRNet and EfficientNet at segmenting lumbar vertebrae in sagittal MRI."""
 
 import os
+from pathlib import Path
 
 # albumentations asks a registry for updates at import unless told not to; nothing here may need a network
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -22,3 +23,10 @@ METRICS = {
 
 class StudyError(ValueError):
     """Input or surroundings that the study cannot work with: what was found, what is allowed, and the remedy."""
+
+
+class Failure(Exception):
+    """A notebook that stopped; its text names it, the cell, the error and the executed copy."""
+
+    def __init__(self, notebook: str, where: str, error: str, executed: Path):
+        super().__init__(f"{notebook} failed {where}:\n  {error}\n  executed so far: {executed}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lumbar_utils import MODELS, StudyError
+from lumbar_utils import MODELS, Failure, StudyError
 from lumbar_utils.study import CONVERTED, DATA, Study, kind_and_path
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -38,7 +38,7 @@ def run(
         list[str], typer.Option(help="NAME=FOLDER, label maps of another tool as one more column; repeatable")
     ] = [],  # noqa: B006
 ) -> None:
-    """Run the notebooks 01-05 in order; what is finished and up to date is not done again."""
+    """Run the notebooks 01-05 in order and write the report; what is finished and up to date is not done again."""
     from lumbar_utils import pipeline
 
     with _told():
@@ -194,11 +194,18 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command()
+def report(study: Annotated[Path, typer.Argument(help="folder of a study, finished or not")]) -> None:
+    """Write report.html and record/ into a study's folder: all that it holds on one page, and what is missing."""
+    with _told():
+        from lumbar_utils.report import write
+
+        print(write(study.resolve()))
+
+
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
     """Errors as one clear line, and an exit code: 2 for what cannot be used, 1 for what failed, 130 for Ctrl-C."""
-    from lumbar_utils.pipeline import Failure
-
     try:
         yield
     except (StudyError, OSError) as error:
@@ -238,7 +245,12 @@ def _conclude(study) -> None:
     table = study.folder / "tables" / "table2.md"
     if table.exists():
         print(f"\n{table.read_text()}")
-    for what, name in {"tables": "tables", "figures": "figures", "notebooks": "notebooks"}.items():
+    for what, name in {
+        "report": "report.html",
+        "tables": "tables",
+        "figures": "figures",
+        "notebooks": "notebooks",
+    }.items():
         print(f"{what:10} {study.folder / name}")
 
 

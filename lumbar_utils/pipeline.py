@@ -14,7 +14,7 @@ from jupyter_client import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from lumbar_utils import StudyError, records
+from lumbar_utils import Failure, StudyError, records, report
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.external import add_all
 from lumbar_utils.preparation import prepare
@@ -22,6 +22,7 @@ from lumbar_utils.study import ROOT, Study
 
 NOTEBOOKS = ROOT / "notebooks"
 # files of earlier notebooks, in the study
+MADE_HERE = ("notebooks", "record", "report.html")  # by this module, and by no notebook
 READS = {"05_evaluate_and_compare": ("*/label_maps/*", "*/history.csv", "*/robustness.csv", "*/cost.csv")}
 
 
@@ -37,13 +38,6 @@ class PrivateKernel(AsyncKernelManager):
     async def start_kernel(self, **settings):
         """Start it deaf to the terminal: what a cell writes comes through a socket; the rest is of the kernel's end."""
         await super().start_kernel(stderr=subprocess.DEVNULL, **settings)
-
-
-class Failure(Exception):
-    """A notebook that stopped; its text names it, the cell, the error and the executed copy."""
-
-    def __init__(self, notebook: str, where: str, error: str, executed: Path):
-        super().__init__(f"{notebook} failed {where}:\n  {error}\n  executed so far: {executed}")
 
 
 def notebooks(only: Sequence[str] = ()) -> list[Path]:
@@ -68,7 +62,7 @@ def parameters(study: Study) -> dict:
 def run(
     study: Study, only: Sequence[str] = (), say: Callable[[str], None] = print, others: dict[str, Path] | None = None
 ) -> None:
-    """Execute the notebooks in order; one that is up to date is left alone, and named.
+    """Execute the notebooks in order, then write the report; a notebook that is up to date is left alone, and named.
 
     others : name -> folder of another tool's label maps, a further column of the comparison: see `external.add`.
     Raises Failure at the first notebook that fails, and StudyError on input that cannot be used.
@@ -85,10 +79,15 @@ def run(
         record.unlink(missing_ok=True)
         say(f"{path.stem}: running")
         started = time.monotonic()
-        executed = execute(path, study, say)
+        try:
+            executed = execute(path, study, say)
+        except Failure:
+            report.write(study.folder)  # or an earlier one would go on telling of a study without a fault
+            raise
         seconds = round(time.monotonic() - started, 1)
         records.mark_finished(record, _made_from(path, study, cohort), [executed, *_made(study)], seconds=seconds)
         say(f"{path.stem}: done in {seconds:.0f} s")
+    report.write(study.folder)
 
 
 def _made_from(path: Path, study: Study, cohort: Cohort) -> str:
@@ -102,7 +101,7 @@ def _made_from(path: Path, study: Study, cohort: Cohort) -> str:
 def _made(study: Study) -> list[Path]:
     """The study's files up to now; when one of them is deleted, the notebook that made it runs again."""
     files = (path.relative_to(study.folder) for path in sorted(study.folder.rglob("*")) if path.is_file())
-    kept = [path for path in files if not path.name.startswith(".") and path.parts[0] != "notebooks"]
+    kept = [path for path in files if not path.name.startswith(".") and path.parts[0] not in MADE_HERE]
     return [study.folder / path for path in kept if path.name != "last.ckpt"]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lumbar_utils import StudyError, audit, datasets, records, split
-from lumbar_utils.datasets.folder import Cohort
+from lumbar_utils.datasets.folder import Cohort, read_description
 from lumbar_utils.decoding import decode
 from lumbar_utils.study import Study
 
@@ -40,6 +40,7 @@ def prepare(study: Study) -> Cohort:
                 "name": cohort.name, "licence": cohort.licence, "synthetic": cohort.synthetic,
                 "annotated": cohort.annotated, "cases": len(cohort.cases), "patients": len(sides),
                 "fingerprint": cohort.fingerprint, "split": how,
+                "about": _about(cohort),
                 "findings": dict(zip(findings["finding"], findings["severity"] + ": " + findings["what"], strict=True)),
             },
             **records.versions(),
@@ -47,6 +48,12 @@ def prepare(study: Study) -> Cohort:
         more=lambda: {"environment": records.environment()},
     )  # fmt: skip
     return cohort
+
+
+def _about(cohort: Cohort) -> dict:
+    """What dataset.json tells beyond the fields that the study itself needs: labels, citation, notes, and more."""
+    told = {"name", "licence", "synthetic", "annotated_levels"}
+    return {name: value for name, value in read_description(cohort.folder).items() if name not in told}
 
 
 def _split(study: Study, cohort: Cohort, cases: pd.DataFrame) -> tuple[pd.DataFrame, str]:

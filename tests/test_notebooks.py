@@ -13,6 +13,7 @@ import pytest
 
 from lumbar_utils import StudyError, pipeline
 from lumbar_utils.notebook import refuse_undeclared
+from lumbar_utils.report.results import read
 from lumbar_utils.study import ROOT, Study
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -130,6 +131,7 @@ def test_the_five_notebooks_run_and_say_where_everything_is(whole_run):
     assert result.returncode == 0, result.stderr
     folder = folder_of(whole_run)
     for line in (
+        f"report     {folder / 'report.html'}",
         f"tables     {folder / 'tables'}",
         f"figures    {folder / 'figures'}",
         f"notebooks  {folder / 'notebooks'}",
@@ -150,9 +152,11 @@ def test_a_run_leaves_every_file_that_it_promises(whole_run):
         f"tables/{name}.csv" for name in ("claims", "forensics", "comparisons", "multiverse", "metrics", "errors")
     ]
     promised += [f"notebooks/{path.name}" for path in NOTEBOOKS]
+    promised += ["report.html", "record/claim_2024.md", "record/model_card_hrnet.md", "record/datasheet.md"]
     assert [name for name in promised if not (folder / name).is_file()] == []
     for model in ("unet", "hrnet", "efficientnet"):
         assert len(list((folder / model / "label_maps").glob("*.png"))) == 2
+    assert read(folder).missing == {}
     table = pd.read_csv(folder / "tables" / "table2.csv")
     assert list(table.columns) == ["model", "metric", "value", "low", "high", "n", "paper"]
     assert len(table) == 3 * 5
