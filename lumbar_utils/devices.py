@@ -24,7 +24,8 @@ def precision_of(study: Study) -> str:
     elif device == "cuda":
         chosen = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "16"
     elif device == "cpu":
-        chosen = "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "32"
+        has = torch.cpu.get_capabilities()
+        chosen = "bf16" if has.get("amx_bf16") or has.get("avx512_bf16") else "32"
     else:
         chosen = "32"
     return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[chosen]

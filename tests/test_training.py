@@ -294,8 +294,9 @@ def test_real_slices_go_all_the_way_and_s1_is_neither_predicted_nor_scored(tmp_p
     assert cohort.cases.groupby("split")["patient"].nunique().to_dict() == {"test": 5, "train": 21, "validation": 4}
     fit(study, cohort, "unet")
     scores = evaluate(cohort, {"unet": predict(study, cohort, "unet")}).scores
-    assert set(scores["level"]) == {"L1", "L2", "L3", "L4", "L5"}
-    assert scores["value"].between(0, 1).all()
+    f1 = scores[scores["metric"] == "f1"]
+    assert set(f1["level"]) == {"L1", "L2", "L3", "L4", "L5"}
+    assert f1["value"].between(0, 1).all()
     maps = [
         cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in (study.folder / "unet" / "label_maps").glob("*.png")
     ]
