@@ -30,8 +30,8 @@ def normalise(image: np.ndarray, how: str = "zscore") -> np.ndarray:
     """
     pixels = image.astype(np.float32)
     if how == "percentile":
-        low, high = np.percentile(pixels, (1, 99))
-        return np.clip((pixels - (low + high) / 2) / max(float(high - low) / 2, 1.0), -1, 1)
+        low, high = np.percentile(pixels, (1, 99)).astype(np.float32)  # in 64 bits it would widen every pixel
+        return np.clip((pixels - (low + high) / 2) / max((high - low) / 2, np.float32(1)), -1, 1)
     return (pixels - pixels.mean()) / max(float(pixels.std()), 1.0)
 
 

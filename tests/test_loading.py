@@ -132,6 +132,11 @@ def test_percentiles_become_minus_1_and_1_and_what_lies_outside_is_cut_off():
     assert not normalise(np.full((4, 4), 7, np.uint8), "percentile").any()
 
 
+@pytest.mark.parametrize("how", ["zscore", "percentile"])
+def test_pixels_have_the_32_bits_that_networks_take(how):
+    assert normalise(np.arange(16, dtype=np.uint8).reshape(4, 4), how).dtype == np.float32
+
+
 def test_epoch_minus_1_is_the_untouched_image():
     pixels = np.random.default_rng(0).integers(0, 255, (5, 64, 64), np.uint8)
     assert torch.equal(cases()[-1, 1][0][0], torch.from_numpy(normalise(pixels[2])))
