@@ -138,7 +138,7 @@ def audit(
         folder = to.resolve() if to else study.runs / f"audit-{Path(study.dataset).name}"
         records.write_csv(folder / "findings.csv", findings)
         page = figures.audit_page(findings, pictures(source, findings), source.name)
-        figures.save(page, folder, "findings", captions.audit(findings, source))
+        figures.save(page, folder, "findings", captions.audit(findings, source.name))
         print(report(findings, folder / "findings.csv"))
     if (findings["severity"] == "error").any():
         raise typer.Exit(1)

@@ -18,11 +18,11 @@ from lumbar_utils.tables import data_words, interval_text
 SEVERITIES = ("error", "warning", "accepted")
 
 
-def audit(findings: pd.DataFrame, cohort: Cohort) -> str:
-    """findings : severity, one row a finding."""
+def audit(findings: pd.DataFrame, data: str) -> str:
+    """findings : severity, one row a finding. data : words on the data, which may be too broken to be a cohort."""
     counts = findings["severity"].value_counts()
     told = ", ".join(f"{severity} {counts.get(severity, 0)}" for severity in SEVERITIES)
-    return f"Findings of the audit by kind and severity ({told}), with pictures. Data: {data_words(cohort, 'all')}."
+    return f"Findings of the audit by kind and severity ({told}), with pictures. Data: {data}."
 
 
 def samples(shown: Sequence, cohort: Cohort) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lumbar_utils import captions
+from lumbar_utils import captions, tables
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.examples import Example
 
@@ -79,7 +79,10 @@ def costs():
 FINDINGS = pd.DataFrame({"severity": ["error", "warning", "warning"]})
 WORST = ["U-Net, x\nF1 0.412: L1 missing; an\nextra S1"]
 CAPTIONS = {
-    "audit": (lambda data: captions.audit(FINDINGS, data), "(error 1, warning 2, accepted 0)"),
+    "audit": (
+        lambda data: captions.audit(FINDINGS, tables.data_words(data, "all")),
+        "(error 1, warning 2, accepted 0)",
+    ),
     "samples": (lambda data: captions.samples(shown(), data), "of 2 patients with the reference contours of L1, L2"),
     "overview": (
         lambda data: captions.data_overview(parts(), data),
