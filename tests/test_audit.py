@@ -226,7 +226,7 @@ def test_the_command_prints_writes_and_tells_by_its_exit_code(folder, tmp_path):
     assert f"1 error; what each means, and the remedy:\n{tmp_path}/to/findings.csv" in result.stdout
     assert pd.read_csv(tmp_path / "to" / "findings.csv")["finding"].tolist() == [f"mirrored:{A}"]
     assert {path.name for path in (tmp_path / "to").iterdir()} == {
-        "findings.csv", "findings.pdf", "findings.svg", "findings.png",
+        "findings.csv", "findings.pdf", "findings.svg", "findings.png", "findings.txt",
     }  # fmt: skip
     assert run("--accept", f"mirrored:{A}").exit_code == 0
     assert run("--accept", "mirror").exit_code == 2
