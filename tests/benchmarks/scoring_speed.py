@@ -98,6 +98,7 @@ def main(asked: argparse.Namespace) -> None:
         alone = process(target=tell, args=(ends[1], many, links))
         alone.start()
         rows.append({"cases": cases, "models": len(models)} | ends[0].recv())
+        alone.kill()  # else it waits for joblib's idle processes
         alone.join()
         records.write_csv(asked.folder / "scoring_speed.csv", pd.DataFrame(rows))
         print(rows[-1], flush=True)
