@@ -10,6 +10,23 @@ import typer
 from lumbar_utils import MODELS, Failure, StudyError
 from lumbar_utils.study import CONVERTED, DATA, Study, kind_and_path
 
+
+class Lists(typer.core.TyperCommand):
+    """A command whose options that can be repeated also take several values at once: `--seeds 0 1 2`."""
+
+    def parse_args(self, ctx, args: list[str]) -> list[str]:
+        """Write such an option before each of its values."""
+        lists, written, option = {name for it in self.params if it.multiple for name in it.opts}, [], None
+        for arg in args:
+            if arg.startswith("-"):
+                option, values = (arg, 0) if arg in lists else (None, 0)
+            elif option:
+                written += [option] if values else []
+                values += 1
+            written.append(arg)
+        return super().parse_args(ctx, written)
+
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 Profile = Annotated[str, typer.Option(help="smoke, quick or paper; auto: paper with a GPU, else quick")]
@@ -25,7 +42,7 @@ def main() -> None:
     """Compare U-Net, HRNet and EfficientNet at segmenting lumbar vertebrae in sagittal MRI."""
 
 
-@app.command()
+@app.command(cls=Lists)
 def run(
     profile: Profile = "auto",
     dataset: Source = "phantom",
@@ -37,16 +54,70 @@ def run(
     add: Annotated[
         list[str], typer.Option(help="NAME=FOLDER, label maps of another tool as one more column; repeatable")
     ] = [],  # noqa: B006
+    seeds: Annotated[list[int], typer.Option(help="a grid: under each of these seeds, 0 1 2")] = [],  # noqa: B006
+    folds: Annotated[int, typer.Option(help="a grid: on each of so many folds", min=0)] = 0,
+    models: Annotated[list[str], typer.Option(help="of a grid: unet hrnet efficientnet, tu-NAME")] = [],  # noqa: B006
+    datasets: Annotated[list[str], typer.Option(help="a grid on each of these data sets")] = [],  # noqa: B006
+    workers: Annotated[int, typer.Option(help="cells of a grid at once; as many as fit", min=0)] = 0,
+    threads: Annotated[int, typer.Option(help="of each cell; the cores, shared", min=0)] = 0,
+    scheduler: Annotated[str, typer.Option(help="address or file of a Dask scheduler that runs the cells")] = "",
+    keep: Annotated[str, typer.Option(help="checkpoints of a grid's finished cells: best, last (both) or none")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="list a grid's cells, and what they will cost")] = False,
 ) -> None:
-    """Run the notebooks 01-05 in order and write the report; what is finished and up to date is not done again."""
+    """Run the notebooks 01-05 in order and write the report; what is finished and up to date is not done again.
+
+    With several seeds, folds or data sets a grid: every network under every one, as many at once as the machine bears.
+    """
     from lumbar_utils import pipeline
 
+    if any((seeds, folds, models, datasets, workers, threads, scheduler, keep, dry_run)):
+        with _told():
+            from lumbar_utils.grid import Grid
+
+            if only or add:
+                raise StudyError(
+                    "--only and --add are of a single study; a grid takes its notebooks and networks as they are"
+                )
+            given = [*settings, *([f"folds={folds}"] if folds else [])]
+            studies = [_study(profile, source, seed, runs, given, accept) for source in datasets or [dataset]]
+            grids = [Grid(study, tuple(seeds or [seed])) for study in studies]
+            failed = _run_grids(grids, models or list(MODELS), workers, threads, scheduler, keep or "best", dry_run)
+        if failed:
+            raise typer.Exit(1)
+        return
     with _told():
         study = _study(profile, dataset, seed, runs, settings, accept)
         folders = _parse(add, "--add", "NAME=FOLDER")
         others = {name: Path(folder).expanduser().resolve() for name, folder in folders.items()}
         pipeline.run(study, only, say=lambda line: print(line, flush=True), others=others)
         _conclude(study)
+
+
+def _run_grids(grids, models: list[str], workers, threads, scheduler, keep: str, dry_run: bool) -> list[str]:
+    """Run grids, or say what they will cost; returns words on each cell that failed."""
+    from lumbar_utils import cluster, progress
+
+    steps = [step for grid in grids for step in cluster.steps_of(grid, tuple(models))]
+    engine = cluster.Engine.of(len(steps), workers, threads or cluster.threads_of(grids), scheduler, keep)
+    if dry_run:
+        print(cluster.plan(grids, engine, tuple(models)))
+        return []
+    failed = cluster.run(grids, engine, tuple(models), say=lambda line: print(line, flush=True))
+    for grid in grids:
+        _conclude(grid)
+    print(progress.counted(progress.cells(steps)))
+    for words in failed:
+        typer.echo(f"failed: {words}", err=True)
+    return failed
+
+
+@app.command()
+def status(study: Annotated[Path, typer.Argument(help="folder of a study or grid, running or not")]) -> None:
+    """Say how far a study or a grid is: each cell finished, running, failed or waiting, and the time left."""
+    with _told():
+        from lumbar_utils import cluster
+
+        print(cluster.status(study.resolve()))
 
 
 @app.command()

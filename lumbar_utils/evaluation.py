@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +30,13 @@ def annotated_levels(cohort: Cohort) -> dict[int, str]:
     return {LEVELS.index(level) + 1: level for level in cohort.annotated}
 
 
-def label_maps(study: Study) -> dict[str, Path]:
-    """model -> folder of the label maps that lie whole in the study's folder: the three networks, then all others.
+def label_maps(study: Study, needed: Sequence[str] = tuple(MODELS)) -> dict[str, Path]:
+    """model -> folder of the label maps that lie whole in the study's folder: the networks needed, then all others.
 
-    Raises StudyError where one of the three has none.
+    Raises StudyError where one of those needed has none.
     """
-    others = {record.parent.name for record in study.folder.glob("*/predict.json")} - set(MODELS)
-    models = [*MODELS, *sorted(others)]
+    others = {record.parent.name for record in study.folder.glob("*/predict.json")} - {*MODELS, *needed}
+    models = [*needed, *sorted(others)]
     for model in models:
         if not records.is_whole(study.folder / model / "predict.json"):
             raise StudyError(f"{model} has no label maps in {study.folder / model}; run its training notebook first")

@@ -2,19 +2,31 @@
 
 import ast
 import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lumbar_utils import StudyError
 from lumbar_utils.study import Study
 
+if TYPE_CHECKING:
+    from lumbar_utils.grid import Grid
 
-def start(profile: str, dataset: str, seed: int, runs: str, overrides: dict) -> Study:
-    """The study of a notebook's parameters.
+
+def start(
+    profile: str, dataset: str, seed: int, runs: str, overrides: dict, seeds: Sequence[int] = ()
+) -> "Study | Grid":
+    """The study of a notebook's parameters; with seeds, the grid of that study under each of them.
 
     Raises StudyError for a parameter that papermill was given under a name the notebook does not declare:
     papermill itself only logs it, and the run would go on with the default.
     """
     refuse_undeclared(_executed_cells())
-    return Study(profile=profile, dataset=dataset, seed=seed, runs=runs, **overrides)
+    study = Study(profile=profile, dataset=dataset, seed=seed, runs=runs, **overrides)
+    if not seeds:
+        return study
+    from lumbar_utils.grid import Grid  # of no use to the other notebooks
+
+    return Grid(study, tuple(seeds))
 
 
 def refuse_undeclared(cells: list[str]) -> None:

@@ -1,5 +1,7 @@
 """Runs the notebooks in order with papermill: only what is missing or stale, and a short word on what fails."""
 
+import contextlib
+import dataclasses
 import os
 import subprocess
 import tempfile
@@ -10,24 +12,32 @@ from pathlib import Path
 
 import pandas as pd
 import papermill
+import psutil
 from jupyter_client import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from lumbar_utils import Failure, StudyError, records, report
+from lumbar_utils import MODELS, Failure, StudyError, records, report
 from lumbar_utils.datasets.folder import Cohort
+from lumbar_utils.export import FIGURES
 from lumbar_utils.external import add_all
+from lumbar_utils.grid import Grid
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import ROOT, Study
 
 NOTEBOOKS = ROOT / "notebooks"
-# files of earlier notebooks, in the study
 MADE_HERE = ("notebooks", "record", "report.html")  # by this module, and by no notebook
+# files of earlier notebooks, in the study
 READS = {"05_evaluate_and_compare": ("*/label_maps/*", "*/history.csv", "*/robustness.csv", "*/cost.csv")}
 
 
 class PrivateKernel(AsyncKernelManager):
-    """A kernel spoken to through socket files of its own: no port that another kernel takes or another user hears."""
+    """A kernel spoken to through socket files of its own: no port that another kernel takes or another user hears.
+
+    held : descriptor of a lock that it holds until it ends; -1 for none.
+    """
+
+    held = -1
 
     def __init__(self, **settings):
         super().__init__(**settings)
@@ -37,7 +47,8 @@ class PrivateKernel(AsyncKernelManager):
 
     async def start_kernel(self, **settings):
         """Start it deaf to the terminal: what a cell writes comes through a socket; the rest is of the kernel's end."""
-        await super().start_kernel(stderr=subprocess.DEVNULL, **settings)
+        held = {"pass_fds": (self.held,)} if self.held >= 0 else {}
+        await super().start_kernel(stderr=subprocess.DEVNULL, **held, **settings)
 
 
 def notebooks(only: Sequence[str] = ()) -> list[Path]:
@@ -49,14 +60,75 @@ def notebooks(only: Sequence[str] = ()) -> list[Path]:
     return [path for path in every if not only or path.name.startswith(tuple(only))]
 
 
-def parameters(study: Study) -> dict:
-    """The study as the plain values that a notebook's parameters cell holds."""
+def parameters(study: Study | Grid) -> dict:
+    """The study as the plain values that a notebook's parameters cell holds; of a grid its seeds too."""
     given = study.settings
     named = {name: given[name] for name in ("profile", "dataset", "seed", "runs")}
-    usual = Study(profile=study.profile).settings
-    return named | {
-        "overrides": {key: value for key, value in given.items() if key not in named and value != usual[key]}
-    }
+    usual = Study(profile=given["profile"]).settings
+    other = {key: value for key, value in given.items() if key not in named and value != usual[key]}
+    return named | {"overrides": other} | ({"seeds": list(study.seeds)} if isinstance(study, Grid) else {})
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One notebook of a study, or the last one of a grid.
+
+    model : the network that a training notebook trains; "" for the other notebooks.
+    """
+
+    study: Study | Grid
+    notebook: Path
+    model: str = ""
+
+    @property
+    def name(self) -> str:
+        """That of the notebook, and of its executed copy."""
+        number, _, _ = self.notebook.stem.partition("_")
+        return self.notebook.stem if self.model in ("", *MODELS) else f"{number}_train_{self.model}"
+
+    def file(self, ending: str) -> Path:
+        """A file of this step's own in the study's folder: .ipynb (the executed copy), .json (its record), .log."""
+        return self.study.folder / "notebooks" / f"{self.name}{ending}"
+
+    @property
+    def parameters(self) -> dict:
+        """What the notebook is given."""
+        return parameters(self.study) | ({"model": self.model} if self.model else {})
+
+    def made_from(self, data: str) -> str:
+        """What an executed notebook depends on: itself, the package, the study, what it reads, and the data."""
+        folders = [member.folder for member in getattr(self.study, "members", [self.study])]
+        patterns = READS.get(self.notebook.stem, ())
+        read = [file for folder in folders for pattern in patterns for file in sorted(folder.glob(pattern))]
+        return records.fingerprint(
+            self.study.fingerprint, data, self.model, records.source_fingerprint(),
+            records.fingerprint_files([self.notebook, *read]),
+        )  # fmt: skip
+
+    def is_finished(self, data: str) -> bool:
+        """Whether it was run, on data of this fingerprint, and all that it made is still there."""
+        record = self.file(".json")
+        return records.is_whole(record) and records.is_finished(record, self.made_from(data))
+
+    def made(self) -> list[Path]:
+        """Its files: of a training notebook those of its network, of 05 all of the study's that were made up to now."""
+        folder, number = self.study.folder, self.notebook.stem[:2]
+        files = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+        kept = [path for path in files if not path.name.startswith(".") and path.parts[0] not in MADE_HERE]
+        if number != "05":
+            own = {name for name, maker in FIGURES.items() if maker == number} if self.model in ("", *MODELS) else set()
+            own |= {"cases", "split"} if number == "01" else set()
+            kept = [path for path in kept if path.parts[0] == self.model or path.stem in own]
+        return [folder / path for path in kept if path.suffix != ".ckpt"]
+
+
+def steps_of(study: Study, only: Sequence[str] = ()) -> list[Step]:
+    """The notebooks of a study in order."""
+    return [Step(study, path, _model_of(path)) for path in notebooks(only)]
+
+
+def _model_of(notebook: Path) -> str:
+    return notebook.stem.partition("_train_")[2]
 
 
 def run(
@@ -67,87 +139,105 @@ def run(
     others : name -> folder of another tool's label maps, a further column of the comparison: see `external.add`.
     Raises Failure at the first notebook that fails, and StudyError on input that cannot be used.
     """
-    chosen = notebooks(only)
+    steps = steps_of(study, only)
     cohort = prepare(study)
     add_all(study, cohort, others or {})
     say(f"{cohort.name}: {len(cohort.cases)} images of {cohort.cases['patient'].nunique()} patients -> {study.folder}")
-    for path in chosen:
-        record = study.folder / "notebooks" / f"{path.stem}.json"
-        if records.is_finished(record, _made_from(path, study, cohort)):
-            say(f"{path.stem}: up to date")
+    for step in steps:
+        if step.is_finished(cohort.fingerprint):
+            say(f"{step.name}: up to date")
             continue
-        record.unlink(missing_ok=True)
-        say(f"{path.stem}: running")
-        started = time.monotonic()
+        say(f"{step.name}: running")
         try:
-            executed = execute(path, study, say)
+            seconds = _do_alone(step, cohort, say)
         except Failure:
             report.write(study.folder)  # or an earlier one would go on telling of a study without a fault
             raise
-        seconds = round(time.monotonic() - started, 1)
-        records.mark_finished(record, _made_from(path, study, cohort), [executed, *_made(study)], seconds=seconds)
-        say(f"{path.stem}: done in {seconds:.0f} s")
+        say(f"{step.name}: done in {seconds:.0f} s")
     report.write(study.folder)
 
 
-def _made_from(path: Path, study: Study, cohort: Cohort) -> str:
-    """What an executed notebook depends on: itself, the package, the study, the data, and what it reads."""
-    read = sorted(file for pattern in READS.get(path.stem, ()) for file in study.folder.glob(pattern))
-    return records.fingerprint(
-        study.fingerprint, cohort.fingerprint, records.source_fingerprint(), records.fingerprint_files([path, *read])
-    )
+def _do_alone(step: Step, cohort: Cohort, say: Callable[[str], None]) -> float:
+    with records.alone(step.file(".lock")) as held:
+        if held is None:
+            raise StudyError(f"another process runs {step.name} in {step.study.folder} just now; wait for its end")
+        return do(step, cohort, say, held)
 
 
-def _made(study: Study) -> list[Path]:
-    """The study's files up to now; when one of them is deleted, the notebook that made it runs again."""
-    files = (path.relative_to(study.folder) for path in sorted(study.folder.rglob("*")) if path.is_file())
-    kept = [path for path in files if not path.name.startswith(".") and path.parts[0] not in MADE_HERE]
-    return [study.folder / path for path in kept if path.name != "last.ckpt"]
+def do(step: Step, cohort: Cohort, say: Callable[[str], None] = print, held: int = -1) -> float:
+    """Execute a step's notebook and put on record that it is finished; returns seconds. Raises Failure.
+
+    held : descriptor of a lock that the kernel is to hold too, so that it lasts until both have ended.
+    """
+    step.file(".json").unlink(missing_ok=True)
+    started = time.monotonic()
+    with _Watch(step, say) as watch:
+        executed = execute(step, held)
+    seconds = round(time.monotonic() - started, 1)
+    files = [executed, *step.made()]
+    made_from = step.made_from(cohort.fingerprint)
+    records.mark_finished(
+        step.file(".json"), made_from, files, seconds=seconds, memory_mb=round(watch.memory_mb),
+        disk_mb=round(sum(file.stat().st_size for file in files) / 1e6, 1),
+    )  # fmt: skip
+    return seconds
 
 
-def execute(path: Path, study: Study, say: Callable[[str], None] = print) -> Path:
-    """Execute one notebook into the study's folder, telling of each epoch; returns the executed copy.
+def execute(step: Step, held: int = -1) -> Path:
+    """Execute a notebook into the study's folder; returns the executed copy.
 
     Raises Failure; what the notebook had finished stays, and the next run goes on from there.
     """
-    executed = study.folder / "notebooks" / path.name
+    executed = step.file(".ipynb")
     executed.parent.mkdir(parents=True, exist_ok=True)
-    with _Epochs(study, say):
-        try:
-            papermill.execute_notebook(
-                path, executed, parameters(study), cwd=path.parent, kernel_name="python3", progress_bar=False,
-                kernel_manager_class=PrivateKernel,
-            )  # fmt: skip
-        except PapermillExecutionError as error:
-            raise Failure(
-                path.stem, f"in cell {error.exec_count}", f"{error.ename}: {error.evalue}", executed
-            ) from None
-        except DeadKernelError:
-            raise Failure(path.stem, "as its kernel died", "out of memory, perhaps; run again", executed) from None
+    try:
+        papermill.execute_notebook(
+            step.notebook, executed, step.parameters, cwd=step.notebook.parent, kernel_name="python3",
+            progress_bar=False, kernel_manager_class=type("Kernel", (PrivateKernel,), {"held": held}),
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        raise Failure(step.name, f"in cell {error.exec_count}", f"{error.ename}: {error.evalue}", executed) from None
+    except DeadKernelError:
+        raise Failure(step.name, "as its kernel died", "out of memory, perhaps; run again", executed) from None
     return executed
 
 
-class _Epochs:
-    """Says each epoch that appears in the study's histories while a notebook runs."""
+class _Watch:
+    """Looks on each second while a notebook runs: says each epoch that is new, and keeps the peak of memory.
 
-    def __init__(self, study: Study, say: Callable[[str], None]):
-        self.folder, self.say, self.over = study.folder, say, threading.Event()
+    memory_mb : of the processes that this one has started, in 10^6 bytes.
+    """
+
+    def __init__(self, step: Step, say: Callable[[str], None]):
+        self.history, self.say = step.study.folder / step.model / "history.csv", say
+        self.memory_mb, self.over = 0.0, threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self):
         self.thread.start()
+        return self
 
     def __exit__(self, *_):
         self.over.set()
         self.thread.join()
 
     def _rows(self) -> list:
-        return [row for file in self.folder.glob("*/history.csv") for row in pd.read_csv(file).itertuples()]
+        return list(pd.read_csv(self.history).itertuples()) if self.history.exists() else []
 
     def _watch(self) -> None:
         seen = {(row.model, row.epoch) for row in self._rows()}
         while not self.over.wait(1):
+            self.memory_mb = max(self.memory_mb, _memory_of_children() / 1e6)
             for row in self._rows():
                 if (row.model, row.epoch) not in seen:
                     seen.add((row.model, row.epoch))
                     self.say(f"    {row.model} epoch {row.epoch}: validation F1 {row.val_f1:.3f}, {row.seconds:.0f} s")
+
+
+def _memory_of_children() -> int:
+    """Bytes in memory of all processes below this one."""
+    total = 0
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            total += process.memory_info().rss
+    return total

@@ -1,6 +1,7 @@
 """Files that are whole or absent, completion records of finished work, and where a result came from."""
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import io
@@ -67,6 +68,28 @@ def remove_remains(folder: Path) -> None:
         remains.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def alone(lock: Path) -> Iterator[int | None]:
+    """Hold a file while no other process does: its descriptor, or None where another holds it just now.
+
+    It is let go when every process that has the descriptor has ended, killed or not. Windows has no such locks:
+    nothing is held there, and the descriptor is -1.
+    """
+    if os.name != "posix":
+        yield -1
+        return
+    import fcntl
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        yield file.fileno()
+
+
 def _umask() -> int:
     """The process's permission mask, which a temporary file ignores."""
     mask = os.umask(0)
@@ -94,10 +117,15 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     write_text(path, buffer.getvalue())
 
 
+def read_json(path: Path) -> dict:
+    """What a JSON file holds; empty where there is none."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def update_json(path: Path, value: dict, more: Callable[[], dict]) -> None:
     """Write value and more() as JSON, unless `path` says all of `value` already; `more` takes long to find out."""
     wanted = json.loads(json.dumps(value, default=str))
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = read_json(path)
     if any(known.get(name) != content for name, content in wanted.items()):
         write_json(path, value | more())
 
@@ -116,6 +144,7 @@ def fingerprint_files(paths: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
+@functools.cache  # what is imported stays as it is, whatever becomes of the files
 def source_fingerprint(*modules: str) -> str:
     """sha256 of the package's own source: of the modules named, or of all of it."""
     files = [PACKAGE / f"{name}.py" for name in modules] if modules else sorted(PACKAGE.rglob("*.py"))
@@ -138,6 +167,7 @@ def mark_finished(record: Path, made_from: str, files: Iterable[Path], **facts) 
     write_json(record, {"made_from": made_from, "files": names, **facts})
 
 
+@functools.cache  # to ask for the processor's name takes a second
 def environment() -> dict[str, str]:
     """Hardware and software of this machine, as the rows of the paper's Table I."""
     import cpuinfo

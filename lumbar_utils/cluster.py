@@ -1,0 +1,307 @@
+"""The cells of grids on Dask: each one network of one study, as a notebook in a process of its own.
+
+What is finished is read off the disk, by fingerprints, before and after; the scheduler remembers nothing that counts.
+"""
+
+import contextlib
+import dataclasses
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+from distributed import Client, Future, LocalCluster, get_worker, wait
+from tqdm.auto import tqdm
+
+from lumbar_utils import MODELS, Failure, StudyError, datasets, pipeline, progress, records, report
+from lumbar_utils.datasets.folder import Cohort
+from lumbar_utils.grid import Grid, describe, read
+from lumbar_utils.pipeline import Step
+from lumbar_utils.preparation import prepare
+
+CELL = {"cell": 1}  # the resource that a worker offers, and a cell takes
+KEPT = {"last": (), "best": ("last.ckpt",), "none": ("last.ckpt", "best.ckpt")}  # of checkpoints -> what is deleted
+PATIENCE = 60.0  # seconds in which a scheduler and a first worker must be there
+MEMORY_MB = 2500  # of a cell, before one was measured
+WAIT = 5.0  # seconds before a cell that another driver runs is asked after again
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """Where cells run: on `workers` processes of this machine, or on those of a scheduler.
+
+    scheduler : its address, or a file that it wrote; "" for this machine. threads : of each cell; results depend on
+    them in late decimals. keep : of KEPT, which checkpoints stay once a cell is finished.
+    """
+
+    workers: int
+    threads: int
+    scheduler: str = ""
+    keep: str = "best"
+
+    @classmethod
+    def of(cls, cells: int, workers: int = 0, threads: int = 0, scheduler: str = "", keep: str = "best") -> "Engine":
+        """With what is not given sized to this machine: a cell a GPU, else a cell a core as far as memory goes."""
+        import torch
+
+        if keep not in KEPT:
+            raise StudyError(f"keep={keep!r} is unknown; use {', '.join(KEPT)}")
+        cores, gpus = len(psutil.Process().cpu_affinity()), torch.cuda.device_count()
+        room = int(psutil.virtual_memory().available / 1e6 / MEMORY_MB)
+        workers = workers or max(1, min(gpus or cores, cells, room))
+        return cls(workers, threads or max(1, cores // min(workers, cores)), scheduler, keep)
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[Client]:
+        """A connection to the workers. Raises StudyError where there is no scheduler, or no worker that takes cells."""
+        if self.scheduler:
+            with _found(self.scheduler) as client:
+                yield client
+            return
+        with (
+            LocalCluster(
+                n_workers=self.workers, threads_per_worker=1, resources=CELL, memory_limit=0, dashboard_address=":0"
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+
+
+@contextlib.contextmanager
+def _found(scheduler: str) -> Iterator[Client]:
+    named = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
+    try:
+        client = Client(timeout=min(PATIENCE, 10), **named)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise StudyError(
+            f"no Dask scheduler answers at {scheduler} ({error}); start one with `dask scheduler`, or "
+            "leave --scheduler out"
+        ) from None
+    with client:
+        until = time.monotonic() + PATIENCE
+        while not _takers(client):
+            if time.monotonic() > until:
+                raise StudyError(
+                    f"the scheduler at {scheduler} has no worker that takes cells; start some with "
+                    "`dask worker ADDRESS --nthreads 1 --resources cell=1`"
+                )
+            time.sleep(0.5)
+        yield client
+
+
+def _takers(client: Client) -> list[dict]:
+    """The workers that take cells."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return [worker for worker in workers if worker["resources"].get("cell", 0) >= 1]
+
+
+def steps_of(grid: Grid, models: tuple[str, ...]) -> list[Step]:
+    """The cells of a grid, run by run: notebook 01 of its first member, then the training notebooks of all."""
+    notebooks = {model: path for path in pipeline.notebooks() if (model := path.stem.partition("_train_")[2])}
+    first = [Step(grid.study, pipeline.notebooks(["01"])[0])]
+    return first + [
+        Step(member, notebooks.get(model, notebooks["efficientnet"]), model)
+        for member in grid.members for model in models
+    ]  # fmt: skip
+
+
+def run(
+    grids: list[Grid], engine: Engine, models: tuple[str, ...] = tuple(MODELS), say: Callable[[str], None] = print
+) -> list[str]:
+    """Run the cells that are not finished, then notebook 05 and the report of each grid; returns words on each failure.
+
+    Raises StudyError before any training where data, folders or workers do not fit.
+    """
+    steps = [step for grid in grids for step in steps_of(grid, models)]
+    cohorts = {step.study.folder: prepare(step.study) for step in steps}
+    for grid in grids:
+        describe(grid, threads=engine.threads, models=list(models))
+    todo = [step for step in steps if not step.is_finished(cohorts[step.study.folder].fingerprint)]
+    say(f"{len(steps)} cells, {len(steps) - len(todo)} finished; {len(todo)} to run")
+    failed = _work(todo, cohorts, engine, say) if todo else []
+    for grid in grids:
+        failed += _conclude(grid, cohorts[grid.study.folder], say)
+    return failed
+
+
+def _work(todo: list[Step], cohorts: dict[Path, Cohort], engine: Engine, say: Callable[[str], None]) -> list[str]:
+    with engine.client() as client:
+        refuse_misfits(client, todo, cohorts)
+        say(f"{engine.workers} at once, {engine.threads} threads each; dashboard: {client.dashboard_link}")
+        return _all_of(todo, client, engine, say)
+
+
+def _all_of(todo: list[Step], client: Client, engine: Engine, say: Callable[[str], None]) -> list[str]:
+    """Submit cells and see them to their ends; a cell that another driver has taken is asked after until it is done."""
+    code = records.source_fingerprint()
+
+    def submit(step: Step, wait: float = 0) -> Future:
+        return client.submit(run_cell, step, engine, code, wait, resources=CELL, retries=1, pure=False, priority=-wait)
+
+    open_, failed = {submit(step): step for step in todo}, []
+    with tqdm(total=len(todo), desc="cells", unit="cell", smoothing=0) as bar:
+        while open_:
+            with contextlib.suppress(TimeoutError):
+                wait(list(open_), timeout=1, return_when="FIRST_COMPLETED")
+            for future in [future for future in open_ if future.done()]:
+                step = open_.pop(future)
+                if future.status == "finished" and future.result() == "elsewhere":
+                    open_[submit(step, WAIT)] = step
+                    continue
+                bar.update()
+                if future.status != "finished":
+                    failed.append(_recorded(step, future.exception()))
+                    tqdm.write(failed[-1])
+            bar.set_postfix(running=min(len(open_), engine.workers), failed=len(failed))
+    return failed
+
+
+def run_cell(step: Step, engine: Engine, code: str, wait: float = 0) -> str:
+    """In a worker: execute a cell's notebook; `finished`, or `elsewhere` where another process is at it just now.
+
+    code : the driver's fingerprint of the package. wait : seconds before the first look.
+    """
+    time.sleep(wait)
+    _refuse_other_code(code)
+    with records.alone(step.file(".lock")) as held:
+        if held is None:
+            return "elsewhere"
+        cohort = prepare(step.study)
+        if not step.is_finished(cohort.fingerprint):
+            os.environ.update(_surroundings(engine))
+            _attempt(step, cohort, held)
+        for name in KEPT[engine.keep]:
+            (step.study.folder / step.model / "checkpoints" / name).unlink(missing_ok=True)
+    return "finished"
+
+
+def _attempt(step: Step, cohort: Cohort, held: int) -> None:
+    """Execute once, with a log beside the executed copy; what goes wrong is put on record there."""
+    step.file(".error.json").unlink(missing_ok=True)
+    with step.file(".log").open("a") as log:
+
+        def say(line: str) -> None:
+            print(time.strftime("%H:%M:%S"), line, file=log, flush=True)
+
+        say(f"begins in process {os.getpid()}")
+        try:
+            say(f"done in {pipeline.do(step, cohort, say, held):.0f} s")
+        except Failure as failure:
+            say(str(failure))
+            raise RuntimeError(_recorded(step, failure)) from None
+
+
+def _surroundings(engine: Engine) -> dict[str, str]:
+    """Environment of a cell's kernel: its threads, and of several GPUs the one that is this worker's."""
+    there = {"OMP_NUM_THREADS": str(engine.threads), "MKL_NUM_THREADS": str(engine.threads)}
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if engine.scheduler or gpus < 2:
+        return there
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
+    return there | {"CUDA_VISIBLE_DEVICES": seen.split(",")[get_worker().name % gpus]}
+
+
+def _recorded(step: Step, error: Exception) -> str:
+    """Words on a cell that failed; kept beside its executed copy, if they are not there already."""
+    file, words = step.file(".error.json"), f"{step.study.folder.name}: {error}"
+    if not file.exists():
+        records.write_json(file, {"error": str(error), "executed": str(step.file(".ipynb"))})
+    return words
+
+
+def _refuse_other_code(code: str) -> None:
+    if records.source_fingerprint() != code:
+        raise StudyError("the worker has another version of lumbar_utils; give it the driver's and start it again")
+
+
+def _misfit(code: str, files: list[str], probes: list[str]) -> str:
+    """In a worker: what keeps it from working on cells; "" where nothing does."""
+    try:
+        _refuse_other_code(code)
+        records.refuse_unwritable(*(Path(probe).parent for probe in probes))
+    except StudyError as error:
+        return str(error)
+    absent = [file for file in [*files, *probes] if not Path(file).exists()]
+    return f"it does not see {absent[0]}; share that folder, under the same path" if absent else ""
+
+
+def refuse_misfits(client: Client, todo: list[Step], cohorts: dict[Path, Cohort]) -> None:
+    """Raise StudyError if a worker lacks the package, has another version, or does not see data and folders."""
+    folders = {step.study.folder for step in todo}
+    probes = [folder / f".probe-{uuid.uuid4().hex}" for folder in sorted({folder.parent for folder in folders})]
+    data = sorted({str(cohorts[folder].folder / "cases.csv") for folder in folders})
+    for probe in probes:
+        probe.touch()
+    try:
+        found = client.run(_misfit, records.source_fingerprint(), data, list(map(str, probes)), on_error="return")
+    finally:
+        for probe in probes:
+            probe.unlink(missing_ok=True)
+    for worker, problem in found.items():
+        if isinstance(problem, Exception):
+            problem = f"it cannot load lumbar_utils ({type(problem).__name__}: {problem}); install it there"
+        if problem:
+            raise StudyError(f"worker {worker} cannot take cells: {problem}")
+
+
+def threads_of(grids: list[Grid]) -> int:
+    """Threads of a cell as a grid was begun with, so that it goes on to the same bits; 0 for a new one."""
+    told = [records.read_json(grid.folder / "study.json").get("grid", {}).get("threads", 0) for grid in grids]
+    return max(told, default=0)
+
+
+def plan(grids: list[Grid], engine: Engine, models: tuple[str, ...] = tuple(MODELS)) -> str:
+    """What a run will do: every cell, whether it is finished, and what it costs, measured on cells like it."""
+    told = []
+    for grid in grids:
+        steps, images = steps_of(grid, models), len(datasets.load(grid.study).cases)
+        table, costs = progress.cells(steps), progress.estimates(steps, images)
+        shown = table[["seed", "fold", "step", "state"]].assign(
+            time=costs["seconds"].map(progress.duration), memory=costs["memory_mb"].map(_mb),
+            disk=costs["disk_mb"].map(_mb), measured=costs["source"],
+        )  # fmt: skip
+        left = costs[table["state"].to_numpy() != "finished"]
+        time_left, at_once = progress.time_left(table, costs, engine.workers), min(engine.workers, len(left))
+        memory, disk = at_once * left["memory_mb"].max(), left["disk_mb"].sum()
+        told.append(
+            f"{grid.folder.name}\n{shown.to_string(index=False)}\n\n{progress.counted(table)}; "
+            f"{engine.workers} at once, {engine.threads} threads each: {progress.duration(time_left)}, "
+            f"{_mb(memory)} of memory at most, {_mb(disk)} of disk"
+        )
+    return "\n\n".join(told)
+
+
+def _mb(value: float) -> str:
+    return "unknown" if value != value else f"{value:,.0f} MB"
+
+
+def status(folder: Path) -> str:
+    """How far the study or grid in a folder is, and how long it will take on, at the number of cells that run now."""
+    study = read(folder)
+    told = records.read_json(folder / "study.json")
+    models = tuple(told.get("grid", {}).get("models", MODELS))
+    steps = steps_of(study, models) if isinstance(study, Grid) else pipeline.steps_of(study)
+    table = progress.cells(steps)
+    costs = progress.estimates(steps, told["data"]["cases"])
+    left = progress.time_left(table, costs, int((table["state"] == "running").sum()))
+    more = f"; {progress.duration(left)} left" if (table["state"] != "finished").any() else ""
+    return f"{progress.said(table)}{more}"
+
+
+def _conclude(grid: Grid, cohort: Cohort, say: Callable[[str], None]) -> list[str]:
+    """Notebook 05 over all that is finished, and the report."""
+    step, failed = Step(grid, pipeline.notebooks(["05"])[0]), []
+    if step.is_finished(cohort.fingerprint):
+        say(f"{step.name}: up to date")
+    else:
+        say(f"{step.name}: running -> {grid.folder}")
+        try:
+            pipeline.do(step, cohort, say)
+        except Failure as failure:
+            failed = [str(failure)]
+    report.write(grid.folder)
+    return failed
