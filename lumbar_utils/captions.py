@@ -13,7 +13,8 @@ from lumbar_utils.bodies import summarise_bodies
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.multiverse import spread
 from lumbar_utils.statistics import FEWEST
-from lumbar_utils.tables import data_words, interval_text
+from lumbar_utils.summary import leads
+from lumbar_utils.tables import data_words, interval_text, runs_words
 
 SEVERITIES = ("error", "warning", "accepted")
 
@@ -96,6 +97,32 @@ def multiverse(universe: pd.DataFrame, cohort: Cohort) -> str:
         "The same label maps under every definition of each metric, sorted by the mean; diamonds are the paper's "
         f"numbers, of its own images. Of {rows.loc['f1', 'definitions']} definitions of F1, {', '.join(told)}. "
         f"Data: {data_words(cohort)}."
+    )
+
+
+def runs(table: pd.DataFrame, parts: pd.DataFrame, cohort: Cohort) -> str:
+    """table, parts : as from `summary.by_run` and `summary.variance_of_runs`."""
+    first = leads(table)
+    told = ", ".join(f"{_name(model)} in {count}" for model, count in first.items())
+    shares = parts[parts["part"] == "patient"].set_index("what")["share"]
+    of_patients = [
+        f"{_percent(shares[model])} for {_name(model)}" for model in first.index if shares.notna().get(model, False)
+    ]
+    spread = f" Of the variance of a patient's F1, patients make up {', '.join(of_patients)}." if of_patients else ""
+    return (
+        f"(a) F1 of each network in each run, a seed on a fold, lines: means; {runs_words(cohort.cases)}. Highest: "
+        f"{told}. (b) The variance over patients and runs taken apart, SD: its root.{spread} Runs of one seed share "
+        f"patients to train on, so they are no independent repetitions. Data: {data_words(cohort)}."
+    )
+
+
+def grid(cells: pd.DataFrame) -> str:
+    """cells : as from `progress.cells`."""
+    of_networks = cells[cells["model"] != ""]
+    counts = ", ".join(f"{count} {state}" for state, count in of_networks["state"].value_counts().items())
+    return (
+        f"Cells of the grid, one a network, seed and fold, by state ({counts}), with the best F1 on the validation "
+        "patients of that run, on which the epoch is chosen: it says nothing of test patients."
     )
 
 

@@ -11,11 +11,24 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import joblib
 import psutil
 from distributed import Client, Future, LocalCluster, get_worker, wait
 from tqdm.auto import tqdm
 
-from lumbar_utils import MODELS, Failure, StudyError, datasets, pipeline, progress, records, report
+from lumbar_utils import (
+    FURTHER,
+    MODELS,
+    Failure,
+    StudyError,
+    captions,
+    datasets,
+    figures,
+    pipeline,
+    progress,
+    records,
+    report,
+)
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.grid import Grid, describe, read
 from lumbar_utils.pipeline import Step
@@ -25,7 +38,7 @@ CELL = {"cell": 1}  # the resource that a worker offers, and a cell takes
 KEPT = {"last": (), "best": ("last.ckpt",), "none": ("last.ckpt", "best.ckpt")}  # of checkpoints -> what is deleted
 PATIENCE = 60.0  # seconds in which a scheduler and a first worker must be there
 MEMORY_MB = 2500  # of a cell, before one was measured
-WAIT = 5.0  # seconds before a cell that another driver runs is asked after again
+PAUSE = 5.0  # seconds before a cell that another driver runs is asked after again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +56,17 @@ class Engine:
 
     @classmethod
     def of(cls, cells: int, workers: int = 0, threads: int = 0, scheduler: str = "", keep: str = "best") -> "Engine":
-        """With what is not given sized to this machine: a cell a GPU, else a cell a core as far as memory goes."""
+        """With what is not given sized to this machine: a cell a GPU, else a cell a core as far as memory goes.
+
+        Of a scheduler's workers nothing is known: a thread a cell.
+        """
         import torch
 
         if keep not in KEPT:
             raise StudyError(f"keep={keep!r} is unknown; use {', '.join(KEPT)}")
-        cores, gpus = len(psutil.Process().cpu_affinity()), torch.cuda.device_count()
+        if scheduler:
+            return cls(workers or 1, threads or 1, scheduler, keep)
+        cores, gpus = joblib.cpu_count(), torch.cuda.device_count()
         room = int(psutil.virtual_memory().available / 1e6 / MEMORY_MB)
         workers = workers or max(1, min(gpus or cores, cells, room))
         return cls(workers, threads or max(1, cores // min(workers, cores)), scheduler, keep)
@@ -81,7 +99,7 @@ def _found(scheduler: str) -> Iterator[Client]:
         ) from None
     with client:
         until = time.monotonic() + PATIENCE
-        while not _takers(client):
+        while not slots(client):
             if time.monotonic() > until:
                 raise StudyError(
                     f"the scheduler at {scheduler} has no worker that takes cells; start some with "
@@ -91,14 +109,20 @@ def _found(scheduler: str) -> Iterator[Client]:
         yield client
 
 
-def _takers(client: Client) -> list[dict]:
-    """The workers that take cells."""
+def slots(client: Client) -> int:
+    """How many cells the workers that are there take at once."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return [worker for worker in workers if worker["resources"].get("cell", 0) >= 1]
+    return int(sum(worker["resources"].get("cell", 0) for worker in workers))
 
 
 def steps_of(grid: Grid, models: tuple[str, ...]) -> list[Step]:
-    """The cells of a grid, run by run: notebook 01 of its first member, then the training notebooks of all."""
+    """The cells of a grid, run by run: notebook 01 of its first member, then the training notebooks of all.
+
+    Raises StudyError for a network that there is not.
+    """
+    for model in models:
+        if model not in MODELS and not model.startswith(FURTHER):
+            raise StudyError(f"unknown network {model!r}; there are {', '.join(MODELS)}, and {FURTHER}NAME of timm's")
     notebooks = {model: path for path in pipeline.notebooks() if (model := path.stem.partition("_train_")[2])}
     first = [Step(grid.study, pipeline.notebooks(["01"])[0])]
     return first + [
@@ -122,48 +146,60 @@ def run(
     say(f"{len(steps)} cells, {len(steps) - len(todo)} finished; {len(todo)} to run")
     failed = _work(todo, cohorts, engine, say) if todo else []
     for grid in grids:
-        failed += _conclude(grid, cohorts[grid.study.folder], say)
+        failed += _conclude(grid, cohorts[grid.study.folder], models, say)
     return failed
 
 
 def _work(todo: list[Step], cohorts: dict[Path, Cohort], engine: Engine, say: Callable[[str], None]) -> list[str]:
     with engine.client() as client:
         refuse_misfits(client, todo, cohorts)
-        say(f"{engine.workers} at once, {engine.threads} threads each; dashboard: {client.dashboard_link}")
-        return _all_of(todo, client, engine, say)
+        say(f"{slots(client)} at once, {engine.threads} threads each; dashboard: {client.dashboard_link}")
+        code = records.source_fingerprint()
+        return see_to_the_end(todo, client, lambda step, pause: (run_cell, step, engine, code, pause))
 
 
-def _all_of(todo: list[Step], client: Client, engine: Engine, say: Callable[[str], None]) -> list[str]:
-    """Submit cells and see them to their ends; a cell that another driver has taken is asked after until it is done."""
-    code = records.source_fingerprint()
+def see_to_the_end(todo: list[Step], client: Client, task: Callable[[Step, float], tuple]) -> list[str]:
+    """Have workers do a task for each cell, in order, as many at once as they take; words on each that failed.
 
-    def submit(step: Step, wait: float = 0) -> Future:
-        return client.submit(run_cell, step, engine, code, wait, resources=CELL, retries=1, pure=False, priority=-wait)
+    task : cell, seconds to wait before -> function and its arguments.
 
-    open_, failed = {submit(step): step for step in todo}, []
+    Few are with the scheduler at any time, so that workers which come or go change nothing but the pace. A cell that
+    another driver runs goes back to the end of the queue.
+    """
+    waiting, open_, failed = [(step, 0.0) for step in todo], {}, []
     with tqdm(total=len(todo), desc="cells", unit="cell", smoothing=0) as bar:
-        while open_:
-            with contextlib.suppress(TimeoutError):
-                wait(list(open_), timeout=1, return_when="FIRST_COMPLETED")
-            for future in [future for future in open_ if future.done()]:
+        while waiting or open_:
+            while waiting and len(open_) < slots(client):
+                step, pause = waiting.pop(0)
+                open_[client.submit(*task(step, pause), resources=CELL, retries=1, pure=False)] = step
+            bar.set_postfix(running=len(open_), failed=len(failed))
+            if not open_:  # no worker is there: one may come, from a queue say
+                time.sleep(1)
+            for future in _done(open_):
                 step = open_.pop(future)
                 if future.status == "finished" and future.result() == "elsewhere":
-                    open_[submit(step, WAIT)] = step
+                    waiting.append((step, PAUSE))
                     continue
-                bar.update()
                 if future.status != "finished":
                     failed.append(_recorded(step, future.exception()))
-                    tqdm.write(failed[-1])
-            bar.set_postfix(running=min(len(open_), engine.workers), failed=len(failed))
+                    tqdm.write(f"failed: {failed[-1]}")
+                bar.update()
     return failed
 
 
-def run_cell(step: Step, engine: Engine, code: str, wait: float = 0) -> str:
+def _done(open_: dict[Future, Step]) -> list[Future]:
+    """Those that have ended, after a second at most."""
+    with contextlib.suppress(TimeoutError):
+        wait(list(open_), timeout=1, return_when="FIRST_COMPLETED")
+    return [future for future in open_ if future.done()]
+
+
+def run_cell(step: Step, engine: Engine, code: str, pause: float = 0) -> str:
     """In a worker: execute a cell's notebook; `finished`, or `elsewhere` where another process is at it just now.
 
-    code : the driver's fingerprint of the package. wait : seconds before the first look.
+    code : the driver's fingerprint of the package. pause : seconds before it begins.
     """
-    time.sleep(wait)
+    time.sleep(pause)
     _refuse_other_code(code)
     with records.alone(step.file(".lock")) as held:
         if held is None:
@@ -292,9 +328,11 @@ def status(folder: Path) -> str:
     return f"{progress.said(table)}{more}"
 
 
-def _conclude(grid: Grid, cohort: Cohort, say: Callable[[str], None]) -> list[str]:
+def _conclude(grid: Grid, cohort: Cohort, models: tuple[str, ...], say: Callable[[str], None]) -> list[str]:
     """Notebook 05 over all that is finished, and the report."""
     step, failed = Step(grid, pipeline.notebooks(["05"])[0]), []
+    table = progress.cells(steps_of(grid, models))
+    figures.save(figures.grid_overview(table, cohort.note), grid.folder / "figures", "grid", captions.grid(table))
     if step.is_finished(cohort.fingerprint):
         say(f"{step.name}: up to date")
     else:

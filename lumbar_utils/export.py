@@ -18,7 +18,7 @@ from lumbar_utils.study import WITHOUT_EFFECT_ON_RESULTS
 FIGURES = {
     "audit": "01", "fig4": "01", "data_overview": "01", "fig1": "02", "fig2": "03", "fig3": "04",
     **dict.fromkeys((
-        "table2", "differences", "multiverse", "f1_by_level", "errors", "confusion", "groups", "reliability",
+        "table2", "differences", "runs", "multiverse", "f1_by_level", "errors", "confusion", "groups", "reliability",
         "robustness", "cost", "fig5", "fig6", "fig7", "worst", "learning_curves",
     ), "05"),
 }  # fmt: skip
@@ -29,9 +29,10 @@ FORMATS = (*FIGURE_FORMATS, *TABLE_FORMATS)
 # name -> formats it exists in; notebook 05 makes them all
 TABLES = {
     **dict.fromkeys(
-        ("table1", "table2", "claims", "forensics", "comparisons", "metrics", "errors", "cost"), TABLE_FORMATS
+        ("table1", "table2", "claims", "forensics", "comparisons", "variance", "metrics", "errors", "cost"),
+        TABLE_FORMATS,
     ),
-    **dict.fromkeys(("groups", "multiverse"), ("csv",)),
+    **dict.fromkeys(("runs", "groups", "multiverse"), ("csv",)),
 }
 
 DOCUMENT = r"""\documentclass{article}

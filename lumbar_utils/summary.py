@@ -10,7 +10,7 @@ import pandas as pd
 from lumbar_utils import METRICS, MODELS
 from lumbar_utils.evaluation import WHOLE, Evaluation
 from lumbar_utils.metrics import COCO_THRESHOLDS, coco_average_precision
-from lumbar_utils.statistics import macro, with_interval
+from lumbar_utils.statistics import macro, variance_parts, with_interval
 
 # metrics of whole vertebrae over all images -> IoU thresholds; there is none of them for a single image
 COCO = {"map_coco": COCO_THRESHOLDS, "map_50": (0.5,), "map_75": (0.75,)}
@@ -128,6 +128,46 @@ def _gap(found: Evaluation, first: tuple[str, str], second: tuple[str, str]) -> 
 def per_patient(found: Evaluation, metric: str = "f1") -> pd.DataFrame:
     """patients x models: mean over the levels of a patient, for paired tests."""
     return pd.DataFrame({model: by_patient(found, model, metric).mean(axis=1) for model in models_of(found)})
+
+
+def by_run(found: Evaluation, cases: pd.DataFrame, metric: str = "f1") -> pd.DataFrame:
+    """A metric of each run, as in Table II, one row a (model, seed, fold): value, n patients.
+
+    cases : of the cohort, with the seed and fold of the run that tested them.
+    """
+    rows = _of_runs(found, cases, metric)
+    of_patients = rows.groupby(["model", "seed", "fold", "patient", "level"], sort=False)["value"].mean()
+    wide = of_patients.unstack("level").groupby(["model", "seed", "fold"], sort=False)
+    table = wide.apply(lambda part: pd.Series({"value": macro(part.to_numpy()), "n": len(part)})).reset_index()
+    return table.astype({"n": int})
+
+
+def variance_of_runs(found: Evaluation, cases: pd.DataFrame, metric: str = "f1") -> pd.DataFrame:
+    """Where the spread over patients and runs comes from, of each model and of the gap between each two.
+
+    One row a (what, part) : variance and share, as from `statistics.variance_parts` on the mean over the levels of each
+    patient in each run; what : a model, or `unet - hrnet`. Without a second run there is none.
+    """
+    rows = _of_runs(found, cases, metric)
+    wide = rows.groupby(["seed", "fold", "patient", "model"])["value"].mean().unstack("model")
+    if wide.index.droplevel("patient").nunique() < 2:
+        return pd.DataFrame(columns=["what", "part", "variance", "share"])
+    models = models_of(found)
+    asked = {model: wide[model] for model in models}
+    asked |= {f"{one} - {other}": wide[one] - wide[other] for one, other in combinations(models, 2)}
+    parts = [variance_parts(values.rename("value").reset_index()).assign(what=what) for what, values in asked.items()]
+    return pd.concat(parts, ignore_index=True)[["what", "part", "variance", "share"]]
+
+
+def leads(runs: pd.DataFrame) -> pd.Series:
+    """model -> in how many runs it has the highest value; runs : as from `by_run`."""
+    best = runs.loc[runs.groupby(["seed", "fold"])["value"].idxmax(), "model"]
+    return best.value_counts().reindex(list(dict.fromkeys(runs["model"])), fill_value=0)
+
+
+def _of_runs(found: Evaluation, cases: pd.DataFrame, metric: str) -> pd.DataFrame:
+    scores = found.scores[(found.scores["metric"] == metric) & (found.scores["level"] != WHOLE)]
+    return scores.merge(cases[["case", "seed", "fold"]], on="case")
 
 
 def by_group(found: Evaluation, cases: pd.DataFrame, metric: str = "f1") -> pd.DataFrame:

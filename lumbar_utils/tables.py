@@ -106,18 +106,59 @@ def print_comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def print_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a run, one column a network: F1. runs : as from `summary.by_run`."""
+    wide = runs.pivot(index=["seed", "fold", "n"], columns="model", values="value")
+    wide = wide[list(dict.fromkeys(runs["model"]))].map("{:.4f}".format).rename(columns=MODELS)
+    return wide.rename_axis(columns=None).reset_index().rename(columns={"n": "patients"})
+
+
+def print_variance(parts: pd.DataFrame) -> pd.DataFrame:
+    """Standard deviation of F1 by where it comes from, with its share. parts : as from `summary.variance_of_runs`."""
+    cells = [
+        "not told apart" if pd.isna(row.variance) else f"{row.variance**0.5:.4f} ({100 * row.share:.0f} %)"
+        for row in parts.itertuples()
+    ]
+    order = ["what", *dict.fromkeys(parts["part"])]
+    if parts.empty:
+        return pd.DataFrame(columns=order)
+    wide = (
+        parts.assign(cell=cells)
+        .pivot(index="what", columns="part", values="cell")
+        .reset_index()
+        .rename_axis(columns=None)
+    )
+    wide = wide.set_index("what").loc[list(dict.fromkeys(parts["what"]))].reset_index()[order]
+    return wide.assign(what=[between(what) for what in wide["what"]]).rename(columns={"what": "F1 of"})
+
+
+def between(what: str) -> str:
+    """`unet - hrnet` -> `U-Net - HRNet`."""
+    return " - ".join(MODELS.get(model, model) for model in what.split(" - "))
+
+
 def data_words(cohort: Cohort, side: str = "test") -> str:
     """On what data a result was obtained, for a sentence; side : of the split, or `all` images."""
     cases = cohort.cases if side == "all" else cohort.cases[cohort.cases["split"] == side]
     kind = "images" if side == "all" else f"{side} images"
     kind = f"synthetic {kind}, which say nothing about patients," if cohort.synthetic else kind
-    return f"{len(cases)} {kind} of {cases['patient'].nunique()} patients ({cohort.name})"
+    return f"{cases['image'].nunique()} {kind} of {cases['patient'].nunique()} patients ({cohort.name})"
+
+
+def runs_words(cases: pd.DataFrame) -> str:
+    """`one split and one seed`; of a grid `3 seeds on 5 folds (15 runs)`. cases : with seed and fold, of a grid."""
+    runs = cases[["seed", "fold"]].drop_duplicates() if {"seed", "fold"} <= set(cases) else cases.head(1)
+    if len(runs) < 2:
+        return "one split and one seed"
+    counts = [(runs[what].nunique(), what) for what in ("seed", "fold")]
+    told = " on ".join(f"{count} {what}{'s' * (count > 1)}" for count, what in counts if count > 1 or what == "seed")
+    return f"{told} ({len(runs)} runs)"
 
 
 def caption2(cohort: Cohort) -> str:
     """What Table II was measured on."""
     return (
-        f"Scores on {data_words(cohort)}, levels {', '.join(cohort.annotated)}, one split and one seed, with 95 % "
+        f"Scores on {data_words(cohort)}, levels {', '.join(cohort.annotated)}, {runs_words(cohort.cases)}, with 95 % "
         "bootstrap intervals over patients in brackets, beside the paper's, which are of its own images."
     )
 
@@ -150,8 +191,8 @@ def reading(summary: pd.DataFrame, gaps: pd.DataFrame, pairs: pd.DataFrame, doub
         f"By F1: {' > '.join(names)}, {order} ({' > '.join(MODELS[model] for model in printed)}). {names[0]} is "
         f"{interval_text(difference, low, high)} above {names[1]} over {pair['n']} patients (Wilcoxon "
         f"p = {pair['p_wilcoxon_holm']:.3f}, permutation p = {pair['p_permutation_holm']:.3f} on patients' means, "
-        f"corrected after Holm): {verdict}. {again if pair['n'] > 2 else ''}One split and one seed stand behind it; "
-        f"another seed may turn it round. Data: {data_words(cohort)}."
+        f"corrected after Holm): {verdict}. {again if pair['n'] > 2 else ''}Behind it: {runs_words(cohort.cases)}; "
+        f"others may turn it round. Data: {data_words(cohort)}."
     )
 
 

@@ -19,6 +19,7 @@ from lumbar_utils.figures.drawing import (
     save,
 )  # fmt: skip
 from lumbar_utils.figures.evaluation import errors, groups, multiverse, paired_differences, reliability
+from lumbar_utils.figures.grid import grid_overview, runs
 from lumbar_utils.figures.images import predictions, samples, worst
 from lumbar_utils.figures.robustness import cost_against_accuracy, robustness_curves
 from lumbar_utils.figures.scores import comparison, confusion, scores_by_level
@@ -27,6 +28,6 @@ from lumbar_utils.figures.training import learning_curves
 __all__ = [
     "COLUMN", "LEVEL_COLOURS", "MODEL_COLOURS", "NUMBERS", "PAGE", "STYLE", "architecture", "audit_page",
     "comparison", "confusion", "cost_against_accuracy", "data_overview", "draw_contours", "draw_image", "errors",
-    "groups", "learning_curves", "multiverse", "noted", "paired_differences", "predictions", "reliability",
-    "robustness_curves", "samples", "save", "scores_by_level", "worst",
+    "grid_overview", "groups", "learning_curves", "multiverse", "noted", "paired_differences", "predictions",
+    "reliability", "robustness_curves", "runs", "samples", "save", "scores_by_level", "worst",
 ]  # fmt: skip

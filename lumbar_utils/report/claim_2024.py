@@ -192,7 +192,8 @@ ITEMS = (
     Item(
         30, "Evaluation", "Is there an analysis of robustness or sensitivity?",
         "answered", "Noise, bias field, blur, contrast and rotation: figure robustness; definitions: figure "
-        "multiverse; parts of the test set: figure groups. Not to another seed or split.",
+        "multiverse; parts of the test set: figure groups; seeds and splits, of a "
+        "grid: figure runs.",
         None, ("figures/robustness.png", "figures/multiverse.png", "figures/groups.png"),
     ),
     Item(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from lumbar_utils import LEVELS
 from lumbar_utils.report.results import Results
+from lumbar_utils.tables import runs_words
 
 OPEN = "OPEN, not known to this study"
 SPLITS = {"drawn": "patients drawn at random, alike in contrast and levels", "given": "as split.csv of the data gives"}
@@ -24,7 +25,7 @@ def facts(results: Results) -> dict[str, str]:
         "left_out": "; ".join(about.get("left_out", [])) or "nothing on record",
         "patients": str(data["patients"]), "cases": str(data["cases"]), "levels": ", ".join(data["annotated"]),
         "absent": ", ".join(level for level in LEVELS if level not in data["annotated"]) or "none",
-        "findings": f"{len(results.findings)} findings of the audit are on record",
+        "runs": runs_words(results.cases), "findings": f"{len(results.findings)} findings of the audit are on record",
         "size": f"{chosen['height']} x {chosen['width']}", "commit": study["commit"], "note": results.note,
         "split_words": SPLITS.get(data["split"], data["split"]), "spacing": _spacing(results), "start": _start(chosen),
         "seen": _seen(chosen),
@@ -58,7 +59,9 @@ def counted(number: int, thing: str) -> str:
 
 
 def _sides(results: Results) -> dict[str, str]:
-    counts = {side: (part["patient"].nunique(), len(part)) for side, part in results.cases.groupby("split")}
+    counts = {
+        side: (part["patient"].nunique(), part["image"].nunique()) for side, part in results.cases.groupby("split")
+    }
     told = [f"{side} {counted(counts[side][0], 'patient')} ({counted(counts[side][1], 'image')})"
             for side in ("train", "validation", "test") if side in counts]  # fmt: skip
     patients, images = counts.get("test", (0, 0))

@@ -15,6 +15,7 @@ from lumbar_utils.report.claim_2024 import ITEMS, STATUSES, answers
 from lumbar_utils.report.results import Results
 from lumbar_utils.report.templating import fill
 from lumbar_utils.study import Study
+from lumbar_utils.tables import runs_words
 
 PLACES = ("dataset", "start_from", "encoder_weights")  # settings that may be paths: of these the name is shown
 UNTOLD = ("runs", "cache")  # where on this machine; they change no result
@@ -140,7 +141,7 @@ def limits(results: Results) -> list[str]:
         and "The images are drawn by a program. Nothing here is about patients, nor which network would "
         "be better for them.",
         few if test else "",
-        "One split and one seed: another of either may turn an order round.",
+        f"Behind it: {runs_words(results.cases)}; others may turn an order round.",
         "The paper's numbers are of its own images, and its training and definitions are not stated: they stand beside "
         "ours for orientation only.",
         absent and f"Not annotated in these data, so neither learned nor scored: {', '.join(absent)}.",
@@ -171,7 +172,7 @@ def sides(results: Results) -> Table | None:
     """Patients and images on each side of the split."""
     if results.cases.empty:
         return None
-    counts = results.cases.groupby("split").agg(patients=("patient", "nunique"), images=("case", "count"))
+    counts = results.cases.groupby("split").agg(patients=("patient", "nunique"), images=("image", "nunique"))
     order = [side for side in ("train", "validation", "test") if side in counts.index]
     table = counts.loc[order].reset_index().rename(columns={"split": "side"})
     how = f"The split was {results.data['split']}; patients are split, never images."

@@ -40,9 +40,16 @@ PARTS = (
         "sure",
         "How sure",
         "Model against model on the same patients. One run shows the doubt that patients leave, not that of another "
-        "seed or split.",
+        "seed or split: for that, a grid of several.",
         ("comparisons",),
         ("differences",),
+    ),
+    Part(
+        "runs",
+        "Over seeds and splits",
+        "Each run apart, one seed on one fold, and where the spread over runs and patients comes from.",
+        ("variance", "runs"),
+        ("grid", "runs"),
     ),
     Part(
         "definitions",
@@ -89,6 +96,8 @@ TITLES = {
     "errors": "Errors taken apart: found, named, outlined",
     "groups": "F1 of parts of the test set",
     "cost": "What each network costs",
+    "runs": "F1 of each run",
+    "variance": "Where the spread of F1 comes from",
 }
 
 # name -> title, and what a reader who cannot see it is told; the numbers are in the tables
@@ -98,6 +107,10 @@ FIGURES = {
         "Bars: each score of each network with its 95 % interval; diamonds: the paper's.",
     ),
     "differences": ("Differences between networks", "Each pair of networks: mean difference in each score, interval."),
+    "runs": (
+        "Each run apart",
+        "F1 of each network in each run; bars: where the spread over runs and patients comes from.",
+    ),
     "multiverse": ("Every definition", "Each score of each network under all its definitions; diamonds: the paper's."),
     "f1_by_level": ("F1 by level", "Box plots of F1 over test patients, one box a network and vertebral level."),
     "errors": ("Errors taken apart", "Bars a network: vertebrae found, named rightly, shifted by one, missed, extra."),
@@ -183,4 +196,6 @@ PRINTERS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "errors": tables.print_errors,
     "groups": _groups,
     "cost": _cost,
+    "runs": tables.print_runs,
+    "variance": tables.print_variance,
 }
