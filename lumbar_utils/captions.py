@@ -215,6 +215,8 @@ def cost(costs: pd.DataFrame, summary: pd.DataFrame, cohort: Cohort) -> str:
 def predictions(shown: Sequence, model: str, cohort: Cohort) -> str:
     """shown : the examples drawn, each with case and f1."""
     told = ", ".join(f"{example.case} ({example.f1:.3f})" for example in shown)
+    if not told:
+        return f"{_name(model)} has no label maps of the test images."
     return (
         f"Test images of {_name(model)} from the best through the median to the worst by F1: {told}. From left to "
         f"right: image, reference, prediction, differences. Chosen from {data_words(cohort)}."

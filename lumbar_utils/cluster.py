@@ -80,7 +80,12 @@ class Engine:
             return
         with (
             LocalCluster(
-                n_workers=self.workers, threads_per_worker=1, resources=CELL, memory_limit=0, dashboard_address=":0"
+                n_workers=self.workers,
+                threads_per_worker=1,
+                resources=CELL,
+                memory_limit=0,
+                dashboard_address=":0",
+                silence_logs="CRITICAL",
             ) as cluster,
             Client(cluster) as client,
         ):
@@ -333,7 +338,9 @@ def _conclude(grid: Grid, cohort: Cohort, models: tuple[str, ...], say: Callable
     step, failed = Step(grid, pipeline.notebooks(["05"])[0]), []
     table = progress.cells(steps_of(grid, models))
     figures.save(figures.grid_overview(table, cohort.note), grid.folder / "figures", "grid", captions.grid(table))
-    if step.is_finished(cohort.fingerprint):
+    if table.loc[(table["state"] == "finished") & (table["model"] != ""), "model"].nunique() < 2:
+        say(f"{step.name}: left out, as a comparison takes two networks that are finished")
+    elif step.is_finished(cohort.fingerprint):
         say(f"{step.name}: up to date")
     else:
         say(f"{step.name}: running -> {grid.folder}")

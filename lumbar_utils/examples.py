@@ -39,9 +39,11 @@ def examples(cohort: Cohort, cases: list[str], folder: Path | None = None) -> li
 
 
 def telling_cases(scores: pd.DataFrame, model: str) -> list[str]:
-    """The best, the median and the worst test case of a model, by the mean F1 of its levels."""
+    """The best, the median and the worst test case of a model, by the mean F1 of its levels; none without scores."""
     rows = scores[(scores["model"] == model) & (scores["metric"] == "f1")]
     ranked = rows.groupby("case")["value"].mean().sort_values(ascending=False, kind="stable").index
+    if ranked.empty:
+        return []
     return list(dict.fromkeys([ranked[0], ranked[len(ranked) // 2], ranked[-1]]))
 
 

@@ -17,12 +17,13 @@ from lumbar_utils.summary import summarise
 def put_in_order(cohort: Cohort, folders: dict[str, Path]) -> dict[str, Path]:
     """Label maps of the test cases with their names in order, written beside the networks' own.
 
-    Slices of a patient, of one contrast and one size, are taken for slices of one volume, and named together.
+    Slices of a patient, of one contrast and one size, are taken for slices of one volume, and named together; of a grid
+    those alone that one seed's network predicted.
     folders : model -> folder of <case>.npz with probabilities; those without are left out.
     Returns model -> folder `ordered` next to each. See `ordering`.
     """
     test, put = cohort.cases[cohort.cases["split"] == "test"], {}
-    patients = test.groupby([name for name in ("patient", "contrast") if name in test], dropna=False)["case"]
+    patients = test.groupby([name for name in ("patient", "contrast", "seed") if name in test], dropna=False)["case"]
     for model, folder in folders.items():
         if any(read_probabilities(folder, case) is None for case in test["case"]):
             continue

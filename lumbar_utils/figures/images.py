@@ -33,6 +33,8 @@ def predictions(examples: Sequence, model: str, note: str = "") -> Figure:
 
     examples : as for `samples`, and prediction (height, width) label map and f1 (mean over levels).
     """
+    if not examples:
+        return _nothing(f"{MODELS.get(model, model)} has no label maps of the test images", note)
     height = 1.95 * len(examples) + 0.3
     fig, axes = plt.subplots(len(examples), 4, figsize=(PAGE, height), layout="constrained", squeeze=False)
     for ax, title in zip(axes[0, 1:], ("Reference", MODELS.get(model, model), "Differences"), strict=True):
@@ -66,6 +68,13 @@ def worst(examples: Sequence, captions: Sequence[str], across: int, note: str = 
             ax.contour(example.reference == value, levels=[0.5], colors="white", linewidths=0.6, linestyles="--")
         draw_contours(ax, example.prediction, named=True)
         ax.set_title(caption, loc="left", fontsize=6)
+    return noted(fig, note)
+
+
+def _nothing(words: str, note: str) -> Figure:
+    fig, ax = plt.subplots(figsize=(PAGE, 0.8), layout="constrained")
+    ax.text(0.5, 0.5, words, ha="center", va="center")
+    ax.axis("off")
     return noted(fig, note)
 
 
