@@ -36,7 +36,7 @@ TABLES = {
 
 DOCUMENT = r"""\documentclass{article}
 \usepackage[T1]{fontenc}
-\usepackage{booktabs}
+\usepackage{array, booktabs}
 \usepackage[landscape, margin=1cm]{geometry}
 \begin{document}
 %s

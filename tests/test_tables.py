@@ -3,6 +3,7 @@
 import re
 
 import pandas as pd
+import pytest
 
 from lumbar_utils import paper, statistics, tables
 from lumbar_utils.datasets.folder import Cohort
@@ -67,6 +68,33 @@ def test_a_table_in_latex_has_as_many_cells_in_each_row_as_columns_and_no_bare_s
     assert [len(re.split(r"(?<!\\)&", row)) for row in rows] == [2, 2, 2]
     assert r"\caption{\{a\_b\}\textasciicircum{}2 \textasciitilde{} 50 \% of C:\textbackslash{}x}" in latex
     assert not re.search(r"(?<!\\)[_%#$]", latex.replace("tab:odd", ""))
+
+
+@pytest.mark.parametrize(
+    "table, expected",
+    [
+        pytest.param({"": ["F1"], "U-Net": ["0.9"]}, ("table", "lr"), id="fits a column"),
+        pytest.param({"": ["F1"], "what": ["word " * 12]}, ("table*", "ll"), id="fits a page"),
+        pytest.param({"a" * 60: ["x"], "1 heading of words": ["0.1"]},
+                     ("table*", r"l>{\raggedleft\arraybackslash}p{0.058\linewidth}"), id="a heading is broken"),
+        pytest.param({"": ["F1"], "what": ["word " * 100]},
+                     ("table*", r"l>{\raggedright\arraybackslash}p{0.958\linewidth}"), id="the longest is broken"),
+    ],
+)  # fmt: skip
+def test_a_table_in_latex_fits_the_column_or_the_page(table, expected):
+    assert tables.layout(pd.DataFrame(table))[:2] == expected
+
+
+def test_a_long_table_goes_on_under_its_number_and_a_wide_one_is_turned(tmp_path):
+    long = pd.DataFrame({"case": range(120), "what": "word"})
+    tables.write(tmp_path, "long", long, long, "Many cases.")
+    latex = (tmp_path / "long.tex").read_text()
+    assert latex.count(r"\begin{table}") == 3 and latex.count(r"\caption{(continued)}") == 2
+    assert latex.count(r"\addtocounter{table}{-1}") == 2 and latex.count("word") == 120
+    wide = pd.DataFrame([["unet", *range(9)], ["hrnet", *range(9)]], columns=["model", *"abcdefghi"])
+    tables.write(tmp_path, "wide", wide, wide, "")
+    assert (tmp_path / "wide.md").read_text().startswith("|    | unet   | hrnet   |")
+    assert list(pd.read_csv(tmp_path / "wide.csv").columns) == ["model", *"abcdefghi"]
 
 
 def test_long_text_is_whole_in_html(tmp_path):

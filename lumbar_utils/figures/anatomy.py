@@ -10,6 +10,9 @@ from scipy.ndimage import gaussian_filter
 from lumbar_utils import MODELS
 from lumbar_utils.figures.drawing import PAGE, SMALLEST, lettered, noted, scale_bar
 
+# light to dark; white where nothing is counted, and not transparent, which leaves a dark seam in a PDF
+SHADES = plt.get_cmap("OrRd").with_extremes(bad="white")
+
 
 def error_map(found, note: str = "") -> Figure:
     """Two panels a model on the mean spine: the share of cases with a wrong outline at a pixel, and with a wrong name.
@@ -25,7 +28,7 @@ def error_map(found, note: str = "") -> Figure:
     shares = [_share(found.errors[model], what) for model, what in panels]
     most = max(5, 5 * np.ceil(20 * max(np.nanmax(share) for share in shares)))
     for ax, share in zip(axes[0], shares, strict=True):
-        drawn = ax.imshow(100 * share, vmin=0, vmax=most, cmap="OrRd", interpolation="nearest")
+        drawn = ax.imshow(100 * share, vmin=0, vmax=most, cmap=SHADES, interpolation="nearest")
         _vertebrae(ax, found)
     lettered(axes[0], [f"{MODELS.get(model, model)}\n{what}" for model, what in panels])
     bar = fig.colorbar(drawn, ax=axes[0].tolist(), fraction=0.02, pad=0.01)
