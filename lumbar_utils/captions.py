@@ -11,6 +11,9 @@ import pandas as pd
 from lumbar_utils import METRICS, MODELS
 from lumbar_utils.bodies import summarise_bodies
 from lumbar_utils.datasets.folder import Cohort
+from lumbar_utils.error_map import ErrorMap, peaks
+from lumbar_utils.evaluation import ANY
+from lumbar_utils.metrics import average_precision
 from lumbar_utils.multiverse import spread
 from lumbar_utils.statistics import FEWEST
 from lumbar_utils.summary import leads
@@ -126,6 +129,22 @@ def grid(cells: pd.DataFrame) -> str:
     )
 
 
+def precision_recall(curves: pd.DataFrame, cohort: Cohort) -> str:
+    """curves : of an Evaluation."""
+    own = (
+        curves[(curves["level"] == ANY) & (curves["pixels"] > 0)]
+        .sort_values("probability")
+        .groupby("model", sort=False)
+    )
+    told = [f"{_name(model)} {average_precision(rows[['hits', 'pixels']].to_numpy().T):.3f}" for model, rows in own]
+    areas = f"Average precision (AP) of any level: {', '.join(told)}" if told else "No network gave probabilities"
+    return (
+        "Precision against recall of a level's pixels as the threshold falls, marks at a probability of 0.5, lines of "
+        f"equal F1 in grey; the pixels of all images are taken together, so there is no interval. {areas}. "
+        f"Data: {data_words(cohort)}."
+    )
+
+
 def by_level(scores: pd.DataFrame, cohort: Cohort, metric: str = "f1") -> str:
     """scores : of an Evaluation."""
     rows = scores[scores["metric"] == metric].groupby(["model", "level", "patient"], sort=False)["value"].mean()
@@ -154,6 +173,21 @@ def errors(bodies: pd.DataFrame, cohort: Cohort) -> str:
     return f"What became of each vertebra of the reference. {'; '.join(told)}. Data: {data_words(cohort)}."
 
 
+def error_map(found: ErrorMap, cohort: Cohort) -> str:
+    """found : as from `error_map.error_map`."""
+    told = []
+    for model, rows in peaks(found).groupby("model", sort=False):
+        wrong = "; ".join(f"{row.what} {100 * row.share:.0f} % ({row.level})" for row in rows.itertuples())
+        told.append(f"{_name(model)}: {wrong}")
+    counts = ", ".join(f"{level} {count}" for level, count in zip(found.levels, found.cases, strict=True))
+    return (
+        "Where on the mean spine pixels are wrong, in per cent of the images: outline, missed within the mean vertebra "
+        "(black) or invented outside of it, whatever the name; name, a vertebra's pixel under another's name. Each "
+        "vertebra is brought onto its mean place, direction and size. Highest: "
+        f"{'. '.join(told)}. Images with each level: {counts}. Data: {data_words(cohort)}."
+    )
+
+
 def confusion(own: pd.DataFrame, in_order: pd.DataFrame, cohort: Cohort) -> str:
     """own, in_order : bodies of an Evaluation before and after names are put in order."""
     before, after = _rightly_named(own), _rightly_named(in_order)
@@ -180,8 +214,9 @@ def reliability(table: pd.DataFrame, cohort: Cohort) -> str:
     error = gaps / table.groupby("model", sort=False)["pixels"].sum()
     told = ", ".join(f"{_name(model)} {_percent(value)}" for model, value in error.items())
     return (
-        "(a) Share of right pixels against the probability they were given, (b) how often it is given. Expected "
-        f"calibration error: {told}. Data: {data_words(cohort)}."
+        "(a) Share of right pixels against the probability they were given, (b) how often it is given; the pixels of "
+        f"all images are taken together, so there is no interval. Expected calibration error: {told}. "
+        f"Data: {data_words(cohort)}."
     )
 
 

@@ -18,8 +18,8 @@ from lumbar_utils.study import WITHOUT_EFFECT_ON_RESULTS
 FIGURES = {
     "audit": "01", "fig4": "01", "data_overview": "01", "fig1": "02", "fig2": "03", "fig3": "04",
     **dict.fromkeys((
-        "table2", "differences", "runs", "multiverse", "f1_by_level", "errors", "confusion", "groups", "reliability",
-        "robustness", "cost", "fig5", "fig6", "fig7", "worst", "learning_curves",
+        "table2", "differences", "runs", "multiverse", "precision_recall", "f1_by_level", "errors", "error_map",
+        "confusion", "groups", "reliability", "robustness", "cost", "fig5", "fig6", "fig7", "worst", "learning_curves",
     ), "05"),
 }  # fmt: skip
 # format -> dpi to draw it at; None: the study's own file
@@ -37,7 +37,7 @@ TABLES = {
 
 DOCUMENT = r"""\documentclass{article}
 \usepackage[T1]{fontenc}
-\usepackage{booktabs}
+\usepackage{array, booktabs}
 \usepackage[landscape, margin=1cm]{geometry}
 \begin{document}
 %s

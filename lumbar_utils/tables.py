@@ -12,6 +12,9 @@ from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.statistics import FEWEST
 
 CAPTION_1 = "The environment of the paper and of this run."
+MOST = 8  # columns of a printed table
+ROOM = {"table": 58, "table*": 120}  # characters of \footnotesize that stand side by side in IEEE's column and page
+LINES = 50  # of a table on a page, with room for its caption
 LATEX = str.maketrans({
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
@@ -142,7 +145,12 @@ def data_words(cohort: Cohort, side: str = "test") -> str:
     cases = cohort.cases if side == "all" else cohort.cases[cohort.cases["split"] == side]
     kind = "images" if side == "all" else f"{side} images"
     kind = f"synthetic {kind}, which say nothing about patients," if cohort.synthetic else kind
-    return f"{cases['image'].nunique()} {kind} of {cases['patient'].nunique()} patients ({cohort.name})"
+    return f"{images_of(cases)} {kind} of {cases['patient'].nunique()} patients ({cohort.name})"
+
+
+def images_of(cases: pd.DataFrame) -> int:
+    """How many images cases are of: in a grid one under several seeds is several cases."""
+    return cases["case_there"].nunique() if "case_there" in cases else len(cases)
 
 
 def runs_words(cases: pd.DataFrame) -> str:
@@ -202,23 +210,56 @@ def _between(table: pd.DataFrame, one: str, other: str) -> pd.Series:
 
 
 def write(folder: Path, name: str, tidy: pd.DataFrame, printed: pd.DataFrame, caption: str) -> list[Path]:
-    """Write <name>.csv (tidy), and as printed, with the caption: <name>.tex (booktabs), .md and .html (for Word)."""
+    """Write <name>.csv (tidy), and as printed, with the caption: <name>.tex (booktabs), .md and .html (for Word).
+
+    A printed table of more than MOST columns is turned: its rows become columns.
+    """
     paths = [folder / f"{name}.{kind}" for kind in ("csv", "tex", "md", "html")]
     records.write_csv(paths[0], tidy)
-    prose = printed.iloc[:, -1].astype(str).str.contains(r"[a-z]{3}").any()
-    share = 0.8 / (printed.shape[1] - 1)
-    columns = "l" + (f"p{{{share:.2f}\\linewidth}}" if prose else "r") * (printed.shape[1] - 1)
-    styled = printed.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
-    latex = styled.to_latex(
-        hrules=True,
-        caption=caption.translate(LATEX),
-        label=f"tab:{name}",
-        position_float="centering",
-        column_format=columns,
-    )
-    records.write_text(paths[1], latex)
+    if printed.shape[1] > MOST:
+        printed = printed.set_index(printed.columns[0]).T.rename_axis("", axis=1).reset_index(names="")
+    records.write_text(paths[1], _latex(name, printed, caption))
     records.write_text(paths[2], f"{printed.to_markdown(index=False, disable_numparse=True)}\n\n{caption}\n")
     with pd.option_context("display.max_colwidth", None):  # or pandas cuts long text off
         body = printed.to_html(index=False, na_rep="")
     records.write_text(paths[3], f'<meta charset="utf-8">\n<p>{html.escape(caption)}</p>\n{body}\n')
     return paths
+
+
+def _latex(name: str, printed: pd.DataFrame, caption: str) -> str:
+    """A table in LaTeX; one that is longer than a page goes on in further ones."""
+    environment, columns, lines = layout(printed)
+    parts, latex = printed.groupby(np.cumsum(lines) // LINES), []
+    for number, (_, rows) in enumerate(parts):
+        styled = rows.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+        part = styled.to_latex(
+            hrules=True, caption="(continued)" if number else caption.translate(LATEX),
+            label=f"tab:{name}{number or ''}", position_float="centering", column_format=columns,
+            environment=environment,
+        )  # fmt: skip
+        small = "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}"
+        again = "\\addtocounter{table}{-1}" if number else ""  # it is one table
+        latex.append(part.replace("\\centering\n", f"{small}{again}\n", 1))
+    return "\n".join(latex)
+
+
+def layout(printed: pd.DataFrame) -> tuple[str, str, list[int]]:
+    """How a table fits IEEE's column (table) or page (table*), in small print: environment, column format, and lines.
+
+    A heading may be broken between words, a cell only where the page is too narrow for it: then the longest are.
+    Numbers stand to the right, words and the first column to the left. lines : that each row takes, about.
+    """
+    heads, cells = [str(head) for head in printed.columns], printed.map(str)
+    texts = [cells.iloc[:, number].str for number in range(len(heads))]
+    widths = [max([text.len().max(), *map(len, head.split())]) for head, text in zip(heads, texts, strict=True)]
+    gaps, cap = 1.5 * len(widths), max(widths)
+    environment = "table" if sum(widths) + gaps <= ROOM["table"] else "table*"
+    while sum(min(width, cap) for width in widths) + gaps > ROOM[environment]:
+        cap -= 1
+    formats = []
+    for head, text, width in zip(heads, texts, widths, strict=True):
+        left = not formats or text.contains(r"[a-z]{3}").any()
+        share, turn = min(width, cap) / ROOM[environment], "raggedright" if left else "raggedleft"
+        broken = rf">{{\{turn}\arraybackslash}}p{{{share:.3f}\linewidth}}"
+        formats.append(broken if width > cap or len(head) > width else "l" if left else "r")
+    return environment, "".join(formats), np.ceil(cells.map(len) / cap).max(axis=1).tolist()

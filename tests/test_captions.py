@@ -6,6 +6,7 @@ import pytest
 
 from lumbar_utils import captions, tables
 from lumbar_utils.datasets.folder import Cohort
+from lumbar_utils.error_map import ErrorMap
 from lumbar_utils.examples import Example
 
 
@@ -72,6 +73,19 @@ def bins():
     return pd.DataFrame({"model": "unet", "bin": [7, 14], "pixels": [10, 90], "sureness": [5.0, 88], "right": [5, 80]})
 
 
+def curves():
+    rows = [("unet", "L1", 255, 1, 4), ("unet", "vertebra", 255, 3, 4), ("mine", "vertebra", 255, 0, 0)]
+    return pd.DataFrame(rows, columns=["model", "level", "probability", "hits", "pixels"])
+
+
+def spine():
+    """Two pixels, one of each level."""
+    kinds = {"missed": [[0.4, 0.1]], "invented": [[0.2, 0.1]], "misnamed": [[0, 0.2]]}
+    shares = {kind: np.array(share, float) for kind, share in kinds.items()}
+    owner = np.array([[0, 1]])
+    return ErrorMap(("L1", "L2"), np.array([5, 4]), np.zeros((2, 2)), owner, 1.0 * owner, {"unet": shares}, 1.0)
+
+
 def costs():
     return pd.DataFrame({"model": ["unet"], "parameters": [31_000_000], "latency_ms": [12.34]})
 
@@ -97,6 +111,14 @@ CAPTIONS = {
     "multiverse": (
         lambda data: captions.multiverse(universe(), data),
         "Of 3 definitions of F1, U-Net leads under 2, HRNet leads under 1.",
+    ),
+    "precision_recall": (
+        lambda data: captions.precision_recall(curves(), data),
+        "there is no interval. Average precision (AP) of any level: U-Net 0.750.",
+    ),
+    "error_map": (
+        lambda data: captions.error_map(spine(), data),
+        "Highest: U-Net: outline 60 % (L1); name 20 % (L2). Images with each level: L1 5, L2 4.",
     ),
     "by level": (
         lambda data: captions.by_level(scores(), data),
@@ -165,3 +187,10 @@ def test_a_diagram_s_caption_counts_its_parameters_and_those_unused():
     text = captions.architecture("tu-resnet34", stages, unused=250_000)
     assert text.startswith("tu-resnet34 as built for this study: 1.75 million parameters, 0.25 million of them unused")
     assert text.endswith("input and output have 64 x 96 pixels.")
+
+
+def test_the_caption_of_runs_says_in_how_many_each_leads():
+    from test_figures import of_runs, spread_of_runs
+
+    text = captions.runs(of_runs(), spread_of_runs(), cohort())
+    assert "Highest: U-Net in 3, HRNet in 1." in text and "75.0 % for U-Net" in text

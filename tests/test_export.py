@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from lumbar_utils import StudyError, figures, tables
+from lumbar_utils import MODELS, StudyError, figures, tables
 from lumbar_utils.__main__ import app
 from lumbar_utils.export import FIGURES, FORMATS, TABLES, export, published
 from lumbar_utils.study import ROOT
@@ -134,10 +134,45 @@ def test_every_figure_and_table_of_the_notebooks_is_known():
     assert written | set(re.findall(r'\\"tables\\" / \\"(\w+)\.csv\\"', sources)) == set(TABLES)
 
 
-def test_exported_tables_compile(study, tmp_path):
+def compiled(folder, name):
+    """The log of a document that pdflatex makes; the test is skipped where it or IEEE's class is not installed."""
     if not shutil.which("pdflatex"):
         pytest.skip("pdflatex is not installed")
-    export(study, tmp_path / "out", formats=["tex"])
-    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "tables.tex"]
-    result = subprocess.run(command, cwd=tmp_path / "out", capture_output=True, text=True)
+    if "IEEEtran" in (folder / f"{name}.tex").read_text() and not found("IEEEtran.cls"):
+        pytest.skip("LaTeX has no IEEEtran: texlive-publishers holds it")
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", f"{name}.tex"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+def found(file):
+    return subprocess.run(["kpsewhich", file], capture_output=True).returncode == 0
+
+
+def test_exported_tables_compile(study, tmp_path):
+    export(study, tmp_path / "out", formats=["tex"])
+    compiled(tmp_path / "out", "tables")
+
+
+PAPER = r"""\documentclass[journal]{IEEEtran}
+\usepackage{array, booktabs, graphicx}
+\begin{document}
+Words.
+\input{table2}\input{claims}\input{cost}
+\begin{figure*}\includegraphics[width=\textwidth]{fig5}\caption{Cases.}\end{figure*}
+\end{document}
+"""
+
+
+def test_exported_tables_and_figures_fit_a_page_of_two_columns(study, tmp_path):
+    wide = pd.DataFrame({"": ["F1"]} | {name: ["0.9629 [0.958, 0.967]"] for name in MODELS.values()})
+    wide = wide.assign(**{f"{name}, paper": "0.7208" for name in MODELS.values()})
+    claims = pd.DataFrame({"claim": ["U-Net leads"] * 40, "evidence": ["F1, U-Net 0.9 against 0.8. " * 9] * 40})
+    cost = pd.DataFrame([["unet", *["AMD EPYC, 2 cores"] * 12]], columns=["model", *map(str, range(12))])
+    for name, table in {"table2": wide, "claims": claims, "cost": cost}.items():
+        tables.write(study / "tables", name, table, table, "A caption.")
+    export(study, tmp_path / "out", formats=["tex", "pdf"])
+    (tmp_path / "out" / "paper.tex").write_text(PAPER)
+    log = compiled(tmp_path / "out", "paper")
+    assert "Overfull" not in log and "too large" not in log

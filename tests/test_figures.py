@@ -1,14 +1,28 @@
 """Figures show what their tables hold, in print size and in the same bytes every time."""
 
 import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 
-from lumbar_utils import figures
+from lumbar_utils import figures, metrics
 from lumbar_utils.architecture import describe, unused
+from lumbar_utils.audit.report import Picture
+from lumbar_utils.error_map import ErrorMap
 from lumbar_utils.examples import Example
+from lumbar_utils.figures.drawing import LOOKS, OTHER_LOOKS, luminance
 from lumbar_utils.models import build
 
 
@@ -89,7 +103,90 @@ def universe():
     return pd.DataFrame(rows, columns=["definition", "metric", "model", "value"])
 
 
+def curves():
+    """L1: 3 of the 4 surest pixels are right, then 1 of 4. Any level: all right. Another tool gave no probabilities."""
+    rows = [("unet", "L1", 255, 3, 4), ("unet", "L1", 51, 1, 4), ("unet", "vertebra", 255, 8, 8)]
+    rows += [("hrnet", "L1", 204, 4, 5), ("hrnet", "vertebra", 102, 8, 9)]
+    rows += [("mine", level, 0, 0, 0) for level in ("L1", "vertebra")]
+    table = pd.DataFrame(rows, columns=["model", "level", "probability", "hits", "pixels"])
+    every = pd.MultiIndex.from_product(
+        [["unet", "hrnet", "mine"], ["L1", "vertebra"], range(256)], names=["model", "level", "probability"]
+    )
+    return table.set_index(every.names).reindex(every, fill_value=0).reset_index()
+
+
+def spine():
+    """Two vertebrae of 10 x 10 pixels, one above the other; a network missed half of the upper one in every case."""
+    body, owner = np.zeros((40, 30)), np.zeros((40, 30), int)
+    body[5:15, 10:20] = body[25:35, 10:20] = 1
+    owner[20:] = 1
+    missed = np.zeros((40, 30))
+    missed[5:15, 10:15] = 1
+    kinds = {"missed": missed, "invented": 0 * missed, "misnamed": missed / 4}
+    return ErrorMap(
+        ("L1", "L2"), np.array([3, 3]), np.array([[14.5, 9.5], [14.5, 29.5]]), owner, body, {"unet": kinds}, 1.0
+    )
+
+
+def findings():
+    rows = [("holes:a", "error", "holes"), ("speck:b", "warning", "speck")]
+    return pd.DataFrame(rows, columns=["finding", "severity", "kind"])
+
+
+def pictured():
+    shown = example()
+    return [Picture("holes:a", "error", shown.image, shown.reference, 1.0), Picture("speck:b", "warning", shown.image)]
+
+
+def worse():
+    rows = [(model, kind, strength, f"p{n}", 0.9 - 0.1 * strength * (n + 1))
+            for model in ("unet", "hrnet") for kind in ("noise", "blur", "contrast") for strength in (0, 1, 2)
+            for n in range(3)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["model", "kind", "strength", "patient", "f1"]).assign(unit="degrees")
+
+
+def costs():
+    return pd.DataFrame({"model": ["unet", "hrnet"], "parameters": [31e6, 9e6], "multiply_adds": [5e9, 2e9],
+                         "latency_ms": [20.0, 10.0], "training_seconds": [600.0, 300.0]})  # fmt: skip
+
+
+def f1_of_each():
+    return pd.DataFrame({"model": ["unet", "hrnet"], "metric": "f1", "value": [0.9, 0.8], "low": 0.7, "high": 0.95})
+
+
+@functools.cache
+def longest():
+    """Of the three networks the one with the most stages in a row."""
+    return describe(build("efficientnet"), 64, 64)
+
+
+def of_runs():
+    """Two seeds on two folds: U-Net leads in three of the four runs."""
+    rows = [("unet", 0, 0, 0.9), ("unet", 0, 1, 0.8), ("unet", 1, 0, 0.9), ("unet", 1, 1, 0.6)]
+    rows += [("hrnet", seed, fold, 0.7) for seed in (0, 1) for fold in (0, 1)]
+    return pd.DataFrame(rows, columns=["model", "seed", "fold", "value"]).assign(n=15)
+
+
+def spread_of_runs():
+    rows = [("unet", "patient", 0.03, 0.75), ("unet", "fold", 0.01, 0.25), ("unet", "seed", 0, 0)]
+    return pd.DataFrame(rows, columns=["what", "part", "variance", "share"])
+
+
+def grid_cells():
+    rows = [("unet", 0, 0, "finished", 0.91), ("unet", 0, 1, "running", 0.5), ("hrnet", 0, 0, "failed", np.nan),
+            ("hrnet", 0, 1, "waiting", np.nan), ("", 0, 0, "finished", np.nan)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["model", "seed", "fold", "state", "val_f1"])
+
+
 DRAWN = {
+    "runs": lambda note: figures.runs(of_runs(), spread_of_runs(), note=note),
+    "grid_overview": lambda note: figures.grid_overview(grid_cells(), note),
+    "precision_recall": lambda note: figures.precision_recall(curves(), note),
+    "error_map": lambda note: figures.error_map(spine(), note),
+    "audit_page": lambda note: figures.audit_page(findings(), pictured(), note),
+    "robustness_curves": lambda note: figures.robustness_curves(worse(), note),
+    "cost_against_accuracy": lambda note: figures.cost_against_accuracy(costs(), f1_of_each(), note),
+    "architecture": lambda note: figures.architecture(*longest(), "EfficientNet", note=note),
     "worst": lambda note: figures.worst([example()] * 4, ["U-Net\nL1 missing"] * 4, 2, note),
     "samples": lambda note: figures.samples([example(), example("case1")], note),
     "predictions": lambda note: figures.predictions([example()], "unet", note),
@@ -113,11 +210,97 @@ def test_a_figure_is_as_wide_as_a_page_and_says_on_what_data(name):
     assert "synthetic images" in " ".join(texts(fig))
 
 
-def test_files_have_the_same_bytes_every_time(tmp_path):
-    first = figures.save(DRAWN["learning_curves"](""), tmp_path / "a", "fig", "Loss and F1.")
-    second = figures.save(DRAWN["learning_curves"](""), tmp_path / "b", "fig", "Loss and F1.")
-    assert [path.name for path in first] == ["fig.pdf", "fig.svg", "fig.png", "fig.txt"]
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+def fingerprints(folder):
+    """File -> sha256 of every figure of DRAWN, saved in all its formats; with few pixels, which takes less time."""
+    with plt.rc_context({"savefig.dpi": 40}):
+        files = [file for name, draw in DRAWN.items() for file in figures.save(draw("note"), folder, name, f"{name}.")]
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def test_another_process_gives_every_figure_the_same_bytes(tmp_path):
+    """The other process orders its sets in another way."""
+    script = "import json, sys, test_figures as t\njson.dump(t.fingerprints(t.Path(sys.argv[1])), sys.stdout)"
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path / "b"], cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    here = fingerprints(tmp_path / "a")
+    assert {Path(name).suffix for name in here} == {".pdf", ".svg", ".png", ".txt"}
+    assert json.loads(other.communicate()[0]) == here
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_text_is_read_in_print_and_panels_have_letters(name):
+    fig = DRAWN[name]("note")
+    fig.draw_without_rendering()
+    sizes = [text.get_fontsize() for text in fig.findobj(Text) if text.get_text() and text.get_visible()]
+    assert min(sizes) * 7.14 / figures.PAGE >= 6  # at the width that LaTeX gives a figure of two columns
+    firsts = [ax.get_title(loc="left").partition("  ") for ax in fig.axes if ax.get_title(loc="left")]
+    letters = [letter for letter, gap, _ in firsts if gap]
+    assert letters == list("abcdefghijkl"[: len(letters)])
+    assert bool(letters) == (name not in ("comparison", "architecture", "grid_overview"))  # those of one panel
+
+
+# Machado 2009, doi 10.1109/TVCG.2009.113, severity 1, for linear RGB
+SEEN = {
+    "everybody": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def lab(colour, matrix=SEEN["everybody"]):
+    """CIELAB, D65, of a colour as somebody sees it."""
+    rgb = np.array(to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = to_xyz @ (np.array(matrix) @ linear).clip(0, 1) / (0.9505, 1, 1.089)
+    x, y, z = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("who", SEEN)
+def test_the_models_colours_are_told_apart_by_everybody(who):
+    for one, other in itertools.combinations(figures.MODEL_COLOURS.values(), 2):
+        assert np.linalg.norm(lab(one, SEEN[who]) - lab(other, SEEN[who])) > 20  # 2 is just noticeable
+
+
+def test_the_models_are_told_apart_in_grey():
+    lightness = sorted(lab(colour)[0] for colour in figures.MODEL_COLOURS.values())
+    assert min(np.diff(lightness)) > 15 and lightness[-1] < 80  # and stand out from white paper
+    looks = [*LOOKS.values(), *OTHER_LOOKS]
+    for part in ("colour", "marker", "line"):
+        assert len({str(getattr(look, part)) for look in looks}) == len(looks)
+    assert luminance("white") == pytest.approx(1) and luminance("black") == 0
+
+
+@pytest.mark.parametrize("name, lines", [("reliability", 1), ("robustness_curves", 2), ("precision_recall", 2)])
+def test_curves_differ_by_model_in_more_than_colour(name, lines):
+    drawn = [line for line in DRAWN[name]("").axes[0].lines if line.get_marker() != "None"]
+    assert len(drawn) == lines
+    assert len({(line.get_marker(), str(line._dash_pattern)) for line in drawn}) == lines
+
+
+def test_the_area_under_a_curve_is_its_average_precision():
+    ax, any_level, key = DRAWN["precision_recall"]("").axes[:3]
+    own = curves().query("model == 'unet' and level == 'L1'")
+    recall, precision = ax.lines[0].get_data()
+    area = (np.diff(recall) * precision[1:]).sum()  # a step holds the precision at its end
+    assert area == pytest.approx(metrics.average_precision(own[["hits", "pixels"]].to_numpy().T))
+    assert area == pytest.approx(0.75 * 3 / 4 + 1 / 4 * 4 / 8)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["AP 0.688", "AP 0.800"]
+    assert ax.lines[0].get_xydata()[ax.lines[0].get_markevery()].tolist() == [[0.75, 0.75]]  # at one half
+    assert any_level.get_title(loc="left") == "b  any level"
+    assert [text.get_text() for text in key.get_legend().get_texts()] == ["U-Net", "HRNet"]  # mine has no curve
+
+
+def test_errors_on_the_spine_are_shares_beside_named_vertebrae():
+    outline, name, bar = DRAWN["error_map"]("").axes
+    assert outline.images[0].get_array().max() == 100 and name.images[0].get_array().max() == 25
+    assert outline.images[0].get_clim() == name.images[0].get_clim() == (0, 100)
+    assert {"a  U-Net\noutline", "b  U-Net\nname", "L1", "L2", "10 mm"} <= set(texts(outline.figure))
+    assert "(%)" in bar.get_ylabel()
 
 
 def test_text_stays_text_in_fonts_that_journals_accept(tmp_path):
@@ -134,14 +317,25 @@ def test_the_caption_lies_beside_its_figure(tmp_path):
 def test_samples_name_the_levels_and_the_scale():
     found = texts(DRAWN["samples"](""))
     assert found.count("L1") == found.count("S1") == 2
-    assert "50 mm" in found
-    assert "50 mm" not in texts(figures.samples([example(spacing=float("nan"))]))
+    assert not [text for text in texts(figures.samples([example(spacing=float("nan"))])) if "mm" in text]
+
+
+@pytest.mark.parametrize("name, bars", [("samples", 2), ("predictions", 4), ("worst", 4), ("audit_page", 1)])
+def test_every_image_whose_spacing_is_known_has_its_own_bar(name, bars):
+    assert texts(DRAWN[name]("")).count("10 mm") == bars
+
+
+@pytest.mark.parametrize("spacing, length, pixels", [(1.0, "10 mm", 10), (3.0, "50 mm", 50 / 3), (0.01, "", 0)])
+def test_a_bar_is_as_long_as_it_says(spacing, length, pixels):
+    ax = figures.samples([example(spacing=spacing)]).axes[0]
+    assert [text.get_text() for text in ax.texts if "mm" in text.get_text()] == [length] * bool(length)
+    assert [np.ptp(line.get_xdata()) for line in ax.lines] == pytest.approx([pixels] * bool(length))
 
 
 def test_predictions_show_case_score_and_the_three_kinds_of_error():
     fig = DRAWN["predictions"]("")
     assert len(fig.axes) == 4
-    assert {"case0, F1 0.700", "Reference", "U-Net", "missed", "invented", "wrong level"} <= set(texts(fig))
+    assert {"a  case0, F1 0.700", "Reference", "U-Net", "missed", "invented", "wrong level"} <= set(texts(fig))
 
 
 def test_differences_are_coloured_by_kind():
@@ -153,7 +347,7 @@ def test_differences_are_coloured_by_kind():
 
 def test_learning_curves_mark_the_best_epoch():
     right = DRAWN["learning_curves"]("").axes[1]
-    marks = [line.get_xydata().tolist() for line in right.lines if line.get_marker() == "o"]
+    marks = [line.get_xydata().tolist() for line in right.lines if len(line.get_xdata()) == 1]
     assert marks == [[[3, pytest.approx(0.3)]]] * 2
 
 
@@ -188,7 +382,7 @@ def test_a_diagram_accounts_for_every_parameter_and_measured_shape(model, spare)
     assert stages.iloc[-1][["channels", "height", "width", "stride"]].tolist() == [7, 64, 96, 1]
     assert network.training
     fig = figures.architecture(stages, connections, "title", spare)
-    assert set(stages["name"]) <= set(texts(fig))
+    assert set(stages["name"]) <= {text.replace("\n", " ") for text in texts(fig)}
     assert f"{sum(w.numel() for w in network.parameters()) / 1e6:.2f} million" in " ".join(texts(fig))
 
 
@@ -239,9 +433,9 @@ def test_errors_count_in_per_cent_of_the_reference():
 
 
 def test_reliability_is_the_share_of_right_pixels_by_how_sure_they_are():
-    left, right = figures.reliability(bins()).axes
+    left, _ = figures.reliability(bins()).axes
     assert left.lines[1].get_xydata() == pytest.approx(np.array([[50, 50], [100 * 88 / 90, 100 * 80 / 90]]))
-    assert right.get_legend().get_texts()[0].get_text() == "U-Net: calibration error 8.0 %, all images"
+    assert "U-Net, calibration error 8.0 %" in texts(left.figure)
 
 
 def test_the_multiverse_shows_every_definition_and_who_leads():
@@ -249,4 +443,25 @@ def test_the_multiverse_shows_every_definition_and_who_leads():
     above, below = fig.axes[2], fig.axes[6]  # F1
     assert above.lines[0].get_ydata().tolist() == [0.8, 0.9]
     assert len(below.patches) == 2
-    assert {"Precision", "Recall", "F1", "mAP"} <= set(texts(fig))
+    assert {"a  Precision", "b  Recall", "c  F1", "d  mAP"} <= set(texts(fig))
+
+
+def test_each_run_is_a_mark_and_the_parts_of_the_spread_fill_a_bar():
+    left, right = figures.runs(of_runs(), spread_of_runs()).axes
+    marks = next(line for line in left.lines if line.get_label() == "U-Net")
+    assert marks.get_ydata().tolist() == [0.9, 0.8, 0.9, 0.6]
+    assert [bar.get_width() for bar in right.patches][:2] == [75, 25]
+    assert "0.200" in texts(right.figure)
+
+
+def test_of_one_run_no_spread_is_drawn():
+    _, right = figures.runs(of_runs().query("seed == 0 and fold == 0"), spread_of_runs().head(0)).axes
+    assert not right.patches and "cannot be told" in " ".join(texts(right.figure))
+
+
+def test_the_grid_shows_states_and_the_best_score_so_far():
+    ax = figures.grid_overview(grid_cells()).axes[0]
+    assert [text.get_text() for text in ax.texts] == ["0.91", "0.50"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0 / 0", "0 / 1"]
+    labels = ax.get_legend_handles_labels()[1]
+    assert labels == ["finished (1)", "running (1)", "failed (1)", "waiting (1)"]

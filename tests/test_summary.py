@@ -106,3 +106,25 @@ def test_a_spacing_that_is_not_known_is_a_group_of_its_own(many):
 def test_models_stand_in_the_paper_s_order_then_the_others():
     rows = [row for model in ("mine", "efficientnet", "unet") for row in f1([0.5], model)]
     assert summary.models_of(evaluation(rows)) == ["unet", "efficientnet", "mine"]
+
+
+def found_in_runs():
+    """Two patients, a seed on two folds, one level: U-Net 0.9 and 0.7, HRNet 0.8 both times."""
+    rows = [("a", "p", "L1", "unet", "f1", 0.9), ("b", "q", "L1", "unet", "f1", 0.7)]
+    rows += [("a", "p", "L1", "hrnet", "f1", 0.8), ("b", "q", "L1", "hrnet", "f1", 0.8)]
+    cases = pd.DataFrame({"case": ["a", "b"], "patient": ["p", "q"], "seed": [0, 0], "fold": [0, 1]})
+    return evaluation(rows), cases
+
+
+def test_each_run_has_its_own_score_and_a_leader():
+    runs = summary.by_run(*found_in_runs())
+    assert runs.set_index(["model", "fold"])["value"].to_dict() == {
+        ("unet", 0): 0.9, ("unet", 1): 0.7, ("hrnet", 0): 0.8, ("hrnet", 1): 0.8,
+    }  # fmt: skip
+    assert summary.leads(runs).to_dict() == {"unet": 1, "hrnet": 1}
+
+
+def test_the_spread_of_one_run_is_not_taken_apart():
+    found, cases = found_in_runs()
+    assert summary.variance_of_runs(found, cases.assign(fold=0)).empty
+    assert summary.variance_of_runs(found, cases)["what"].unique().tolist() == ["unet", "hrnet", "unet - hrnet"]

@@ -3,6 +3,7 @@
 import re
 
 import pandas as pd
+import pytest
 
 from lumbar_utils import paper, statistics, tables
 from lumbar_utils.datasets.folder import Cohort
@@ -69,6 +70,33 @@ def test_a_table_in_latex_has_as_many_cells_in_each_row_as_columns_and_no_bare_s
     assert not re.search(r"(?<!\\)[_%#$]", latex.replace("tab:odd", ""))
 
 
+@pytest.mark.parametrize(
+    "table, expected",
+    [
+        pytest.param({"": ["F1"], "U-Net": ["0.9"]}, ("table", "lr"), id="fits a column"),
+        pytest.param({"": ["F1"], "what": ["word " * 12]}, ("table*", "ll"), id="fits a page"),
+        pytest.param({"a" * 60: ["x"], "1 heading of words": ["0.1"]},
+                     ("table*", r"l>{\raggedleft\arraybackslash}p{0.058\linewidth}"), id="a heading is broken"),
+        pytest.param({"": ["F1"], "what": ["word " * 100]},
+                     ("table*", r"l>{\raggedright\arraybackslash}p{0.958\linewidth}"), id="the longest is broken"),
+    ],
+)  # fmt: skip
+def test_a_table_in_latex_fits_the_column_or_the_page(table, expected):
+    assert tables.layout(pd.DataFrame(table))[:2] == expected
+
+
+def test_a_long_table_goes_on_under_its_number_and_a_wide_one_is_turned(tmp_path):
+    long = pd.DataFrame({"case": range(120), "what": "word"})
+    tables.write(tmp_path, "long", long, long, "Many cases.")
+    latex = (tmp_path / "long.tex").read_text()
+    assert latex.count(r"\begin{table}") == 3 and latex.count(r"\caption{(continued)}") == 2
+    assert latex.count(r"\addtocounter{table}{-1}") == 2 and latex.count("word") == 120
+    wide = pd.DataFrame([["unet", *range(9)], ["hrnet", *range(9)]], columns=["model", *"abcdefghi"])
+    tables.write(tmp_path, "wide", wide, wide, "")
+    assert (tmp_path / "wide.md").read_text().startswith("|    | unet   | hrnet   |")
+    assert list(pd.read_csv(tmp_path / "wide.csv").columns) == ["model", *"abcdefghi"]
+
+
 def test_long_text_is_whole_in_html(tmp_path):
     table = pd.DataFrame({"claim": ["word " * 40], "evidence": ["none"]})
     tables.write(tmp_path, "claims", table, table, "")
@@ -103,7 +131,7 @@ def test_the_reading_follows_the_numbers_and_says_what_they_are_of():
     assert text.startswith("By F1: U-Net > HRNet > EfficientNet, not the paper's order (U-Net > EfficientNet > HRNet).")
     assert "U-Net leads on these images. Drawing the patients again, U-Net is not the best in 0 % of the draws" in text
     assert "over 12 patients (Wilcoxon p = 0.001, permutation p = 0.001" in text  # 3 x 2/2^12, the least there is
-    assert "One split and one seed" in text
+    assert "Behind it: one split and one seed; others may turn it round." in text
     assert "synthetic test images, which say nothing about patients" in text
 
 
@@ -150,3 +178,29 @@ def test_errors_are_printed_as_counts_and_shares_outlines_as_means():
     printed = tables.print_errors(table).set_index("metric")
     assert printed.loc["missing"].tolist() == ["15: 7.0 % [1.0, 12.0]", "1: 50.0 %"]
     assert printed.loc["outline F1"].tolist() == ["0.9000 [0.800, 0.950]", ""]
+
+
+@pytest.mark.parametrize(
+    "runs, words",
+    [
+        ([(0, 0)], "one split and one seed"),
+        ([(0, 0), (1, 0)], "2 seeds (2 runs)"),
+        ([(0, 0), (0, 1), (0, 2)], "1 seed on 3 folds (3 runs)"),
+        ([(seed, fold) for seed in (0, 1, 2) for fold in (0, 1, 2)], "3 seeds on 3 folds (9 runs)"),
+    ],
+)
+def test_runs_are_counted_in_words(runs, words):
+    assert tables.runs_words(pd.DataFrame(runs, columns=["seed", "fold"])) == words
+
+
+def test_an_image_under_two_seeds_is_one_image():
+    assert tables.images_of(pd.DataFrame({"case": ["a.seed0", "a.seed1"], "case_there": ["a", "a"]})) == 1
+    assert tables.images_of(pd.DataFrame({"case": ["a", "b"]})) == 2
+
+
+def test_the_spread_is_printed_as_a_standard_deviation_with_its_share():
+    parts = pd.DataFrame(
+        {"what": "unet - hrnet", "part": ["patient", "seed"], "variance": [0.04, float("nan")], "share": 1.0}
+    )
+    printed = tables.print_variance(parts)
+    assert printed.iloc[0].tolist() == ["U-Net - HRNet", "0.2000 (100 %)", "not told apart"]

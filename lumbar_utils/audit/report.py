@@ -16,12 +16,16 @@ LINES = 20
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """One finding's image, (height, width) uint8, and its label map if it has one; a pair's images side by side."""
+    """One finding's image, (height, width) uint8, and its label map if it has one; a pair's images side by side.
+
+    spacing_mm : side of a pixel; nan if unknown, and of a pair, whose images may differ in it.
+    """
 
     finding: str
     severity: str
     image: np.ndarray
     label_map: np.ndarray | None = None
+    spacing_mm: float = float("nan")
 
 
 def overview(findings: pd.DataFrame) -> pd.DataFrame:
@@ -65,7 +69,8 @@ def pictures(folder: Path, findings: pd.DataFrame, most: int = 6) -> list[Pictur
                 continue
             mask = tolerant(folder / str(cases.loc[row.case, "mask"]), labels) if len(names) == 1 else None
             fits = mask is not None and mask.shape == images[0].shape
-            shown.append(Picture(row.finding, row.severity, _side_by_side(images), mask if fits else None))
+            spacing = float(cases.loc[row.case, "spacing_mm"]) if len(names) == 1 else float("nan")
+            shown.append(Picture(row.finding, row.severity, _side_by_side(images), mask if fits else None, spacing))
     return shown
 
 

@@ -3,6 +3,7 @@
 Tables hold the models' keys (`unet`); figures show their names. `note` says on what data a result was obtained.
 """
 
+from lumbar_utils.figures.anatomy import error_map
 from lumbar_utils.figures.architecture import architecture
 from lumbar_utils.figures.audit import audit_page
 from lumbar_utils.figures.data import data_overview
@@ -22,12 +23,13 @@ from lumbar_utils.figures.evaluation import errors, groups, multiverse, paired_d
 from lumbar_utils.figures.grid import grid_overview, runs
 from lumbar_utils.figures.images import predictions, samples, worst
 from lumbar_utils.figures.robustness import cost_against_accuracy, robustness_curves
-from lumbar_utils.figures.scores import comparison, confusion, scores_by_level
+from lumbar_utils.figures.scores import comparison, confusion, precision_recall, scores_by_level
 from lumbar_utils.figures.training import learning_curves
 
 __all__ = [
     "COLUMN", "LEVEL_COLOURS", "MODEL_COLOURS", "NUMBERS", "PAGE", "STYLE", "architecture", "audit_page",
-    "comparison", "confusion", "cost_against_accuracy", "data_overview", "draw_contours", "draw_image", "errors",
-    "grid_overview", "groups", "learning_curves", "multiverse", "noted", "paired_differences", "predictions",
-    "reliability", "robustness_curves", "runs", "samples", "save", "scores_by_level", "worst",
+    "comparison", "confusion", "cost_against_accuracy", "data_overview", "draw_contours", "draw_image", "error_map",
+    "errors", "grid_overview", "groups", "learning_curves", "multiverse", "noted", "paired_differences",
+    "precision_recall", "predictions", "reliability", "robustness_curves", "runs", "samples", "save",
+    "scores_by_level", "worst",
 ]  # fmt: skip

@@ -6,11 +6,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.textpath import TextPath
 
-from lumbar_utils.figures.drawing import PAGE, noted
+from lumbar_utils.figures.drawing import PAGE, SMALLEST, noted
 
 BOX_COLOURS = {"encoder": "#DCE9F5", "decoder": "#DDF0E4", "branch": "#FBE7D8", "head": "#EEEEEE"}
-
+WIDTH, HEIGHT = 0.86, 0.8  # of a box, in columns and rows
 
 ARROWS = {
     "forward": dict(color="#222222", linewidth=0.9),
@@ -27,13 +28,17 @@ def architecture(
     stages, connections : as from `architecture.describe`; unused : parameters that take no part.
     """
     depth, last = np.log2(stages["stride"].to_numpy(float)), stages["column"].max()
-    fig, ax = plt.subplots(figsize=(PAGE, 0.75 + 0.72 * (1 + depth.max())), layout="constrained")
+    pitch = (PAGE - 0.4) / (last + 1)  # inches from column to column
+    inside = [_lines(stage, 72 * WIDTH * pitch - 2.5) for stage in stages.itertuples()]
+    most = max(len(name) + len(lines) for name, lines in inside)
+    rise = (1.15 * SMALLEST * most + 6) / 72 / HEIGHT  # inches from row to row
+    fig, ax = plt.subplots(figsize=(PAGE, 0.6 + rise * (1 + depth.max())), layout="constrained")
     places = list(zip(stages["column"], -depth, strict=True))
     for connection in connections.itertuples():
         _arrow(ax, places[connection.source], places[connection.target], connection.kind)
-    for place, stage in zip(places, stages.itertuples(), strict=True):
-        _box(ax, place, stage, scale=min(1, 10 / (last + 1)))
-    ax.set(xlim=(-0.55, last + 0.55), ylim=(-depth.max() - 0.5, 0.5), ylabel="Resolution: part of the input's side")
+    for place, stage, lines in zip(places, stages.itertuples(), inside, strict=True):
+        _box(ax, place, stage, lines)
+    ax.set(xlim=(-0.5, last + 0.5), ylim=(-depth.max() - 0.5, 0.5))
     ax.set_yticks(-np.unique(depth), ["1" if level == 0 else f"1/{2**level:.0f}" for level in np.unique(depth)])
     ax.set_xticks([])
     ax.spines[:].set_visible(False)
@@ -43,21 +48,39 @@ def architecture(
     ax.set_title(f"{title}: {total}{spare}", loc="left")
     for kind in dict.fromkeys(connections["kind"]):
         ax.plot([], [], label=kind, **ARROWS[kind])
-    ax.legend(loc="lower left")
+    ax.legend(loc="lower left", title="rows: part of the input's side", title_fontsize=7, alignment="left")
     return noted(fig, note)
 
 
-def _box(ax: Axes, place: tuple[float, float], stage, scale: float) -> None:
+def _box(ax: Axes, place: tuple[float, float], stage, lines: tuple[list[str], list[str]]) -> None:
     x, y = place
     patch = FancyBboxPatch(
-        (x - 0.41, y - 0.31), 0.82, 0.62, boxstyle="round,pad=0,rounding_size=0.05", zorder=2,
+        (x - WIDTH / 2, y - HEIGHT / 2), WIDTH, HEIGHT, boxstyle="round,pad=0,rounding_size=0.05", zorder=2,
         facecolor=BOX_COLOURS[stage.kind], edgecolor="#555555", linewidth=0.6,
     )  # fmt: skip
     ax.add_patch(patch)
+    words = dict(fontsize=SMALLEST, linespacing=1.1, ha="center", va="top", zorder=3, textcoords="offset points")
+    name, rest = ("\n".join(part) for part in lines)
+    ax.annotate(name, (x, y + HEIGHT / 2), (0, -2.5), color="#004488", **words)
+    ax.annotate(rest, (x, y + HEIGHT / 2), (0, -2.5 - 1.28 * SMALLEST * len(lines[0])), **words)
+
+
+def _lines(stage, width: float) -> tuple[list[str], list[str]]:
+    """A box's name, and what stands below it, broken between words into lines of that many points."""
     size = f"{stage.height}²" if stage.height == stage.width else f"{stage.height}×{stage.width}"
-    lines = [*stage.operation.split(", "), f"{stage.channels} × {size}", _count(stage.parameters)]
-    ax.text(x, y + 0.21, stage.name, fontsize=6 * scale, fontweight="bold", ha="center", va="center", zorder=3)
-    ax.text(x, y - 0.06, "\n".join(filter(None, lines)), fontsize=5.4 * scale, ha="center", va="center", zorder=3)
+    told = filter(None, [*stage.operation.split(", "), f"{stage.channels} × {size}", _count(stage.parameters)])
+    return _broken(stage.name, width), [line for words in told for line in _broken(words, width)]
+
+
+def _broken(words: str, width: float) -> list[str]:
+    lines: list[str] = []
+    for word in words.split(" "):
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and TextPath((0, 0), longer, SMALLEST).get_extents().width <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def _count(parameters: int) -> str:
@@ -69,8 +92,8 @@ def _count(parameters: int) -> str:
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], kind: str) -> None:
     (x0, y0), (x1, y1) = start, end
     if kind == "skip":  # above the forward arrows, so that it shows between boxes of one row
-        y0, y1 = y0 + 0.2, y1 + 0.2
+        y0, y1 = y0 + 0.25, y1 + 0.25
     ax.annotate(
-        "", (x1 - 0.41, y1), (x0 + 0.41, y0), zorder=1,
+        "", (x1 - WIDTH / 2, y1), (x0 + WIDTH / 2, y0), zorder=1,
         arrowprops=dict(arrowstyle="-|>", mutation_scale=6, shrinkA=0, shrinkB=0, **ARROWS[kind]),
     )  # fmt: skip

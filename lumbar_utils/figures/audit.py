@@ -6,9 +6,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lumbar_utils.figures.drawing import PAGE, draw_contours, draw_image, noted
+from lumbar_utils.figures.drawing import PAGE, SMALLEST, draw_contours, draw_image, lettered, noted
 
-SEVERITY_COLOURS = {"error": "#D55E00", "warning": "#E69F00", "accepted": "#888888"}
+SEVERITY_COLOURS = {"error": "#D55E00", "warning": "#E69F00", "accepted": "#D5D5D5"}
 ACROSS = 3  # pictures in a row
 
 
@@ -16,7 +16,7 @@ def audit_page(findings: pd.DataFrame, pictures: Sequence = (), note: str = "") 
     """Findings by kind as bars, coloured by severity; below, images with the contours of their masks.
 
     findings : finding, severity (error, warning or accepted), kind. pictures : each with finding, severity, image
-        (height, width) uint8 and label_map of that shape or None.
+        (height, width) uint8, spacing_mm and label_map of that shape or None.
     """
     counts = pd.crosstab(findings["kind"], findings["severity"]).reindex(columns=list(SEVERITY_COLOURS), fill_value=0)
     counts = counts.sort_values(list(SEVERITY_COLOURS))  # bars grow upwards: the most errors come out on top
@@ -30,8 +30,15 @@ def audit_page(findings: pd.DataFrame, pictures: Sequence = (), note: str = "") 
         draw_image(ax, picture)
         if picture.label_map is not None:
             draw_contours(ax, picture.label_map, named=True)
-        ax.set_title(picture.finding.replace(":", ":\n", 1), fontsize=6, color=SEVERITY_COLOURS[picture.severity])
+    if pictures:
+        lettered(fig.axes, ["findings by kind", *(_words(picture) for picture in pictures)])
     return noted(fig, note)
+
+
+def _words(picture) -> str:
+    """speck (warning) above the case."""
+    kind, _, case = picture.finding.partition(":")
+    return f"{kind} ({picture.severity})\n{case}"
 
 
 def _bars(ax: plt.Axes, counts: pd.DataFrame) -> None:
@@ -40,7 +47,7 @@ def _bars(ax: plt.Axes, counts: pd.DataFrame) -> None:
     for severity, colour in SEVERITY_COLOURS.items():
         ax.barh(counts.index, counts[severity], left=left, color=colour, height=0.7, label=severity)
         left = left + counts[severity]
-    ax.bar_label(ax.containers[-1], left.astype(str), padding=2, fontsize=6)
+    ax.bar_label(ax.containers[-1], left.astype(str), padding=2, fontsize=SMALLEST)
     ax.set(xlabel="Findings", xlim=(0, max(1, 1.08 * left.max()) if len(left) else 1))
     ax.xaxis.get_major_locator().set_params(integer=True)
     if len(counts):

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lumbar_utils.figures.drawing import LEVEL_COLOURS, PAGE, noted
+from lumbar_utils.figures.drawing import LEVEL_COLOURS, PAGE, lettered, noted
 
 
 def data_overview(intensities: pd.DataFrame, areas: pd.DataFrame, split: pd.DataFrame, note: str = "") -> Figure:
@@ -28,7 +28,8 @@ def data_overview(intensities: pd.DataFrame, areas: pd.DataFrame, split: pd.Data
         linewidth=0.7, fliersize=1.5, saturation=1, legend=False,
     )  # fmt: skip
     unit = {"mm2": "mm²", "px": "pixels"}
-    area.set(xlabel="Vertebra", ylabel=f"Area ({', '.join(unit[name] for name in areas['unit'].unique())})")
+    units = ", ".join(unit[name] for name in areas["unit"].unique())
+    area.set(xlabel=f"Vertebra (n = {len(areas)})", ylabel=f"Area ({units})")
     for level in levels:
         rows = areas[areas["level"] == level]
         place.plot(100 * rows["x"], 100 * rows["y"], ".", color=LEVEL_COLOURS[level], markersize=2, label=level)
@@ -38,6 +39,5 @@ def data_overview(intensities: pd.DataFrame, areas: pd.DataFrame, split: pd.Data
     bars = sides.bar(counts.index, counts, color="#888888", width=0.6)
     sides.bar_label(bars)
     sides.set(ylabel="Patients")
-    for letter, ax in zip("abcd", (grey, area, place, sides), strict=True):
-        ax.set_title(letter, loc="left", fontweight="bold")
+    lettered((grey, area, place, sides), ("grey values", "areas", "centres", "split"))
     return noted(fig, note)

@@ -1,13 +1,17 @@
-"""What all figures share: widths, colours, style, files; an image, contours over it, a bar of its scale, a note."""
+"""What all figures share: widths, looks, style, files; an image, contours over it, a bar of its scale, a note."""
 
 import os
 import tempfile
 import zlib
+from collections.abc import Iterable
+from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
@@ -15,9 +19,34 @@ from lumbar_utils import MODELS, records
 
 COLUMN, PAGE = 3.5, 7.16  # widths of a column and of a page in IEEE's journals, inches
 STYLE = Path(__file__).with_name("style.mplstyle")
-# Okabe and Ito 2008: told apart by colour-blind readers
-MODEL_COLOURS = {"U-Net": "#0072B2", "HRNet": "#D55E00", "EfficientNet": "#009E73"}
-OTHER_COLOURS = ("#CC79A7", "#000000", "#56B4E9", "#E69F00")
+SMALLEST = 6.2  # points, of any text: journals ask for 6, and LaTeX shrinks PAGE to its \textwidth of 7.14 inches
+RIM = {"markeredgecolor": "black", "markeredgewidth": 0.8}  # of a mark that stands out: the paper's, the best epoch's
+# of a line that crosses dark and light colours: black with a white rim
+HALO = {"color": "black", "path_effects": [withStroke(linewidth=2.2, foreground="white")]}
+DARK = 0.4  # luminance below which white letters are read better than black ones
+
+
+class Look(NamedTuple):
+    """How a model is drawn in every figure: by its colour, and by its marker and line where print has no colours."""
+
+    colour: str
+    marker: str
+    line: str | tuple
+
+
+# Tol 2021, "Colour schemes", technical note SRON/EPS/TN/09-002, the scheme "high contrast": told apart by colour-blind
+# readers, and in grey, where they are dark, middle and light
+LOOKS = {
+    "U-Net": Look("#004488", "o", "-"),
+    "HRNet": Look("#BB5566", "s", (0, (4, 1.2))),
+    "EfficientNet": Look("#DDAA33", "^", (0, (5, 1, 1, 1))),
+}
+OTHER_LOOKS = (
+    Look("#000000", "D", ":"), Look("#66CCEE", "v", (0, (1, 1))), Look("#AA4499", "P", (0, (3, 1, 1, 1, 1, 1))),
+    Look("#777777", "X", (0, (6, 2))),
+)  # fmt: skip
+MODEL_COLOURS = {name: look.colour for name, look in LOOKS.items()}
+# Okabe and Ito 2008: told apart by colour-blind readers; a level's name stands beside its contour
 LEVEL_COLOURS = {
     "L1": "#56B4E9", "L2": "#E69F00", "L3": "#009E73", "L4": "#CC79A7", "L5": "#F0E442", "S1": "#D55E00",
 }  # fmt: skip
@@ -42,10 +71,27 @@ def save(fig: Figure, folder: Path, name: str, caption: str) -> list[Path]:
     return [*paths, folder / f"{name}.txt"]
 
 
-def colour_of(model: str) -> str:
+def look_of(model: str) -> Look:
     """Of a model's key (`unet`): its own among the three of the study, else one of four that goes with its name."""
-    other = OTHER_COLOURS[zlib.crc32(model.encode()) % len(OTHER_COLOURS)]
-    return MODEL_COLOURS.get(MODELS.get(model, model), other)
+    other = OTHER_LOOKS[zlib.crc32(model.encode()) % len(OTHER_LOOKS)]
+    return LOOKS.get(MODELS.get(model, model), other)
+
+
+def luminance(colour: str) -> float:
+    """Of a colour in [0, 1], black to white: what is left of it in grey. Source: WCAG 2.1, relative luminance."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour)]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+def letter_on(colour: str) -> str:
+    """White or black: the colour in which letters are read on another."""
+    return "white" if luminance(colour) < DARK else "black"
+
+
+def lettered(axes: Iterable[Axes], words: Iterable[str] = ()) -> None:
+    """Give panels their letters, from a on, and a word or two each, flush left above them."""
+    for number, (ax, said) in enumerate(zip_longest(axes, words, fillvalue="")):
+        ax.set_title(f"{chr(ord('a') + number)}  {said}".rstrip(), loc="left")
 
 
 def noted(fig: Figure, note: str, below: bool = False) -> Figure:
@@ -54,16 +100,20 @@ def noted(fig: Figure, note: str, below: bool = False) -> Figure:
         shared = fig.get_supxlabel()
         fig.supxlabel(f"{shared}\n{note}", fontsize=6.5)
     elif note:
-        fig.supxlabel(note, x=0.005, ha="left", fontsize=6, style="italic", color="#555555")
+        fig.supxlabel(note, x=0.005, ha="left", fontsize=SMALLEST, style="italic", color="#555555")
     plt.close(fig)  # the notebook shows it once, where its cell returns it
     return fig
 
 
 def draw_image(ax: Axes, example) -> None:
-    """The image, its brightest and darkest half per cent cut off so that anatomy shows."""
+    """The image with a bar of its scale, its brightest and darkest half per cent cut off so that anatomy shows.
+
+    example : image (height, width) uint8, spacing_mm (side of a pixel, nan if unknown: then there is no bar).
+    """
     low, high = np.percentile(example.image, (0.5, 99.5))
     ax.imshow(example.image, vmin=low, vmax=max(high, low + 1))
     ax.axis("off")
+    scale_bar(ax, example.image.shape, example.spacing_mm)
 
 
 def draw_contours(ax: Axes, label_map: np.ndarray, named: bool) -> None:
@@ -74,14 +124,22 @@ def draw_contours(ax: Axes, label_map: np.ndarray, named: bool) -> None:
             ax.contour(inside, levels=[0.5], colors=colour, linewidths=0.9)
             if named:  # in front of the body, where it hides nothing
                 ys, xs = np.nonzero(inside)
-                name = ax.text(xs.min() - 0.02 * inside.shape[1], ys.mean(), level, color=colour, fontsize=6)
+                name = ax.text(xs.min() - 0.02 * inside.shape[1], ys.mean(), level, color=colour, fontsize=SMALLEST)
                 name.set(ha="right", va="center", path_effects=[withStroke(linewidth=1.2, foreground="black")])
 
 
-def scale_bar(ax: Axes, example, length_mm: float = 50) -> None:
-    """A bar of 50 mm in the lower left corner, where the size of a pixel is known."""
-    if not np.isnan(example.spacing_mm):
-        height, width = example.image.shape
-        start, end = 0.05 * width, 0.05 * width + length_mm / example.spacing_mm
-        ax.plot([start, end], [0.95 * height] * 2, color="white", lw=2, solid_capstyle="butt")
-        ax.text((start + end) / 2, 0.93 * height, f"{length_mm:.0f} mm", color="white", fontsize=6, ha="center")
+def scale_bar(ax: Axes, shape: tuple[int, int], spacing_mm: float, colour: str = "white") -> None:
+    """A bar in the lower left corner of an image of that (height, width): 50 mm, or what fits in 0.4 of its width.
+
+    White on black or black on white, so that it shows on any image; none where the size of a pixel is not known.
+    """
+    height, width = shape
+    fitting = [length for length in (1, 2, 5, 10, 20, 50) if length <= 0.4 * width * spacing_mm]
+    if not fitting:  # nan too
+        return
+    rim = "black" if colour == "white" else "white"
+    start, end = 0.04 * width, 0.04 * width + fitting[-1] / spacing_mm
+    (bar,) = ax.plot([start, end], [0.96 * height] * 2, color=colour, lw=2, solid_capstyle="butt")
+    bar.set_path_effects([withStroke(linewidth=3, foreground=rim)])
+    name = ax.text((start + end) / 2, 0.94 * height, f"{fitting[-1]} mm", color=colour, fontsize=SMALLEST, ha="center")
+    name.set_path_effects([withStroke(linewidth=1.2, foreground=rim)])

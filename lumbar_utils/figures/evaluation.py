@@ -7,12 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lumbar_utils import METRICS, MODELS
-from lumbar_utils.figures.drawing import PAGE, colour_of, noted
+from lumbar_utils.figures.drawing import HALO, PAGE, RIM, SMALLEST, lettered, look_of, noted
 
-SHARED = "#BBBBBB"  # of a lead that several models have
-# ways to go wrong, from harmless to grave; none of them is a model's or a level's colour
+SHARED = "#EEEEEE"  # of a lead that several models have
+# ways to go wrong, from harmless to grave and from light to dark (Tol's "muted"); none is a model's or a level's
 OUTCOME_COLOURS = {
-    "right": "#BBBBBB", "one up": "#88CCEE", "one down": "#44AA99", "other": "#999933", "missing": "#882255",
+    "right": "#DDDDDD", "one up": "#88CCEE", "one down": "#44AA99", "other": "#117733", "missing": "#882255",
     "extra": "#332288",
 }  # fmt: skip
 
@@ -32,23 +32,24 @@ def paired_differences(differences: pd.DataFrame, note: str = "") -> Figure:
         for place, (first, second) in enumerate(pairs):
             row = rows[(rows["metric"] == metric) & (rows["first"] == first) & (rows["second"] == second)]
             for cell in row.itertuples():
-                _whisker(ax, cell.difference, cell.low, cell.high, place, colour_of(first))
+                _whisker(ax, cell.difference, cell.low, cell.high, place, first)
         ax.axvline(0, color="#888888", linewidth=0.7)
-        ax.set_title(METRICS[metric], fontsize=7)
         ax.margins(x=0.15)
         ax.xaxis.set_major_locator(plt.MaxNLocator(3))
-        ax.tick_params(labelsize=6)
+        ax.tick_params(labelsize=SMALLEST)
+    lettered(axes[0], [METRICS[metric] for metric in metrics])
     names = [f"{MODELS.get(first, first)} - {MODELS.get(second, second)}" for first, second in pairs]
     axes[0, 0].set(yticks=range(len(pairs)), yticklabels=names, ylim=(len(pairs) - 0.5, -0.5))
-    fig.supxlabel("Difference in score, with 95 % interval over patients", fontsize=7)
+    fig.supxlabel("Difference in score, first minus second, with 95 % interval over patients", fontsize=7)
     return noted(fig, note, below=True)
 
 
-def _whisker(ax: Axes, value: float, low: float, high: float, place: float, colour: str) -> None:
-    """A dot with its interval, in a row; an interval that is not known is not drawn."""
+def _whisker(ax: Axes, value: float, low: float, high: float, place: float, model: str) -> None:
+    """A model's mark with its interval, in a row; an interval that is not known is not drawn."""
+    colour, marker, _ = look_of(model)
     if not np.isnan(low):
         ax.plot([low, high], [place, place], color=colour, linewidth=1.2)
-    ax.plot(value, place, "o", color=colour, markersize=3.5)
+    ax.plot(value, place, marker, color=colour, markersize=3.8)
 
 
 def errors(bodies: pd.DataFrame, note: str = "") -> Figure:
@@ -67,21 +68,21 @@ def errors(bodies: pd.DataFrame, note: str = "") -> Figure:
     shares, start = (100 * counts.fillna(0)).div(total, axis=0), np.zeros(len(models))
     names = [f"{MODELS.get(model, model)} (n = {total[model]})" for model in models]
     for outcome, colour in OUTCOME_COLOURS.items():
-        left.barh(names, shares[outcome], left=start, color=colour, label=outcome, height=0.6)
+        left.barh(names, shares[outcome], left=start, color=colour, label=outcome, height=0.6, edgecolor="white")
         start += shares[outcome].to_numpy()
     wrong = [f"{100 - share:.1f} % not right" for share in shares["right"]]
     for place, text in enumerate(wrong):
-        left.text(1, place, text, fontsize=6, va="center")
+        left.text(1, place, text, fontsize=SMALLEST, va="center", **HALO)
     left.set(xlabel="Vertebrae of the reference (%); extra ones beyond 100", ylim=(len(models) - 0.5, -0.5))
-    left.set_title("a  found and named", loc="left")
     found = bodies[bodies["f1"].notna()].assign(name=lambda table: table["model"].map(lambda key: MODELS.get(key, key)))
-    palette = {MODELS.get(model, model): colour_of(model) for model in models}
+    palette = {MODELS.get(model, model): look_of(model).colour for model in models}
     sns.boxplot(
         found, x="f1", y="name", hue="name", palette=palette, ax=right, linewidth=0.7, fliersize=1.5, saturation=1,
-        legend=False,
+        legend=False, medianprops=HALO,
     )  # fmt: skip
-    right.set(xlabel="F1 of the outline, name aside", ylabel="", xlim=(min(0.7, found["f1"].min()), 1), yticks=[])
-    right.set_title("b  outlined, of those found", loc="left")
+    right.set(xlabel="F1 of the outline, name aside", ylabel="", xlim=(min(0.7, found["f1"].min() - 0.01), 1))
+    right.set_yticks([])
+    lettered((left, right), ("found and named", "outlined, of those found"))
     fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=len(OUTCOME_COLOURS))
     return noted(fig, note)
 
@@ -92,26 +93,24 @@ def reliability(table: pd.DataFrame, note: str = "") -> Figure:
     table : model, bin, pixels, sureness, right (sums over the pixels of a bin).
     """
     fig, (left, right) = plt.subplots(
-        1, 2, figsize=(PAGE, 2.5), layout="constrained", gridspec_kw={"width_ratios": [1, 1.3]}
+        1, 2, figsize=(PAGE, 2.5), layout="constrained", gridspec_kw={"width_ratios": [1, 2]}
     )
     left.plot([0, 100], [0, 100], color="#888888", linewidth=0.7)
     for model, rows in table[table["pixels"] > 0].groupby("model", sort=False):
         total = rows["pixels"].sum()
         error = (rows["sureness"] - rows["right"]).abs().sum() / total
         kept = rows[rows["pixels"] >= 1e-3 * total]  # a bin of a few pixels tells nothing
-        name, colour = MODELS.get(model, model), colour_of(model)
+        name, (colour, marker, line) = MODELS.get(model, model), look_of(model)
+        look = dict(color=colour, marker=marker, linestyle=line, markersize=3.5)
         x = 100 * kept["sureness"] / kept["pixels"]
-        left.plot(x, 100 * kept["right"] / kept["pixels"], "o-", color=colour, markersize=3, label=name)
-        right.plot(
-            x, 100 * kept["pixels"] / total, "o-", color=colour, markersize=3,
-            label=f"{name}: calibration error {100 * error:.1f} %, all images",
-        )  # fmt: skip
+        left.plot(x, 100 * kept["right"] / kept["pixels"], label=name, **look)
+        right.plot(x, 100 * kept["pixels"] / total, label=f"{name}, calibration error {100 * error:.1f} %", **look)
     left.set(xlabel="Probability given (%)", ylabel="Pixels that are right (%)", xlim=(0, 100), ylim=(0, 100))
     left.set_aspect("equal")
-    left.set_title("a  reliability", loc="left")
     right.set(xlabel="Probability given (%)", ylabel="Pixels (%)", yscale="log")
-    right.set_title("b  how often it is given; pixels of a vertebra in either map", loc="left")
-    right.legend(loc="upper left")
+    lettered((left, right), ("reliability", "how often it is given; pixels of a vertebra in either map"))
+    handles = right.get_legend_handles_labels()
+    fig.legend(*handles, loc="outside upper center", ncols=3)
     return noted(fig, note)
 
 
@@ -123,7 +122,7 @@ def groups(table: pd.DataFrame, metric: str = "f1", note: str = "") -> Figure:
     kinds = list(dict.fromkeys(table["kind"]))
     counts = [table.loc[table["kind"] == kind, "group"].nunique() for kind in kinds]
     fig, axes = plt.subplots(
-        len(kinds), 1, figsize=(PAGE, 0.5 + sum(0.25 * count + 0.35 for count in counts)), layout="constrained",
+        len(kinds), 1, figsize=(PAGE, 0.5 + sum(0.29 * count + 0.35 for count in counts)), layout="constrained",
         sharex=True, squeeze=False, gridspec_kw={"height_ratios": counts},
     )  # fmt: skip
     models = list(dict.fromkeys(table["model"]))
@@ -132,14 +131,15 @@ def groups(table: pd.DataFrame, metric: str = "f1", note: str = "") -> Figure:
         parts = sorted(rows["group"].unique(), key=lambda group: (group == "none", group))
         for cell in rows.itertuples():
             place = parts.index(cell.group) + 0.2 * (models.index(cell.model) - (len(models) - 1) / 2)
-            _whisker(ax, cell.value, cell.low, cell.high, place, colour_of(cell.model))
+            _whisker(ax, cell.value, cell.low, cell.high, place, cell.model)
         patients = rows.groupby("group")["n"].max()
         ax.set(yticks=range(len(parts)), yticklabels=[f"{part} (n = {patients[part]})" for part in parts])
         ax.set(ylim=(len(parts) - 0.5, -0.5))
-        ax.set_title(kind, loc="left", fontsize=7)
+    lettered(axes[:, 0], [f"by {kind}" for kind in kinds])
     axes[-1, 0].set_xlabel(f"{METRICS.get(metric, metric)}, mean with 95 % interval; n = patients")
     for model in models:
-        axes[0, 0].plot([], [], "o-", color=colour_of(model), markersize=3.5, label=MODELS.get(model, model))
+        colour, marker, _ = look_of(model)
+        axes[0, 0].plot([], [], marker=marker, color=colour, markersize=3.8, label=MODELS.get(model, model))
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(models))
     return noted(fig, note)
 
@@ -154,23 +154,26 @@ def multiverse(universe: pd.DataFrame, printed: pd.DataFrame, note: str = "") ->
         2, 4, figsize=(PAGE, 2.8), layout="constrained", sharex="col", gridspec_kw={"height_ratios": [12, 1]}
     )
     models = list(dict.fromkeys(universe["model"]))
-    for (above, below), (metric, name) in zip(axes.T, names.items(), strict=True):
+    for (above, below), metric in zip(axes.T, names, strict=True):
         wide = universe[universe["metric"] == metric].pivot(index="definition", columns="model", values="value")[models]
         wide = wide.loc[wide.mean(axis=1).sort_values().index].reset_index(drop=True)
         for model in models:
-            above.plot(wide.index, wide[model], ".", color=colour_of(model), markersize=3.5)
+            colour, marker, _ = look_of(model)
+            above.plot(wide.index, wide[model], marker, color=colour, markersize=2)
         for cell in printed[printed["metric"] == metric].itertuples():
-            above.plot(1.06 * len(wide), cell.value, "D", color=colour_of(cell.model), markersize=4, clip_on=False)
+            colour, marker, _ = look_of(cell.model)
+            above.plot(1.08 * len(wide), cell.value, marker, color=colour, markersize=4.5, clip_on=False, **RIM)
         best = wide.round(12).eq(wide.round(12).max(axis=1), axis=0)
-        leaders = [colour_of(row.idxmax()) if row.sum() == 1 else SHARED for _, row in best.iterrows()]
+        leaders = [look_of(row.idxmax()).colour if row.sum() == 1 else SHARED for _, row in best.iterrows()]
         below.bar(wide.index, 1, width=1, color=leaders)
         below.set(yticks=[], xlabel=f"{len(wide)} definitions", xticks=[], ylim=(0, 1))
         below.spines[:].set_visible(False)
-        above.set_title(name, loc="left")
+    lettered(axes[0], names.values())
     axes[0, 0].set_ylabel("Score")
     axes[1, 0].set_ylabel("leads", rotation=0, ha="right", va="center")
     for model in models:
-        axes[0, 0].plot([], [], "o", color=colour_of(model), markersize=4, label=MODELS.get(model, model))
-    axes[0, 0].plot([], [], "D", color="#555555", markersize=4, label="printed in the paper, of its images")
+        colour, marker, _ = look_of(model)
+        axes[0, 0].plot([], [], marker, color=colour, markersize=4, label=MODELS.get(model, model))
+    axes[0, 0].plot([], [], "o", color="white", markersize=4.5, label="printed in the paper, of its images", **RIM)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(models) + 1)
     return noted(fig, note)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lumbar_utils import METRICS, MODELS
-from lumbar_utils.figures.drawing import PAGE, colour_of, noted
+from lumbar_utils.figures.drawing import PAGE, SMALLEST, letter_on, lettered, look_of, noted
 
 STATE_COLOURS = {"finished": "#D9E8D9", "running": "#56B4E9", "failed": "#882255", "waiting": "#F0F0F0"}
 # from what is nobody's doing to what is left; none of them is a model's colour
@@ -30,15 +30,13 @@ def grid_overview(cells: pd.DataFrame, note: str = "") -> Figure:
         x, y = runs.index((cell.seed, cell.fold)), models.index(cell.model)
         ax.add_patch(plt.Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, color=STATE_COLOURS[cell.state]))
         if len(runs) <= MOST_NAMED and not np.isnan(cell.val_f1):
-            dark = cell.state == "failed"
-            ax.text(
-                x, y, f"{cell.val_f1:.2f}", ha="center", va="center", fontsize=6, color="white" if dark else "black"
-            )
+            colour = letter_on(STATE_COLOURS[cell.state])
+            ax.text(x, y, f"{cell.val_f1:.2f}", ha="center", va="center", fontsize=SMALLEST, color=colour)
     for state, colour in STATE_COLOURS.items():
         ax.plot([], [], "s", color=colour, markersize=7, label=f"{state} ({(cells['state'] == state).sum()})")
     ax.set(xlim=(-0.5, len(runs) - 0.5), ylim=(len(models) - 0.5, -0.5), xlabel="Seed / fold of the run")
     step = -(-len(runs) // MOST_NAMED)
-    ax.set_xticks(range(0, len(runs), step), [f"{seed} / {fold}" for seed, fold in runs[::step]], fontsize=6)
+    ax.set_xticks(range(0, len(runs), step), [f"{seed} / {fold}" for seed, fold in runs[::step]], fontsize=SMALLEST)
     ax.set_yticks(range(len(models)), [MODELS.get(model, model) for model in models])
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
@@ -59,14 +57,15 @@ def runs(table: pd.DataFrame, parts: pd.DataFrame, metric: str = "f1", note: str
     for number, model in enumerate(models):
         rows = table[table["model"] == model].set_index(["seed", "fold"])["value"].reindex(order)
         x = np.arange(len(order)) + 0.12 * (number - (len(models) - 1) / 2)
-        left.plot(x, rows, "os^DvP"[number % 6], color=colour_of(model), markersize=4, label=MODELS.get(model, model))
-        left.axhline(rows.mean(), color=colour_of(model), linewidth=0.7, alpha=0.7)
+        look = look_of(model)
+        left.plot(x, rows, look.marker, color=look.colour, markersize=4, label=MODELS.get(model, model))
+        left.axhline(rows.mean(), color=look.colour, linestyle=look.line, linewidth=0.7)
     for place in [place for place in range(1, len(order)) if order[place][0] != order[place - 1][0]]:
         left.axvline(place - 0.5, color="#CCCCCC", linewidth=0.7)
-    left.set_xticks(range(len(order)), [f"{seed} / {fold}" for seed, fold in order], fontsize=6)
+    left.set_xticks(range(len(order)), [f"{seed} / {fold}" for seed, fold in order], fontsize=SMALLEST)
     left.set(xlabel="Seed / fold of the run", ylabel=f"{METRICS.get(metric, metric)} of a run; line: mean")
     left.set_xlim(-0.6, len(order) - 0.4)
-    left.set_title(f"a  {len(order)} run{'s' * (len(order) > 1)}", loc="left")
+    lettered((left, right), (f"{len(order)} run{'s' * (len(order) > 1)}", "where the spread comes from"))
     _parts(right, parts)
     fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=len(models))
     return noted(fig, note)
@@ -74,7 +73,6 @@ def runs(table: pd.DataFrame, parts: pd.DataFrame, metric: str = "f1", note: str
 
 def _parts(ax: Axes, parts: pd.DataFrame) -> None:
     """One bar a model or gap between two: shares of the variance, which add up, and its root behind them."""
-    ax.set_title("b  where the spread comes from", loc="left")
     if parts.empty:
         ax.text(0.5, 0.5, "one run: seeds and splits\ncannot be told from it", ha="center", va="center", fontsize=7)
         ax.axis("off")
@@ -96,9 +94,11 @@ def _parts(ax: Axes, parts: pd.DataFrame) -> None:
         start += 100 * rows["share"].fillna(0).to_numpy()
     total = parts.groupby("what", sort=False)["variance"].sum() ** 0.5
     for place, name in enumerate(what):
-        ax.text(101, place, f"{total[name]:.3f}", fontsize=6, va="center")
-    ax.text(101, -0.75, "SD", fontsize=6, va="center")
+        ax.text(101, place, f"{total[name]:.3f}", fontsize=SMALLEST, va="center")
+    ax.text(101, -0.75, "SD", fontsize=SMALLEST, va="center")
     ax.set(xlabel="Variance of a patient's F1 in a run (%)", xlim=(0, 113), ylim=(len(what) - 0.5, -1))
     ax.set_xticks([0, 50, 100])
-    ax.tick_params(labelsize=6)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.28), ncols=4, fontsize=6, handlelength=1, columnspacing=0.8)
+    ax.tick_params(labelsize=SMALLEST)
+    ax.legend(
+        loc="upper center", bbox_to_anchor=(0.45, -0.28), ncols=4, fontsize=SMALLEST, handlelength=1, columnspacing=0.8
+    )

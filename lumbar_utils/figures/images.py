@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lumbar_utils import MODELS
-from lumbar_utils.figures.drawing import PAGE, draw_contours, draw_image, noted, scale_bar
+from lumbar_utils.figures.drawing import PAGE, SMALLEST, draw_contours, draw_image, lettered, noted
 
 
 def samples(examples: Sequence, note: str = "") -> Figure:
@@ -20,11 +20,10 @@ def samples(examples: Sequence, note: str = "") -> Figure:
     fig, axes = plt.subplots(rows, 4, figsize=(PAGE, 1.95 * rows), layout="constrained", squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
-    for number, (ax, example) in enumerate(zip(axes.flat, examples, strict=False)):
+    for ax, example in zip(axes.flat, examples, strict=False):
         draw_image(ax, example)
         draw_contours(ax, example.reference, named=True)
-        ax.set_title(f"{chr(97 + number)}  {example.case}", loc="left", fontsize=7)
-    scale_bar(axes.flat[0], examples[0])
+    lettered(axes.flat[: len(examples)], [example.case for example in examples])
     return noted(fig, note)
 
 
@@ -35,18 +34,20 @@ def predictions(examples: Sequence, model: str, note: str = "") -> Figure:
     """
     if not examples:
         return _nothing(f"{MODELS.get(model, model)} has no label maps of the test images", note)
-    height = 1.95 * len(examples) + 0.3
-    fig, axes = plt.subplots(len(examples), 4, figsize=(PAGE, height), layout="constrained", squeeze=False)
+    tallest = max(example.image.shape[0] / example.image.shape[1] for example in examples)
+    row = min(1.7 * tallest, 2.5) + 0.25  # as large as the width allows, three rows on a page
+    fig, axes = plt.subplots(
+        len(examples), 4, figsize=(PAGE, row * len(examples) + 0.3), layout="constrained", squeeze=False
+    )
     for ax, title in zip(axes[0, 1:], ("Reference", MODELS.get(model, model), "Differences"), strict=True):
         ax.set_title(title)
     for row, example in zip(axes, examples, strict=True):
         for ax in row:
             draw_image(ax, example)
-        row[0].set_title(f"{example.case}, F1 {example.f1:.3f}", loc="left", fontsize=7)
         draw_contours(row[1], example.reference, named=True)
         draw_contours(row[2], example.prediction, named=True)
         _differences(row[3], example)
-    scale_bar(axes[0, 0], examples[0])
+    lettered(axes[:, 0], [f"{example.case}, F1 {example.f1:.3f}" for example in examples])
     legend = {"missed": "#56B4E9", "invented": "#E69F00", "wrong level": "#CC79A7"}
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in legend.values()]
     fig.legend(handles, legend, loc="outside lower right", ncols=3)
@@ -62,12 +63,15 @@ def worst(examples: Sequence, captions: Sequence[str], across: int, note: str = 
     fig, axes = plt.subplots(rows, across, figsize=(PAGE, 2.6 * rows), layout="constrained", squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
-    for ax, example, caption in zip(axes.flat, examples, captions, strict=False):
+    for ax, example in zip(axes.flat, examples, strict=False):
         draw_image(ax, example)
+        ax.set_anchor("W")  # so that the words have the width of the row's share, not of the image
         for value in np.unique(example.reference[example.reference > 0]):
             ax.contour(example.reference == value, levels=[0.5], colors="white", linewidths=0.6, linestyles="--")
         draw_contours(ax, example.prediction, named=True)
-        ax.set_title(caption, loc="left", fontsize=6)
+    lettered(axes.flat[: len(examples)], captions)
+    for ax in axes.flat:
+        ax.set_title(ax.get_title(loc="left"), loc="left", fontsize=SMALLEST)
     return noted(fig, note)
 
 

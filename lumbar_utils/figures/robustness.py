@@ -8,10 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from lumbar_utils import MODELS
-from lumbar_utils.figures.drawing import PAGE, colour_of, noted
+from lumbar_utils.figures.drawing import PAGE, lettered, look_of, noted
 from lumbar_utils.statistics import interval
 
-MARKERS = ("o", "s", "^", "D", "v", "P")
 COSTS = {  # column -> name of the axis, and what its numbers are divided by
     "parameters": ("Parameters (million)", 1e6),
     "multiply_adds": ("Multiply-adds (10⁹)", 1e9),
@@ -30,17 +29,17 @@ def robustness_curves(table: pd.DataFrame, note: str = "") -> Figure:
     fig, axes = plt.subplots(2, -(-len(kinds) // 2), figsize=(PAGE, 3.9), layout="constrained", sharey=True)
     for ax in axes.flat[len(kinds) :]:
         ax.axis("off")
-    for letter, ax, kind in zip("abcdefgh", axes.flat, kinds, strict=False):
+    for ax, kind in zip(axes.flat, kinds, strict=False):
         rows = table[table["kind"] == kind]
-        for number, (model, own) in enumerate(rows.groupby("model", sort=False)):
-            _curve(ax, own, model, MARKERS[number % len(MARKERS)])
+        for model, own in rows.groupby("model", sort=False):
+            _curve(ax, own, model)
         if rows["strength"].min() > 0:  # a factor
             ax.set_xscale("log")
             ax.set_xticks(rows["strength"].unique(), [f"{strength:g}" for strength in rows["strength"].unique()])
             ax.minorticks_off()
         ax.set(xlabel=_capital(rows["unit"].iloc[0]), ylim=(0, 1))
         ax.tick_params(labelleft=True)
-        ax.set_title(f"{letter}  {_capital(kind)}", loc="left")
+    lettered(axes.flat[: len(kinds)], kinds)
     for ax in axes[:, 0]:
         ax.set_ylabel("F1, mean over patients")
     patients = table.groupby("model")["patient"].nunique().max()
@@ -51,12 +50,13 @@ def robustness_curves(table: pd.DataFrame, note: str = "") -> Figure:
     return noted(fig, note)
 
 
-def _curve(ax: Axes, rows: pd.DataFrame, model: str, marker: str) -> None:
+def _curve(ax: Axes, rows: pd.DataFrame, model: str) -> None:
     name, of_patients = MODELS.get(model, model), rows.groupby(["strength", "patient"])["f1"].mean().unstack("patient")
     bounds = np.array([_interval(row.dropna().to_numpy()) for _, row in of_patients.iterrows()])
-    colour = colour_of(model)
+    colour, marker, line = look_of(model)
     ax.fill_between(of_patients.index, *bounds.T, color=colour, alpha=0.15, linewidth=0)
-    ax.plot(of_patients.index, of_patients.mean(axis=1), color=colour, marker=marker, markersize=3.5, label=name)
+    ax.plot(of_patients.index, of_patients.mean(axis=1), color=colour, marker=marker, linestyle=line, markersize=3.5,
+            label=name)  # fmt: skip
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
@@ -76,24 +76,24 @@ def cost_against_accuracy(costs: pd.DataFrame, summary: pd.DataFrame, note: str 
     """
     f1 = summary[summary["metric"] == "f1"].set_index("model")
     fig, axes = plt.subplots(1, len(COSTS), figsize=(PAGE, 2.3), layout="constrained", sharey=True)
-    for letter, ax, (column, (name, unit)) in zip("abcd", axes, COSTS.items(), strict=True):
-        for number, row in enumerate(costs.to_dict("records")):
-            _point(ax, row, f1.loc[row["model"]], column, unit, MARKERS[number % len(MARKERS)])
+    for ax, (column, (name, unit)) in zip(axes, COSTS.items(), strict=True):
+        for row in costs.to_dict("records"):
+            _point(ax, row, f1.loc[row["model"]], column, unit)
         least, most = costs[column].min() / unit, costs[column].max() / unit
         ax.set(xscale="log", xlim=(least / 2, 2 * most), xlabel=name)  # wide, or a small range bears odd numbers
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.set_title(letter, loc="left", fontweight="bold")
+    lettered(axes, ("size", "operations", "latency", "training"))
     axes[0].yaxis.set_major_locator(MaxNLocator(4))
     axes[0].set_ylabel("F1" + (", 95 % interval" if "low" in f1 else ""))
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(costs))
     return noted(fig, note)
 
 
-def _point(ax: Axes, row: dict, f1: pd.Series, column: str, unit: float, marker: str) -> None:
+def _point(ax: Axes, row: dict, f1: pd.Series, column: str, unit: float) -> None:
     name, x, y = MODELS.get(row["model"], row["model"]), row[column] / unit, f1["value"]
-    colour = colour_of(row["model"])
+    colour, marker, _ = look_of(row["model"])
     if "low" in f1:
         ax.vlines(x, f1["low"], f1["high"], color=colour, linewidth=1)
     if column == "latency_ms" and "latency_low_ms" in row:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lumbar_utils import LEVELS
 from lumbar_utils.report.results import Results
-from lumbar_utils.tables import runs_words
+from lumbar_utils.tables import images_of, runs_words
 
 OPEN = "OPEN, not known to this study"
 SPLITS = {"drawn": "patients drawn at random, alike in contrast and levels", "given": "as split.csv of the data gives"}
@@ -60,7 +60,7 @@ def counted(number: int, thing: str) -> str:
 
 def _sides(results: Results) -> dict[str, str]:
     counts = {
-        side: (part["patient"].nunique(), part["image"].nunique()) for side, part in results.cases.groupby("split")
+        side: (part["patient"].nunique(), images_of(part)) for side, part in results.cases.groupby("split")
     }
     told = [f"{side} {counted(counts[side][0], 'patient')} ({counted(counts[side][1], 'image')})"
             for side in ("train", "validation", "test") if side in counts]  # fmt: skip

@@ -15,7 +15,7 @@ from lumbar_utils.report.claim_2024 import ITEMS, STATUSES, answers
 from lumbar_utils.report.results import Results
 from lumbar_utils.report.templating import fill
 from lumbar_utils.study import Study
-from lumbar_utils.tables import runs_words
+from lumbar_utils.tables import images_of, runs_words
 
 PLACES = ("dataset", "start_from", "encoder_weights")  # settings that may be paths: of these the name is shown
 UNTOLD = ("runs", "cache")  # where on this machine; they change no result
@@ -172,7 +172,8 @@ def sides(results: Results) -> Table | None:
     """Patients and images on each side of the split."""
     if results.cases.empty:
         return None
-    counts = results.cases.groupby("split").agg(patients=("patient", "nunique"), images=("image", "nunique"))
+    groups = results.cases.groupby("split")
+    counts = pd.DataFrame({"patients": groups["patient"].nunique(), "images": groups.apply(images_of)})
     order = [side for side in ("train", "validation", "test") if side in counts.index]
     table = counts.loc[order].reset_index().rename(columns={"split": "side"})
     how = f"The split was {results.data['split']}; patients are split, never images."

@@ -69,7 +69,7 @@ class Results:
     def cases(self) -> pd.DataFrame:
         """cases.csv, with patient and split; empty before the data were prepared."""
         file = self.folder / "cases.csv"
-        wanted = pd.DataFrame(columns=["case", "patient", "image", "split"])
+        wanted = pd.DataFrame(columns=["case", "patient", "split"])
         return pd.read_csv(file, dtype={"patient": str}) if file.exists() else wanted
 
     @cached_property

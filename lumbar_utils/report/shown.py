@@ -59,13 +59,19 @@ PARTS = (
         ("multiverse",),
         ("multiverse",),
     ),
-    Part("metrics", "Every metric", "With 95 % intervals over patients where there are enough.", ("metrics",)),
+    Part(
+        "metrics",
+        "Every metric",
+        "With 95 % intervals over patients where there are enough. Curves are of the pixels of all images together.",
+        ("metrics",),
+        ("precision_recall",),
+    ),
     Part(
         "errors",
         "Where they fail",
         "A mean hides where a network fails; a good outline under a neighbour's name scores as badly as none.",
         ("errors", "groups"),
-        ("f1_by_level", "errors", "confusion", "groups", "worst"),
+        ("f1_by_level", "errors", "error_map", "confusion", "groups", "worst"),
     ),
     Part(
         "trust",
@@ -112,8 +118,17 @@ FIGURES = {
         "F1 of each network in each run; bars: where the spread over runs and patients comes from.",
     ),
     "multiverse": ("Every definition", "Each score of each network under all its definitions; diamonds: the paper's."),
+    "precision_recall": (
+        "Precision and recall",
+        "Precision against recall of pixels as the threshold falls, one panel a level, one curve a network.",
+    ),
     "f1_by_level": ("F1 by level", "Box plots of F1 over test patients, one box a network and vertebral level."),
     "errors": ("Errors taken apart", "Bars a network: vertebrae found, named rightly, shifted by one, missed, extra."),
+    "error_map": (
+        "Errors on the anatomy",
+        "A mean spine for each network, coloured by the share of test images with a wrong outline, or a wrong name, "
+        "at that place.",
+    ),
     "confusion": (
         "Names given",
         "Matrices of levels in the reference against names given, by each network alone and after names were put in "
