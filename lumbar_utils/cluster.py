@@ -36,7 +36,7 @@ from lumbar_utils.preparation import prepare
 
 CELL = {"cell": 1}  # the resource that a worker offers, and a cell takes
 KEPT = {"last": (), "best": ("last.ckpt",), "none": ("last.ckpt", "best.ckpt")}  # of checkpoints -> what is deleted
-PATIENCE = 60.0  # seconds in which a scheduler and a first worker must be there
+PATIENCE = 10.0  # seconds for a scheduler to answer, and for workers that are there to take cells
 MEMORY_MB = 2500  # of a cell, before one was measured
 PAUSE = 5.0  # seconds before a cell that another driver runs is asked after again
 
@@ -73,7 +73,10 @@ class Engine:
 
     @contextlib.contextmanager
     def client(self) -> Iterator[Client]:
-        """A connection to the workers. Raises StudyError where there is no scheduler, or no worker that takes cells."""
+        """A connection to the workers. Raises StudyError where no scheduler answers, or none of its workers takes cells.
+
+        Where a scheduler has no worker yet, it waits for the first.
+        """
         if self.scheduler:
             with _found(self.scheduler) as client:
                 yield client
@@ -96,7 +99,7 @@ class Engine:
 def _found(scheduler: str) -> Iterator[Client]:
     named = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
     try:
-        client = Client(timeout=min(PATIENCE, 10), **named)
+        client = Client(timeout=PATIENCE, **named)
     except (OSError, ValueError, TimeoutError) as error:
         raise StudyError(
             f"no Dask scheduler answers at {scheduler} ({error}); start one with `dask scheduler`, or "
@@ -104,8 +107,8 @@ def _found(scheduler: str) -> Iterator[Client]:
         ) from None
     with client:
         until = time.monotonic() + PATIENCE
-        while not slots(client):
-            if time.monotonic() > until:
+        while not slots(client):  # where there is none at all, jobs may be in a queue
+            if time.monotonic() > until and client.scheduler_info(n_workers=-1)["workers"]:
                 raise StudyError(
                     f"the scheduler at {scheduler} has no worker that takes cells; start some with "
                     "`dask worker ADDRESS --nthreads 1 --resources cell=1`"

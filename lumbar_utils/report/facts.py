@@ -59,9 +59,7 @@ def counted(number: int, thing: str) -> str:
 
 
 def _sides(results: Results) -> dict[str, str]:
-    counts = {
-        side: (part["patient"].nunique(), images_of(part)) for side, part in results.cases.groupby("split")
-    }
+    counts = {side: (part["patient"].nunique(), images_of(part)) for side, part in results.cases.groupby("split")}
     told = [f"{side} {counted(counts[side][0], 'patient')} ({counted(counts[side][1], 'image')})"
             for side in ("train", "validation", "test") if side in counts]  # fmt: skip
     patients, images = counts.get("test", (0, 0))

@@ -1,0 +1,99 @@
+"""The README's recipes for clusters, run as they stand: SLURM with a stand-in for its queue, Kubernetes on loopback."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import write_dataset
+from test_grid import asked
+
+from lumbar_utils import StudyError, cluster, records
+from lumbar_utils.study import ROOT
+
+# what SLURM's client would do with a job, at once and on this machine
+SBATCH = '#!/bin/sh\nsh "$1" > "$1.out" 2>&1 &\necho "Submitted batch job $!"\n'
+SCANCEL = '#!/bin/sh\nkill "$1" 2> /dev/null\nexit 0\n'
+
+
+def block(language, word):
+    """The README's code block of a language that holds a word."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return next(text for text in blocks if word in text)
+
+
+@pytest.fixture
+def options(tmp_path):
+    """A grid of one seed and one network."""
+    write_dataset(tmp_path / "data")
+    return list(map(str, asked(tmp_path, "--seeds", 0, "--models", "unet")))
+
+
+def test_the_recipe_for_slurm_submits_workers_that_run_the_grid(tmp_path, options):
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    for name, text in {"sbatch": SBATCH, "scancel": SCANCEL}.items():
+        (bin_ / name).write_text(text)
+        (bin_ / name).chmod(0o755)
+    (tmp_path / "slurm.py").write_text(block("python", "SLURMCluster").replace("jobs=9", "jobs=1"))
+    result = subprocess.run(
+        [sys.executable, tmp_path / "slurm.py", *options[1:]], capture_output=True, text=True, cwd=tmp_path,
+        env=os.environ | {"PATH": f"{bin_}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "2 cells: 2 finished" in result.stdout
+
+
+def test_the_recipe_for_kubernetes_starts_a_scheduler_workers_and_a_driver(tmp_path, options):
+    parts = {
+        (part["kind"], part["metadata"]["name"]): part["spec"] for part in yaml.safe_load_all(block("yaml", "kind"))
+    }
+    assert [port["port"] for port in parts["Service", "scheduler"]["ports"]] == [8786, 8787]
+
+    def command(kind, name):
+        (container,) = parts[kind, name]["template"]["spec"]["containers"]
+        program, *rest = container["command"]
+        there = [ROOT / program.removeprefix("/study/"), *rest]
+        file = ["--scheduler-file", str(tmp_path / "scheduler.json")]
+        told = [str(part) for part in there if part not in ("--port", "8786", "tcp://scheduler:8786")]
+        return told + (file if name != "grid" else [file[1]])  # a port of its own, told by a file
+
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": env, "cwd": tmp_path}
+    scheduler = subprocess.Popen(
+        [*command("Deployment", "scheduler"), "--port", "0", "--dashboard-address", ":0"], **quiet
+    )
+    worker = subprocess.Popen(command("Deployment", "workers"), **quiet)
+    try:
+        while not (tmp_path / "scheduler.json").exists():
+            assert scheduler.poll() is None
+        driver = [*command("Job", "grid"), *options[1:]]
+        result = subprocess.run(driver, capture_output=True, text=True, env=env)
+    finally:
+        worker.terminate()
+        scheduler.terminate()
+    assert result.returncode == 0, result.stderr
+    assert "2 cells: 2 finished" in result.stdout
+
+
+def test_a_worker_that_cannot_take_cells_says_why(tmp_path):
+    code, probe = records.source_fingerprint(), str(tmp_path / "probe")
+    assert "another version of lumbar_utils" in cluster._misfit("other", [], [])
+    assert "does not see /no/data/cases.csv; share that folder" in cluster._misfit(code, ["/no/data/cases.csv"], [])
+    assert "does not see" in cluster._misfit(code, [], [probe])
+    (tmp_path / "probe").touch()
+    assert cluster._misfit(code, [], [probe]) == ""
+
+
+def test_workers_without_the_resource_are_refused_with_the_remedy(monkeypatch):
+    from distributed import LocalCluster
+
+    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as plain,
+        pytest.raises(StudyError, match=r"has no worker that takes cells; start some with .*--resources cell=1"),
+        cluster.Engine(1, 1, plain.scheduler_address).client(),
+    ):
+        pass
