@@ -250,8 +250,9 @@ class Study(BaseModel):
             for (name, field), value in zip(type(self).model_fields.items(), self.settings.values(), strict=True)
         }
         short = "".join(row for name, row in rows.items() if name in MAIN or name in chosen)
+        hint = f"; bold: not as the profile {self.profile} has it" if chosen else ""
         return (
-            f"<table>{HEAD}{short}</table><details><summary>All {len(rows)} settings</summary>"
+            f"<table>{HEAD}{short}</table><details><summary>All {len(rows)} settings{hint}</summary>"
             f"<table>{HEAD}{''.join(rows.values())}</table></details>"
         )
 

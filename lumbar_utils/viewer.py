@@ -57,13 +57,13 @@ class Viewer:
         """The controls above the picture, which follows each of them."""
         from ipywidgets import HTML, Checkbox, Dropdown, FloatSlider, HBox, IntSlider, Layout, VBox
 
-        count = len(self.orders[AS_THEY_COME])
+        count, short = len(self.orders[AS_THEY_COME]), Layout(width="240px")
         controls = {
-            "place": IntSlider(1, 1, count, description="case", layout=Layout(width="500px")),
-            "order": Dropdown(options=[*self.orders], description="order"),
-            "level": Dropdown(options=[ALL, *self.levels.values()], description="level"),
-            "opacity": FloatSlider(1, min=0, max=1, step=0.05, description="opacity"),
-            "filled": Checkbox(False, description="filled", indent=False),
+            "place": IntSlider(1, 1, count, description="case", layout=Layout(width="480px")),
+            "order": Dropdown(options=[*self.orders], description="order", layout=short),
+            "level": Dropdown(options=[ALL, *self.levels.values()], description="level", layout=Layout(width="170px")),
+            "opacity": FloatSlider(1, min=0, max=1, step=0.05, description="opacity", layout=short),
+            "filled": Checkbox(False, description="filled", indent=False, layout=short),
         }
         picture = HTML()
 
@@ -81,6 +81,7 @@ class Viewer:
             control.observe(follow, "value")
         follow()
         place, *others = controls.values()
+        others = others if len(self.orders) > 1 else others[1:]
         return VBox([place, HBox(others, layout=Layout(flex_flow="row wrap")), picture])
 
     def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:

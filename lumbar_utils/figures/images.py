@@ -89,16 +89,16 @@ def view(
     fig = plt.figure(figsize=(5.2, 5.7), facecolor="black")
     ax = fig.add_axes((0, 0.035, 1, 0.875 if predictions else 0.915))
     draw_image(ax, example)
-    scale_bar(ax, example)
     colour, style = ("white", "--") if predictions else (None, "-")
     for value, level in levels.items():
         for number, (model, (label_map, _)) in enumerate(predictions.items()):
-            width = max(2.4 - 0.6 * number, 1)  # where contours lie on one another, each can be seen
+            width = max(2 - 0.5 * number, 1)  # where contours lie on one another, each can be seen
             _outline(ax, label_map == value, colour_of(model), width, opacity, filled)
         inside = example.reference == value
         _outline(ax, inside, colour or LEVEL_COLOURS[level], 1.2, opacity, filled and not predictions, style)
         if inside.any():
             draw_name(ax, inside, level, colour or LEVEL_COLOURS[level], size=8)
+    scale_bar(ax, example)
     fig.text(0.02, 0.985, title, color="white", fontsize=9, va="top")
     fig.text(0.02, 0.01, note, color="#BBBBBB", fontsize=7, style="italic")
     if predictions:
