@@ -19,10 +19,11 @@ from lumbar_utils.figures.drawing import (
     save,
 )  # fmt: skip
 from lumbar_utils.figures.evaluation import errors, groups, multiverse, paired_differences, reliability
-from lumbar_utils.figures.images import predictions, samples, view, worst
+from lumbar_utils.figures.images import predictions, samples, worst
 from lumbar_utils.figures.robustness import cost_against_accuracy, robustness_curves
 from lumbar_utils.figures.scores import comparison, confusion, scores_by_level
 from lumbar_utils.figures.training import learning_curves
+from lumbar_utils.figures.view import view
 
 __all__ = [
     "COLUMN", "LEVEL_COLOURS", "MODEL_COLOURS", "NUMBERS", "PAGE", "STYLE", "architecture", "audit_page",

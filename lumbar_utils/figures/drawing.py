@@ -72,15 +72,10 @@ def draw_contours(ax: Axes, label_map: np.ndarray, named: bool) -> None:
         inside = label_map == value
         if inside.any():
             ax.contour(inside, levels=[0.5], colors=colour, linewidths=0.9)
-            if named:
-                draw_name(ax, inside, level, colour)
-
-
-def draw_name(ax: Axes, inside: np.ndarray, level: str, colour: str, size: float = 6) -> None:
-    """A level's name in front of its body, where it hides nothing. inside : (height, width), some of it true."""
-    ys, xs = np.nonzero(inside)
-    name = ax.text(xs.min() - 0.02 * inside.shape[1], ys.mean(), level, color=colour, fontsize=size)
-    name.set(ha="right", va="center", path_effects=[withStroke(linewidth=1.2, foreground="black")])
+            if named:  # in front of the body, where it hides nothing
+                ys, xs = np.nonzero(inside)
+                name = ax.text(xs.min() - 0.02 * inside.shape[1], ys.mean(), level, color=colour, fontsize=6)
+                name.set(ha="right", va="center", path_effects=[withStroke(linewidth=1.2, foreground="black")])
 
 
 def scale_bar(ax: Axes, example, length_mm: float = 50) -> None:

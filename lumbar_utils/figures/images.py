@@ -8,16 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lumbar_utils import MODELS
-from lumbar_utils.figures.drawing import (
-    LEVEL_COLOURS,
-    PAGE,
-    colour_of,
-    draw_contours,
-    draw_image,
-    draw_name,
-    noted,
-    scale_bar,
-)  # fmt: skip
+from lumbar_utils.figures.drawing import PAGE, draw_contours, draw_image, noted, scale_bar
 
 
 def samples(examples: Sequence, note: str = "") -> Figure:
@@ -76,54 +67,6 @@ def worst(examples: Sequence, captions: Sequence[str], across: int, note: str = 
         draw_contours(ax, example.prediction, named=True)
         ax.set_title(caption, loc="left", fontsize=6)
     return noted(fig, note)
-
-
-def view(
-    example, predictions: dict, levels: dict[int, str], title: str, note: str = "", opacity: float = 1, filled=False
-) -> Figure:
-    """One case on a screen: its reference dashed in white below one colour a model, or alone, in one colour a level.
-
-    predictions : model -> (height, width) label map, and words for the legend. levels : value -> name, of those drawn.
-    opacity : of the contours, in [0, 1]; what is filled has a third of it, so that the image shows through.
-    """
-    fig = plt.figure(figsize=(5.2, 5.7), facecolor="black")
-    ax = fig.add_axes((0, 0.035, 1, 0.875 if predictions else 0.915))
-    draw_image(ax, example)
-    colour, style = ("white", "--") if predictions else (None, "-")
-    for value, level in levels.items():
-        for number, (model, (label_map, _)) in enumerate(predictions.items()):
-            width = max(2 - 0.5 * number, 1)  # where contours lie on one another, each can be seen
-            _outline(ax, label_map == value, colour_of(model), width, opacity, filled)
-        inside = example.reference == value
-        _outline(ax, inside, colour or LEVEL_COLOURS[level], 1.2, opacity, filled and not predictions, style)
-        if inside.any():
-            draw_name(ax, inside, level, colour or LEVEL_COLOURS[level], size=8)
-    scale_bar(ax, example)
-    fig.text(0.02, 0.985, title, color="white", fontsize=9, va="top")
-    fig.text(0.02, 0.01, note, color="#BBBBBB", fontsize=7, style="italic")
-    if predictions:
-        lines = {words: plt.Line2D([], [], color=colour_of(model), lw=2) for model, (_, words) in predictions.items()}
-        lines["reference"] = plt.Line2D([], [], color="white", ls="--")
-        fig.legend(
-            lines.values(), lines, loc="upper left", bbox_to_anchor=(0.003, 0.965), ncols=4, labelcolor="white",
-            fontsize=8.5, handlelength=1.6, columnspacing=1.3,
-        )  # fmt: skip
-    plt.close(fig)
-    return fig
-
-
-def _outline(
-    ax: Axes, inside: np.ndarray, colour: str, width: float, opacity: float, filled: bool, style: str = "-"
-) -> None:
-    """Of one level in one map, looked for about its body alone: a slider waits. inside : (height, width) boolean."""
-    ys, xs = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    if len(ys):
-        top, left = max(ys[0] - 1, 0), max(xs[0] - 1, 0)
-        window = inside[top : ys[-1] + 2, left : xs[-1] + 2]
-        rows, columns = top + np.arange(window.shape[0]), left + np.arange(window.shape[1])
-        ax.contour(columns, rows, window, [0.5], colors=colour, linewidths=width, linestyles=style, alpha=opacity)
-        if filled:
-            ax.contourf(columns, rows, window, [0.5, 1.5], colors=colour, alpha=opacity / 3)
 
 
 def _differences(ax: Axes, example) -> None:
