@@ -63,7 +63,7 @@ class Viewer:
             "order": Dropdown(options=[*self.orders], description="order", layout=short),
             "level": Dropdown(options=[ALL, *self.levels.values()], description="level", layout=Layout(width="170px")),
             "opacity": FloatSlider(1, min=0, max=1, step=0.05, description="opacity", layout=short),
-            "filled": Checkbox(False, description="filled", indent=False, layout=short),
+            "filled": Checkbox(False, description="filled", indent=False, layout=Layout(width="80px")),
         }
         picture = HTML()
 
