@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="needs Chromium on the PATH; on Debian: apt install chromium"
 )  # fmt: skip
 PATIENCE = 240_000  # ms, for all cells of a notebook, on a busy machine
+ERROR = '[data-mime-type="application/vnd.jupyter.stderr"]'
 # no news and no cells put away while out of sight, which a browser's driver would wait for in vain
 SETTINGS = {
     "labconfig/page_config.json": {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}},
@@ -84,13 +85,18 @@ def browser():
         chromium.close()
 
 
-def run_all(page, address):
-    """Run all cells from the menu; seconds until the first picture."""
+def start_all(page, address):
+    """Open a notebook and run all its cells from the menu."""
     page.set_default_timeout(PATIENCE)
     page.goto(address)
     page.wait_for_selector("text=/Python 3 .* [|] Idle/")
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def run_all(page, address):
+    """The same, until the last cell is done; seconds until the first picture."""
+    start_all(page, address)
     started = time.monotonic()
     page.wait_for_selector(".jp-OutputArea-output img", state="attached")
     seconds = time.monotonic() - started
@@ -100,7 +106,8 @@ def run_all(page, address):
 
 
 def errors(page):
-    return page.locator('[data-mime-type="application/vnd.jupyter.error"]').all_inner_texts()
+    """What JupyterLab shows in red: errors, and whatever else cells write to stderr."""
+    return page.locator(ERROR).all_inner_texts()
 
 
 class Seen:
@@ -180,15 +187,9 @@ def test_a_wrong_setting_ends_in_one_line_below_its_cell(page, lab, notebooks):
     notebook.cells = notebook.cells[:4]
     notebook.cells[2].source += "\noverrides = {'epoch': 3}"
     nbformat.write(notebook, notebooks / "wrong.ipynb")
-    page.set_default_timeout(PATIENCE)
-    page.goto(lab("wrong.ipynb"))
-    page.wait_for_selector("text=/Python 3 .* [|] Idle/")
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    page.wait_for_selector('[data-mime-type="application/vnd.jupyter.error"]')
-    assert [text.strip() for text in errors(page)] == [
-        "StudyError: unknown setting 'epoch'; did you mean 'epochs'?",
-    ]
+    start_all(page, lab("wrong.ipynb"))
+    page.wait_for_selector(ERROR)
+    assert errors(page) == ["StudyError: unknown setting 'epoch'; did you mean 'epochs'?"]
     screenshot(page, "wrong_setting.png")
 
 
