@@ -198,9 +198,8 @@ def test_the_copy_that_a_run_leaves_opens_with_pictures_and_without_errors(page,
     shutil.copy(executed, notebooks / "executed.ipynb")
     page.set_default_timeout(PATIENCE)
     page.goto(lab("executed.ipynb"))
-    picture = page.locator(".jp-OutputArea-output img[alt*='F1, mean of its levels']")
+    picture = page.locator(".jp-CodeCell:has-text('Viewer(cohort') .jp-OutputArea-output img")
     picture.scroll_into_view_if_needed()
-    page.wait_for_timeout(1000)
     screenshot(page, "executed.png")
-    assert picture.evaluate("picture => picture.naturalWidth") > 500
+    assert picture.evaluate("picture => picture.naturalWidth") == 572
     assert page.get_by_text("Error displaying widget").count() == 0
