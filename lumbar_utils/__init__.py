@@ -24,6 +24,10 @@ METRICS = {
 class StudyError(ValueError):
     """Input or surroundings that the study cannot work with: what was found, what is allowed, and the remedy."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows below a cell: the message alone, since what helps is in it and not in the code."""
+        return [f"\x1b[31m{type(self).__name__}\x1b[39m: {self}"]
+
 
 class Failure(Exception):
     """A notebook that stopped; its text names it, the cell, the error and the executed copy."""

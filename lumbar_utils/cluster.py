@@ -73,7 +73,7 @@ class Engine:
 
     @contextlib.contextmanager
     def client(self) -> Iterator[Client]:
-        """A connection to the workers. Raises StudyError where no scheduler answers, or none of its workers takes cells.
+        """A connection to the workers. Raises StudyError if no scheduler answers, or none of its workers takes cells.
 
         Where a scheduler has no worker yet, it waits for the first.
         """

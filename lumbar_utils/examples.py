@@ -38,10 +38,15 @@ def examples(cohort: Cohort, cases: list[str], folder: Path | None = None) -> li
     return found
 
 
+def mean_f1(scores: pd.DataFrame, model: str) -> pd.Series:
+    """Case -> mean F1 of its levels, of a model's test cases, the worst first."""
+    rows = scores[(scores["model"] == model) & (scores["metric"] == "f1")]
+    return rows.groupby("case")["value"].mean().sort_values(kind="stable")
+
+
 def telling_cases(scores: pd.DataFrame, model: str) -> list[str]:
     """The best, the median and the worst test case of a model, by the mean F1 of its levels; none without scores."""
-    rows = scores[(scores["model"] == model) & (scores["metric"] == "f1")]
-    ranked = rows.groupby("case")["value"].mean().sort_values(ascending=False, kind="stable").index
+    ranked = mean_f1(scores, model).sort_values(ascending=False, kind="stable").index
     if ranked.empty:
         return []
     return list(dict.fromkeys([ranked[0], ranked[len(ranked) // 2], ranked[-1]]))
@@ -52,10 +57,8 @@ def worst_cases(found: Evaluation, model: str, count: int = 2) -> list[tuple[str
 
     "F1 0.412: L1 missing; L2 named L3; 1 extra S1".
     """
-    f1 = found.scores[(found.scores["model"] == model) & (found.scores["metric"] == "f1")]
-    means = f1.groupby("case")["value"].mean().sort_values(kind="stable").head(count)
     rows, told = found.bodies[found.bodies["model"] == model], []
-    for case, value in means.items():
+    for case, value in mean_f1(found.scores, model).head(count).items():
         wrong = rows[(rows["case"] == case) & (rows["outcome"] != "right")]
         real, extra = wrong[wrong["outcome"] != "extra"], wrong.loc[wrong["outcome"] == "extra", "named"]
         words = [f"{row.level} {f'named {row.named}' if row.named else 'missing'}" for row in real.itertuples()]

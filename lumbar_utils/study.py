@@ -3,11 +3,11 @@
 import difflib
 import functools
 import hashlib
+import html
 import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from lumbar_utils import StudyError, records
@@ -33,6 +33,9 @@ PROFILES = {
         unet_channels=64, hrnet="hrnet_w18", efficientnet="efficientnet-b0",
     ),
 }  # fmt: skip
+
+MAIN = {"profile", "dataset", "seed", "height", "width", "epochs"}  # shown by a notebook without a click
+HEAD = "".join(f'<th style="text-align: left">{title}</th>' for title in ("setting", "value", "meaning"))
 
 WITHOUT_EFFECT_ON_RESULTS = {"accept", "runs", "cache", "workers", "device"}
 
@@ -239,9 +242,25 @@ class Study(BaseModel):
         return self.runs / f"{Path(self.dataset).name}-{self.profile}-seed{self.seed}-{self.fingerprint[:8]}"
 
     def _repr_html_(self) -> str:
-        fields = type(self).model_fields
-        rows = [(name, value, fields[name].description) for name, value in self.settings.items()]
-        return pd.DataFrame(rows, columns=["setting", "value", "meaning"]).to_html(index=False)
+        """The main settings, in bold those that differ from the profile; a click unfolds them all."""
+        usual = Study(profile=self.profile).settings
+        chosen = {name for name, value in self.settings.items() if value != usual[name]}
+        rows = {
+            name: f"<tr>{_cell(name, name in chosen)}{_cell(value, name in chosen)}{_cell(field.description)}</tr>"
+            for (name, field), value in zip(type(self).model_fields.items(), self.settings.values(), strict=True)
+        }
+        short = "".join(row for name, row in rows.items() if name in MAIN or name in chosen)
+        hint = f"; bold: not as the profile {self.profile} has it" if chosen else ""
+        return (
+            f"<table>{HEAD}{short}</table><details><summary>All {len(rows)} settings{hint}</summary>"
+            f"<table>{HEAD}{''.join(rows.values())}</table></details>"
+        )
+
+
+def _cell(content: object, bold: bool = False) -> str:
+    """Of a table in a notebook, whose own style would align it to the right."""
+    text = html.escape(str(content))
+    return f'<td style="text-align: left">{f"<b>{text}</b>" if bold else text}</td>'
 
 
 def _readable(problem: dict) -> str:

@@ -1,12 +1,16 @@
 """Inputs small enough to check by hand."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from lumbar_utils.study import Study
 
@@ -23,6 +27,31 @@ def cache(tmp_path_factory) -> Path:
 def study(tmp_path, cache) -> Study:
     """The smoke profile in folders of the test's own, on one machine-independent device."""
     return Study("smoke", runs=tmp_path / "runs", cache=cache, device="cpu")
+
+
+def command_line(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "lumbar_utils", *map(str, arguments)], capture_output=True, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, worker_id) -> tuple[list, subprocess.CompletedProcess]:
+    """The five notebooks, run by papermill with the smoke profile: once, for all processes that share the tests.
+
+    The command line's arguments, and what it said. What changes the study takes a copy: others read it too.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    shared = (shared if worker_id == "master" else shared.parent) / "trained"
+    arguments = ["run", "--profile", "smoke", "--runs", shared / "runs", "--set", f"cache={shared / 'cache'}"]
+    arguments += ["--set", "device=cpu"]
+    with FileLock(f"{shared}.lock"):
+        said = shared / "said.json"
+        if not said.exists():
+            result = command_line(*arguments)
+            said.write_text(json.dumps([result.returncode, result.stdout, result.stderr]))
+    return arguments, subprocess.CompletedProcess(arguments, *json.loads(said.read_text()))
 
 
 def write_dataset(folder: Path, patients: int = 6, shape: tuple[int, int] = (64, 48), annotated=("L1", "L2")) -> Path:

@@ -1,6 +1,5 @@
 """Studies under several seeds and folds: run at once, gathered, resumed, and what becomes of cells that fail."""
 
-import os
 import re
 import subprocess
 import sys
@@ -8,7 +7,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import write_dataset
+from conftest import command_line, write_dataset
 
 from lumbar_utils import StudyError, cluster, pipeline, progress
 from lumbar_utils.evaluation import evaluate
@@ -18,13 +17,6 @@ from lumbar_utils.study import ROOT, Study
 
 MODELS = ("unet", "hrnet")
 SMALL = ("height=64", "width=64", "epochs=1", "device=cpu")
-
-
-def command_line(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "lumbar_utils", *map(str, arguments)], capture_output=True, text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-    )  # fmt: skip
 
 
 def asked(root, *more):

@@ -2,14 +2,15 @@
 
 import ast
 import json
-import os
 import re
+import shutil
 import subprocess
 import sys
 
 import nbformat
 import pandas as pd
 import pytest
+from conftest import command_line
 
 from lumbar_utils import StudyError, pipeline
 from lumbar_utils.notebook import refuse_undeclared
@@ -73,6 +74,26 @@ def test_the_training_notebooks_differ_in_parameters_and_text_alone():
     assert cells(TRAINING[0]) == cells(TRAINING[1]) == cells(TRAINING[2])
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_papermill_tells_every_parameter_with_its_default_and_meaning(path):
+    told = subprocess.run(
+        [sys.executable, "-m", "papermill", "--help-notebook", path], capture_output=True, text=True, check=True
+    ).stdout
+    (cell,) = [cell for cell in code_of(path) if "parameters" in cell.metadata.get("tags", [])]
+    for line in cell.source.splitlines():
+        name, default, meaning = re.fullmatch(r"(\w+) = (.*?)  # (.+)", line).groups()
+        assert re.search(rf"  {name}: .*\(default {re.escape(default)}\)\s+{re.escape(meaning)}\n", told)
+
+
+def test_the_copies_that_a_run_leaves_show_a_case_without_a_kernel(trained):
+    for number in ("01", "05"):
+        (path,) = (folder_of(trained) / "notebooks").glob(f"{number}_*.ipynb")
+        (viewed,) = [cell for cell in code_of(path) if cell.id == "viewer"]
+        (output,) = viewed.outputs
+        assert set(output.data) == {"image/png", "text/plain"}
+        assert "phantom_00" in output.metadata["image/png"]["alt"]
+
+
 @pytest.mark.parametrize(
     "injected, message",
     [
@@ -106,30 +127,23 @@ def test_a_study_survives_the_way_through_a_notebook_s_parameters(tmp_path):
     assert Study(**given, **overrides) == study
 
 
-def command_line(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "lumbar_utils", *map(str, arguments)], capture_output=True, text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
-def whole_run(tmp_path_factory):
-    """The five notebooks, run by papermill with the smoke profile, once for this file."""
-    runs = tmp_path_factory.mktemp("study")
-    arguments = ["run", "--profile", "smoke", "--runs", runs / "runs", "--set", f"cache={runs / 'cache'}"]
-    arguments += ["--set", "device=cpu"]
-    return arguments, command_line(*arguments)
+def whole_run(trained, tmp_path_factory):
+    """A copy of the run for this file, whose tests delete some of it."""
+    arguments, result = trained
+    copy = tmp_path_factory.mktemp("study") / "runs"
+    shutil.copytree(arguments[4], copy)
+    return [*arguments[:4], copy, *arguments[5:]], result
 
 
 def folder_of(run):
     return next((run[0][4]).glob("phantom-smoke-seed0-*"))
 
 
-def test_the_five_notebooks_run_and_say_where_everything_is(whole_run):
-    _, result = whole_run
+def test_the_five_notebooks_run_and_say_where_everything_is(trained):
+    _, result = trained
     assert result.returncode == 0, result.stderr
-    folder = folder_of(whole_run)
+    folder = folder_of(trained)
     for line in (
         f"report     {folder / 'report.html'}",
         f"tables     {folder / 'tables'}",

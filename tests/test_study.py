@@ -1,5 +1,6 @@
 """Settings are checked when they are made."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -64,10 +65,20 @@ def test_relative_folders_start_at_the_project_wherever_a_notebook_runs(monkeypa
     assert Path(Study("smoke", dataset="data/raw/mine").dataset) == ROOT / "data" / "raw" / "mine"
 
 
-def test_a_notebook_shows_every_setting_with_its_value_and_meaning():
-    html = Study("smoke")._repr_html_()
-    assert all(f"<td>{name}</td>" in html for name in Study.model_fields)
-    assert "hrnet_w18_small" in html
+def test_a_notebook_shows_the_main_settings_and_those_not_of_the_profile_and_unfolds_them_all():
+    short, rest = Study("smoke", seed=3, folds=4)._repr_html_().split("<details>")
+
+    def named(html):
+        return re.findall(r"<tr><td[^>]*>(?:<b>)?(\w+)", html)
+
+    assert named(short) == ["profile", "dataset", "seed", "folds", "height", "width", "epochs"]
+    assert re.findall("<b>(.*?)</b>", short) == ["seed", "3", "folds", "4"]  # not as the profile has them
+    assert named(rest) == list(Study.model_fields) and "hrnet_w18_small" in rest
+    assert "<script" not in short + rest
+
+
+def test_a_setting_is_shown_as_text_and_not_as_html():
+    assert "&lt;b&gt;" in Study("smoke", dataset="<b>")._repr_html_()
 
 
 @pytest.mark.parametrize(

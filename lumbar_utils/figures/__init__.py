@@ -25,11 +25,12 @@ from lumbar_utils.figures.images import predictions, samples, worst
 from lumbar_utils.figures.robustness import cost_against_accuracy, robustness_curves
 from lumbar_utils.figures.scores import comparison, confusion, precision_recall, scores_by_level
 from lumbar_utils.figures.training import learning_curves
+from lumbar_utils.figures.view import view
 
 __all__ = [
     "COLUMN", "LEVEL_COLOURS", "MODEL_COLOURS", "NUMBERS", "PAGE", "STYLE", "architecture", "audit_page",
     "comparison", "confusion", "cost_against_accuracy", "data_overview", "draw_contours", "draw_image", "error_map",
     "errors", "grid_overview", "groups", "learning_curves", "multiverse", "noted", "paired_differences",
     "precision_recall", "predictions", "reliability", "robustness_curves", "runs", "samples", "save",
-    "scores_by_level", "worst",
+    "scores_by_level", "view", "worst",
 ]  # fmt: skip
