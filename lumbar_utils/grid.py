@@ -59,9 +59,9 @@ class Grid:
     @property
     def folder(self) -> Path:
         """Where what is made of all members is kept."""
-        study, folds = self.study, f"-{self.study.folds}folds" if self.study.folds else ""
-        name = f"{Path(study.dataset).name}-{study.profile}-{len(self.seeds)}seeds{folds}-{self.fingerprint[:8]}"
-        return study.runs / name
+        study, seeds = self.study, f"{len(self.seeds)}seed{'s' * (len(self.seeds) > 1)}"
+        folds = f"-{study.folds}folds" if study.folds else ""
+        return study.runs / f"{Path(study.dataset).name}-{study.profile}-{seeds}{folds}-{self.fingerprint[:8]}"
 
     def _repr_html_(self) -> str:
         folds = f", folds 0 to {self.study.folds - 1}" if self.study.folds else ""
@@ -84,7 +84,7 @@ def describe(grid: Grid, **how) -> None:
     """
     told, before = (records.read_json(folder / "study.json") for folder in (grid.study.folder, grid.folder))
     folds = f"{grid.study.folds} folds" if grid.study.folds else told["data"]["split"]
-    told["data"]["split"] = f"{folds}, under each of {len(grid.seeds)} seeds"
+    told["data"]["split"] = f"{folds}, under each of the seeds {', '.join(map(str, grid.seeds))}"
     own = {"fingerprint": grid.fingerprint, "settings": grid.settings}
     own["grid"] = before.get("grid", {}) | {"seeds": list(grid.seeds)} | how
     records.write_json(grid.folder / "study.json", told | own)

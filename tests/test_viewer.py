@@ -65,7 +65,7 @@ def test_only_the_levels_asked_for_are_drawn(levels, contours):
     reference[10:20, 10:30], reference[40:50, 10:30] = 1, 2
     fig = figures.view(Example("a", reference, reference, 1.0), {"unet": (reference, "U-Net")}, levels, "a")
     assert len([drawn for drawn in fig.axes[0].collections if drawn.get_paths()]) == contours
-    assert [text.get_text() for text in fig.axes[0].texts] == [*list(levels.values())[: contours // 2], "50 mm"]
+    assert [text.get_text() for text in fig.axes[0].texts] == ["10 mm", *list(levels.values())[: contours // 2]]
 
 
 def test_a_contour_lies_on_the_border_of_its_body():
