@@ -6,8 +6,8 @@
 
 `workers`: 12 cells (2 seeds x 2 folds x 3 networks of the profile smoke, for so many epochs), seconds of one worker of
 one thread, one of two threads, and two of one thread, rounds in turn. `overhead`: cells that only sleep; of a worker's
-time beyond sleeping, by cell, and the driver's memory. `many`: smoke cells of one network, on 4 folds under so many seeds
-as give them; how many failed. FOLDER gets grid_workers.csv, grid_overhead.csv, grid_many.csv.
+time beyond sleeping, by cell, and the driver's memory. `many`: smoke cells of one network on 4 folds under as many
+seeds as they need; how many failed. FOLDER gets grid_workers.csv, grid_overhead.csv, grid_many.csv.
 """
 
 import argparse
