@@ -154,10 +154,14 @@ def _draw(pdf: Path, image: Path, dpi: int) -> None:
 
 
 def _add(study: Path, to: Path, written: Sequence[Path]) -> list[Path]:
-    """What the study was, and a document of all tables in LaTeX, to compile or to take the preamble from."""
+    """What the study was and what it cost, and a document of all tables in LaTeX, to compile or to take its preamble."""
     records.write_json(to / "study.json", published(json.loads((study / "study.json").read_text())))
+    added, costs = [to / "study.json"], records.costs_of(study)
+    if len(costs):
+        records.write_csv(to / "cells.csv", costs)
+        added.append(to / "cells.csv")
     latex = [path.stem for path in written if path.suffix == ".tex"]
     if not latex:
-        return [to / "study.json"]
+        return added
     records.write_text(to / "tables.tex", DOCUMENT % "\n".join(rf"\input{{{name}}}" for name in latex))
-    return [to / "study.json", to / "tables.tex"]
+    return [*added, to / "tables.tex"]

@@ -7,10 +7,10 @@ import pandas as pd
 
 from lumbar_utils import MODELS, records
 from lumbar_utils.pipeline import Step
+from lumbar_utils.records import COSTS
 from lumbar_utils.study import ROOT, Study
 
 REFERENCE = ROOT / "figures" / "reference"
-COSTS = ("seconds", "memory_mb", "disk_mb")
 STATES = ("finished", "running", "failed", "waiting")
 
 
@@ -51,7 +51,8 @@ def state_of(step: Step) -> str:
 
 def work(study: Study, images: int) -> float:
     """What training takes time in proportion to: pixels seen, over all epochs, of a data set of so many images."""
-    share = (1 - 1 / study.folds) if study.folds else study.train_fraction
+    validating = 1 - study.train_fraction - study.test_fraction
+    share = 1 - 1 / study.folds - validating if study.folds else study.train_fraction
     return study.epochs * images * share * study.height * study.width
 
 
@@ -63,7 +64,7 @@ def measured(runs: Path) -> pd.DataFrame:
     rows = []
     for folder in [REFERENCE, *sorted(file.parent for file in runs.glob("*/study.json"))]:
         told, table = records.read_json(folder / "study.json"), folder / "cells.csv"
-        found = pd.read_csv(table).to_dict("records") if table.exists() else costs(folder)
+        found = pd.read_csv(table).to_dict("records") if table.exists() else records.costs_of(folder).to_dict("records")
         settings = {name: value for name, value in told.get("settings", {}).items() if name in SCALES}
         for row in found if told and "grid" not in told else ():
             of = work(Study(**settings), told["data"]["cases"])
@@ -72,15 +73,6 @@ def measured(runs: Path) -> pd.DataFrame:
 
 
 SCALES = ("profile", "epochs", "height", "width", "folds", "fold", "train_fraction", "test_fraction")
-
-
-def costs(folder: Path) -> list[dict]:
-    """Step and the columns of COSTS, of each finished step of a study's folder."""
-    told = [(file.stem, records.read_json(file)) for file in sorted((folder / "notebooks").glob("[0-9]*.json"))]
-    return [
-        {"step": name, **{cost: record[cost] for cost in COSTS}}
-        for name, record in told if set(COSTS) <= set(record)
-    ]  # fmt: skip
 
 
 def estimates(steps: Sequence[Step], images: int) -> pd.DataFrame:
@@ -121,7 +113,9 @@ def said(table: pd.DataFrame) -> str:
 def counted(table: pd.DataFrame) -> str:
     """12 cells: 10 finished, 1 running, 1 failed."""
     counts = table["state"].value_counts()
-    return f"{len(table)} cells: " + ", ".join(f"{counts[state]} {state}" for state in STATES if state in counts)
+    return f"{len(table)} cell{'s' * (len(table) != 1)}: " + ", ".join(
+        f"{counts[state]} {state}" for state in STATES if state in counts
+    )
 
 
 def time_left(table: pd.DataFrame, costs: pd.DataFrame, at_once: int) -> float:

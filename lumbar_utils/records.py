@@ -18,6 +18,7 @@ import pandas as pd
 from lumbar_utils import StudyError
 
 PACKAGE = Path(__file__).parent
+COSTS = ("seconds", "memory_mb", "disk_mb")  # of a finished notebook, memory of its kernel, in 10^6 bytes
 REPORTED = (
     "torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "albumentations", "torchmetrics",
     "numpy", "opencv-python-headless", "pandas", "scikit-learn", "matplotlib", "papermill",
@@ -165,6 +166,13 @@ def mark_finished(record: Path, made_from: str, files: Iterable[Path], **facts) 
     """Record that `files` are complete; written last, so that it never speaks of half a result."""
     names = [Path(os.path.relpath(file, record.parent)).as_posix() for file in files]
     write_json(record, {"made_from": made_from, "files": names, **facts})
+
+
+def costs_of(folder: Path) -> pd.DataFrame:
+    """What the finished notebooks of a study's folder have cost: step, and the columns of COSTS."""
+    told = [(file.stem, read_json(file)) for file in sorted((folder / "notebooks").glob("[0-9]*.json"))]
+    rows = [(name, *(record[cost] for cost in COSTS)) for name, record in told if set(COSTS) <= set(record)]
+    return pd.DataFrame(rows, columns=["step", *COSTS])
 
 
 @functools.cache  # to ask for the processor's name takes a second

@@ -95,6 +95,7 @@ def different(folder: Path, undisturbed: Path) -> list[str]:
 
 def main(folder: Path, faults: list[str]) -> pd.DataFrame:
     """One row a fault."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and their children
     if not (folder / "data").exists():
         generate(folder / "data", 14, size=96)
     undisturbed = folder / "undisturbed"

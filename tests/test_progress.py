@@ -1,0 +1,72 @@
+"""How far a grid is, and what is still to come, from records written by hand."""
+
+import pandas as pd
+import pytest
+
+from lumbar_utils import pipeline, progress, records
+from lumbar_utils.pipeline import Step
+from lumbar_utils.study import Study
+
+UNET, HRNET = (pipeline.notebooks([number])[0] for number in ("02", "03"))
+
+
+def finished(study, name, seconds, images=100):
+    """A study's folder with the record of one step, done in so many seconds."""
+    (study.folder / "notebooks").mkdir(parents=True, exist_ok=True)
+    data = {"cases": images, "fingerprint": "of the data"}
+    records.write_json(study.folder / "study.json", {"settings": study.settings, "data": data})
+    facts = {"seconds": seconds, "memory_mb": 500.0, "disk_mb": 20.0}
+    records.mark_finished(study.folder / "notebooks" / f"{name}.json", "it", [study.folder / "study.json"], **facts)
+
+
+def test_seconds_of_training_go_with_epochs_pixels_and_images(tmp_path):
+    finished(Study("smoke", epochs=2, runs=tmp_path), "02_train_unet", seconds=10.0)
+    twice = Step(Study("smoke", epochs=4, height=128, runs=tmp_path), UNET, "unet")
+    other = Step(Study("smoke", epochs=4, runs=tmp_path), HRNET, "hrnet")
+    table = progress.estimates([twice, other], images=300)
+    assert table["seconds"].tolist()[0] == pytest.approx(10 * 2 * 2 * 3)
+    assert table["memory_mb"].tolist()[0] == 500 and table["disk_mb"].tolist()[0] == 20
+    assert table["source"].tolist() == ["1 finished here", "not measured yet"]
+    assert pd.isna(table["seconds"][1])
+
+
+def test_what_was_measured_here_comes_before_the_reference(tmp_path):
+    step = Step(Study("quick", runs=tmp_path), UNET, "unet")
+    assert progress.estimates([step], 514)["source"].tolist() == ["the reference study"]
+    finished(Study("quick", epochs=3, runs=tmp_path), "02_train_unet", seconds=7.0)
+    assert progress.estimates([step], 514)["source"].tolist() == ["1 finished here"]
+
+
+def test_folds_leave_more_or_fewer_patients_to_train_on(tmp_path):
+    whole, halves = Study("smoke", runs=tmp_path), Study("smoke", folds=2, runs=tmp_path)
+    assert progress.work(whole, 100) == pytest.approx(2 * 70 * 64 * 64)
+    assert progress.work(halves, 100) == pytest.approx(2 * 35 * 64 * 64)
+
+
+def test_time_left_counts_what_runs_as_half_and_shares_it_over_the_workers():
+    table = pd.DataFrame({"state": ["finished", "running", "failed", "waiting"]})
+    costs = pd.DataFrame({"seconds": [100.0, 100.0, 100.0, 100.0]})
+    assert progress.time_left(table, costs, 1) == 250
+    assert progress.time_left(table, costs, 2) == 125
+
+
+@pytest.mark.parametrize(
+    "seconds, words", [(40, "40 s"), (720, "12 min"), (7500, "2 h 05 min"), (float("nan"), "unknown")]
+)
+def test_durations_are_said_as_people_say_them(seconds, words):
+    assert progress.duration(seconds) == words
+
+
+def test_a_step_is_running_while_its_lock_is_held_and_failed_once_it_left_an_error(study):
+    step = Step(study, UNET, "unet")
+    assert progress.state_of(step) == "waiting"
+    with records.alone(step.file(".lock")) as held:
+        assert held is not None
+        assert progress.state_of(step) == "running"
+        with records.alone(step.file(".lock")) as again:
+            assert again is None
+    records.write_json(step.file(".error.json"), {"error": "StudyError: no room"})
+    assert progress.state_of(step) == "failed"
+    table = progress.cells([step])
+    assert table["error"].tolist() == ["StudyError: no room"]
+    assert progress.counted(table) == "1 cell: 1 failed"
