@@ -154,7 +154,7 @@ def _draw(pdf: Path, image: Path, dpi: int) -> None:
 
 
 def _add(study: Path, to: Path, written: Sequence[Path]) -> list[Path]:
-    """What the study was and what it cost, and a document of all tables in LaTeX, to compile or to take its preamble."""
+    """What the study was and cost, and a document of all tables in LaTeX, to compile or to take the preamble from."""
     records.write_json(to / "study.json", published(json.loads((study / "study.json").read_text())))
     added, costs = [to / "study.json"], records.costs_of(study)
     if len(costs):
