@@ -30,7 +30,13 @@ def test_seconds_of_training_go_with_epochs_pixels_and_images(tmp_path):
     assert pd.isna(table["seconds"][1])
 
 
-def test_what_was_measured_here_comes_before_the_reference(tmp_path):
+def test_what_was_measured_here_comes_before_the_reference(tmp_path, monkeypatch):
+    reference = Study("quick", epochs=2, runs=tmp_path / "reference")
+    finished(reference, "02_train_unet", seconds=9.0)
+    export_of_it = tmp_path / "exported"
+    records.write_csv(export_of_it / "cells.csv", records.costs_of(reference.folder))
+    records.write_json(export_of_it / "study.json", records.read_json(reference.folder / "study.json"))
+    monkeypatch.setattr(progress, "REFERENCE", export_of_it)
     step = Step(Study("quick", runs=tmp_path), UNET, "unet")
     assert progress.estimates([step], 514)["source"].tolist() == ["the reference study"]
     finished(Study("quick", epochs=3, runs=tmp_path), "02_train_unet", seconds=7.0)
