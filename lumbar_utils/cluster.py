@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import joblib
+import pandas as pd
 import psutil
 from distributed import Client, Future, LocalCluster, get_worker, wait
 from tqdm.auto import tqdm
@@ -337,19 +338,29 @@ def status(folder: Path) -> str:
 
 
 def _conclude(grid: Grid, cohort: Cohort, models: tuple[str, ...], say: Callable[[str], None]) -> list[str]:
-    """Notebook 05 over all that is finished, and the report."""
-    step, failed = Step(grid, pipeline.notebooks(["05"])[0]), []
-    table = progress.cells(steps_of(grid, models))
-    figures.save(figures.grid_overview(table, cohort.note), grid.folder / "figures", "grid", captions.grid(table))
-    if table.loc[(table["state"] == "finished") & (table["model"] != ""), "model"].nunique() < 2:
+    """Notebook 05 over all that is finished, and the report: by one driver at a time; words on a failure."""
+    step = Step(grid, pipeline.notebooks(["05"])[0])
+    while True:
+        with records.alone(step.file(".lock")) as held:
+            if held is not None:
+                failed = _compare(step, cohort, progress.cells(steps_of(grid, models)), held, say)
+                report.write(grid.folder)
+                return failed
+        say(f"{step.name}: another driver runs it; waiting")
+        time.sleep(PAUSE)
+
+
+def _compare(step: Step, cohort: Cohort, cells: pd.DataFrame, held: int, say: Callable[[str], None]) -> list[str]:
+    folder = step.study.folder
+    figures.save(figures.grid_overview(cells, cohort.note), folder / "figures", "grid", captions.grid(cells))
+    if cells.loc[(cells["state"] == "finished") & (cells["model"] != ""), "model"].nunique() < 2:
         say(f"{step.name}: left out, as a comparison takes two networks that are finished")
     elif step.is_finished(cohort.fingerprint):
         say(f"{step.name}: up to date")
     else:
-        say(f"{step.name}: running -> {grid.folder}")
+        say(f"{step.name}: running -> {folder}")
         try:
-            pipeline.do(step, cohort, say)
+            pipeline.do(step, cohort, say, held)
         except Failure as failure:
-            failed = [str(failure)]
-    report.write(grid.folder)
-    return failed
+            return [str(failure)]
+    return []
