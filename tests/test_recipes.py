@@ -72,8 +72,9 @@ def test_the_recipe_for_kubernetes_starts_a_scheduler_workers_and_a_driver(tmp_p
         driver = [*command("Job", "grid"), *options[1:]]
         result = subprocess.run(driver, capture_output=True, text=True, env=env)
     finally:
-        worker.terminate()
-        scheduler.terminate()
+        for process in (worker, scheduler):
+            process.terminate()
+            process.wait()
     assert result.returncode == 0, result.stderr
     assert "2 cells: 2 finished" in result.stdout
 
