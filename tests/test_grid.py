@@ -218,7 +218,7 @@ def test_results_hang_on_threads_so_a_grid_keeps_those_it_was_begun_with(grid):
 
 def test_lists_on_the_command_line_end_where_the_next_option_begins():
     app = command_line("run", "--seeds", 0, 1, "--profile", "smoke", "7", "--dry-run")
-    assert app.returncode == 2 and "unexpected extra argument (7)" in app.stderr
+    assert app.returncode == 2 and "unexpected extra argument(s) (7)" in app.stderr
 
 
 def test_readme_names_every_option_of_a_grid():

@@ -4,13 +4,14 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
-from conftest import write_dataset
+from conftest import command_line, write_dataset
 from test_grid import asked
 
-from lumbar_utils import StudyError, cluster, records
+from lumbar_utils import cluster, records
 from lumbar_utils.study import ROOT
 
 # what SLURM's client would do with a job, at once and on this machine
@@ -88,13 +89,19 @@ def test_a_worker_that_cannot_take_cells_says_why(tmp_path):
     assert cluster._misfit(code, [], [probe]) == ""
 
 
-def test_workers_without_the_resource_are_refused_with_the_remedy(monkeypatch):
-    from distributed import LocalCluster
-
-    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
-    with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as plain,
-        pytest.raises(StudyError, match=r"has no worker that takes cells; start some with .*--resources cell=1"),
-        cluster.Engine(1, 1, plain.scheduler_address).client(),
-    ):
-        pass
+def test_workers_without_the_resource_are_refused_with_the_remedy(tmp_path, options):
+    file, dask = tmp_path / "scheduler.json", Path(sys.executable).with_name("dask")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
+    told = ["--scheduler-file", file, "--dashboard-address", ":0"]
+    started = [subprocess.Popen([dask, "scheduler", "--port", "0", *told], **quiet)]
+    started += [subprocess.Popen([dask, "worker", *told, "--nthreads", "1"], **quiet)]
+    try:
+        while not file.exists():
+            assert started[0].poll() is None
+        result = command_line(*options, "--scheduler", file)
+    finally:
+        for process in started:
+            process.terminate()
+            process.wait()
+    assert result.returncode == 2
+    assert "has no worker that takes cells; start some with" in result.stderr and "--resources cell=1" in result.stderr
