@@ -153,6 +153,7 @@ def found(file):
 def test_exported_tables_compile(study, tmp_path):
     export(study, tmp_path / "out", formats=["tex"])
     compiled(tmp_path / "out", "tables")
+    assert (tmp_path / "out" / "tables.pdf").read_bytes().startswith(b"%PDF")
 
 
 PAPER = r"""\documentclass[journal]{IEEEtran}
