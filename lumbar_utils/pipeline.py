@@ -1,24 +1,13 @@
-"""Runs the notebooks in order with papermill: only what is missing or stale, and a short word on what fails."""
+"""The notebooks in order as steps: what each is made from, and only those run that are missing or stale."""
 
-import contextlib
 import dataclasses
-import os
-import subprocess
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pandas as pd
-import papermill
-import psutil
-from jupyter_client import AsyncKernelManager
-from nbclient.exceptions import DeadKernelError
-from papermill.exceptions import PapermillExecutionError
-
-from lumbar_utils import MODELS, Failure, StudyError, records, report
+from lumbar_utils import FURTHER, MODELS, Failure, StudyError, records, report
 from lumbar_utils.datasets.folder import Cohort
+from lumbar_utils.execution import Watch, execute
 from lumbar_utils.export import FIGURES
 from lumbar_utils.external import add_all
 from lumbar_utils.grid import Grid
@@ -29,26 +18,6 @@ NOTEBOOKS = ROOT / "notebooks"
 MADE_HERE = ("notebooks", "record", "report.html")  # by this module, and by no notebook
 # files of earlier notebooks, in the study
 READS = {"05_evaluate_and_compare": ("*/label_maps/*", "*/history.csv", "*/robustness.csv", "*/cost.csv")}
-
-
-class PrivateKernel(AsyncKernelManager):
-    """A kernel spoken to through socket files of its own: no port that another kernel takes or another user hears.
-
-    held : descriptor of a lock that it holds until it ends; -1 for none.
-    """
-
-    held = -1
-
-    def __init__(self, **settings):
-        super().__init__(**settings)
-        if os.name == "posix":  # elsewhere Jupyter's own choice
-            self._sockets = tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True)
-            self.transport, self.ip = "ipc", f"{self._sockets.name}/socket"
-
-    async def start_kernel(self, **settings):
-        """Start it deaf to the terminal: what a cell writes comes through a socket; the rest is of the kernel's end."""
-        held = {"pass_fds": (self.held,)} if self.held >= 0 else {}
-        await super().start_kernel(stderr=subprocess.DEVNULL, **held, **settings)
 
 
 def notebooks(only: Sequence[str] = ()) -> list[Path]:
@@ -127,6 +96,22 @@ def steps_of(study: Study, only: Sequence[str] = ()) -> list[Step]:
     return [Step(study, path, _model_of(path)) for path in notebooks(only)]
 
 
+def cells_of(grid: Grid, models: tuple[str, ...] = tuple(MODELS)) -> list[Step]:
+    """The cells of a grid, run by run: notebook 01 of its first member, then the training notebooks of all.
+
+    Raises StudyError for a network that there is not.
+    """
+    for model in models:
+        if model not in MODELS and not model.startswith(FURTHER):
+            raise StudyError(f"unknown network {model!r}; there are {', '.join(MODELS)}, and {FURTHER}NAME of timm's")
+    trained_by = {model: path for path in notebooks() if (model := _model_of(path))}
+    first = [Step(grid.study, notebooks(["01"])[0])]
+    return first + [
+        Step(member, trained_by.get(model, trained_by["efficientnet"]), model)
+        for member in grid.members for model in models
+    ]  # fmt: skip
+
+
 def _model_of(notebook: Path) -> str:
     return notebook.stem.partition("_train_")[2]
 
@@ -171,8 +156,9 @@ def do(step: Step, cohort: Cohort, say: Callable[[str], None] = print, held: int
     """
     step.file(".json").unlink(missing_ok=True)
     started = time.monotonic()
-    with _Watch(step, say) as watch:
-        executed = execute(step, held)
+    executed = step.file(".ipynb")
+    with Watch(step.study.folder / step.model / "history.csv", say) as watch:
+        execute(step.notebook, executed, step.parameters, held)
     seconds = round(time.monotonic() - started, 1)
     files = [executed, *step.made()]
     made_from = step.made_from(cohort.fingerprint)
@@ -181,63 +167,3 @@ def do(step: Step, cohort: Cohort, say: Callable[[str], None] = print, held: int
         disk_mb=round(sum(file.stat().st_size for file in files) / 1e6, 1),
     )  # fmt: skip
     return seconds
-
-
-def execute(step: Step, held: int = -1) -> Path:
-    """Execute a notebook into the study's folder; returns the executed copy.
-
-    Raises Failure; what the notebook had finished stays, and the next run goes on from there.
-    """
-    executed = step.file(".ipynb")
-    executed.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        papermill.execute_notebook(
-            step.notebook, executed, step.parameters, cwd=step.notebook.parent, kernel_name="python3",
-            progress_bar=False, kernel_manager_class=type("Kernel", (PrivateKernel,), {"held": held}),
-        )  # fmt: skip
-    except PapermillExecutionError as error:
-        raise Failure(step.name, f"in cell {error.exec_count}", f"{error.ename}: {error.evalue}", executed) from None
-    except DeadKernelError:
-        raise Failure(step.name, "as its kernel died", "out of memory, perhaps; run again", executed) from None
-    return executed
-
-
-class _Watch:
-    """Looks on each second while a notebook runs: says each epoch that is new, and keeps the peak of memory.
-
-    memory_mb : of the processes that this one has started, in 10^6 bytes.
-    """
-
-    def __init__(self, step: Step, say: Callable[[str], None]):
-        self.history, self.say = step.study.folder / step.model / "history.csv", say
-        self.memory_mb, self.over = 0.0, threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.thread.join()
-
-    def _rows(self) -> list:
-        return list(pd.read_csv(self.history).itertuples()) if self.history.exists() else []
-
-    def _watch(self) -> None:
-        seen = {(row.model, row.epoch) for row in self._rows()}
-        while not self.over.wait(1):
-            self.memory_mb = max(self.memory_mb, _memory_of_children() / 1e6)
-            for row in self._rows():
-                if (row.model, row.epoch) not in seen:
-                    seen.add((row.model, row.epoch))
-                    self.say(f"    {row.model} epoch {row.epoch}: validation F1 {row.val_f1:.3f}, {row.seconds:.0f} s")
-
-
-def _memory_of_children() -> int:
-    """Bytes in memory of all processes below this one."""
-    total = 0
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it has just ended
-            total += process.memory_info().rss
-    return total
