@@ -95,12 +95,14 @@ def run(
 
 def _run_grids(grids, models: list[str], workers, threads, scheduler, keep: str, dry_run: bool) -> list[str]:
     """Run grids, or say what they will cost; returns words on each cell that failed."""
-    from lumbar_utils import cluster, progress
+    from lumbar_utils import cluster, forecast, progress
+    from lumbar_utils.grid import threads_of
+    from lumbar_utils.pipeline import cells_of
 
-    steps = [step for grid in grids for step in cluster.steps_of(grid, tuple(models))]
-    engine = cluster.Engine.of(len(steps), workers, threads or cluster.threads_of(grids), scheduler, keep)
+    steps = [step for grid in grids for step in cells_of(grid, tuple(models))]
+    engine = cluster.Engine.of(len(steps), workers, threads or threads_of(grids), scheduler, keep)
     if dry_run:
-        print(cluster.plan(grids, engine, tuple(models)))
+        print(forecast.plan(grids, engine.workers, engine.threads, tuple(models)))
         return []
     failed = cluster.run(grids, engine, tuple(models), say=lambda line: print(line, flush=True))
     for grid in grids:
@@ -115,9 +117,9 @@ def _run_grids(grids, models: list[str], workers, threads, scheduler, keep: str,
 def status(study: Annotated[Path, typer.Argument(help="folder of a study or grid, running or not")]) -> None:
     """Say how far a study or a grid is: each cell finished, running, failed or waiting, and the time left."""
     with _told():
-        from lumbar_utils import cluster
+        from lumbar_utils import forecast
 
-        print(cluster.status(study.resolve()))
+        print(forecast.status(study.resolve()))
 
 
 @app.command()

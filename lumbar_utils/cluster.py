@@ -18,12 +18,10 @@ from distributed import Client, Future, LocalCluster, get_worker, wait
 from tqdm.auto import tqdm
 
 from lumbar_utils import (
-    FURTHER,
     MODELS,
     Failure,
     StudyError,
     captions,
-    datasets,
     figures,
     pipeline,
     progress,
@@ -31,8 +29,8 @@ from lumbar_utils import (
     report,
 )
 from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.grid import Grid, describe, read
-from lumbar_utils.pipeline import Step
+from lumbar_utils.grid import Grid, describe, threads_of
+from lumbar_utils.pipeline import Step, cells_of
 from lumbar_utils.preparation import prepare
 
 CELL = {"cell": 1}  # the resource that a worker offers, and a cell takes
@@ -124,30 +122,19 @@ def slots(client: Client) -> int:
     return int(sum(worker["resources"].get("cell", 0) for worker in workers))
 
 
-def steps_of(grid: Grid, models: tuple[str, ...]) -> list[Step]:
-    """The cells of a grid, run by run: notebook 01 of its first member, then the training notebooks of all.
-
-    Raises StudyError for a network that there is not.
-    """
-    for model in models:
-        if model not in MODELS and not model.startswith(FURTHER):
-            raise StudyError(f"unknown network {model!r}; there are {', '.join(MODELS)}, and {FURTHER}NAME of timm's")
-    notebooks = {model: path for path in pipeline.notebooks() if (model := path.stem.partition("_train_")[2])}
-    first = [Step(grid.study, pipeline.notebooks(["01"])[0])]
-    return first + [
-        Step(member, notebooks.get(model, notebooks["efficientnet"]), model)
-        for member in grid.members for model in models
-    ]  # fmt: skip
-
-
 def run(
-    grids: list[Grid], engine: Engine, models: tuple[str, ...] = tuple(MODELS), say: Callable[[str], None] = print
+    grids: list[Grid],
+    engine: Engine | None = None,
+    models: tuple[str, ...] = tuple(MODELS),
+    say: Callable[[str], None] = print,
 ) -> list[str]:
     """Run the cells that are not finished, then notebook 05 and the report of each grid; returns words on each failure.
 
-    Raises StudyError before any training where data, folders or workers do not fit.
+    engine : None for this machine, as many cells at once as it bears. Shows how far it is, in a notebook too. Raises
+    StudyError before any training where data, folders or workers do not fit.
     """
-    steps = [step for grid in grids for step in steps_of(grid, models)]
+    steps = [step for grid in grids for step in cells_of(grid, models)]
+    engine = engine or Engine.of(len(steps), threads=threads_of(grids))
     cohorts = {step.study.folder: prepare(step.study) for step in steps}
     for grid in grids:
         describe(grid, threads=engine.threads, models=list(models))
@@ -293,57 +280,13 @@ def refuse_misfits(client: Client, todo: list[Step], cohorts: dict[Path, Cohort]
             raise StudyError(f"worker {worker} cannot take cells: {problem}")
 
 
-def threads_of(grids: list[Grid]) -> int:
-    """Threads of a cell as a grid was begun with, so that it goes on to the same bits; 0 for a new one."""
-    told = [records.read_json(grid.folder / "study.json").get("grid", {}).get("threads", 0) for grid in grids]
-    return max(told, default=0)
-
-
-def plan(grids: list[Grid], engine: Engine, models: tuple[str, ...] = tuple(MODELS)) -> str:
-    """What a run will do: every cell, whether it is finished, and what it costs, measured on cells like it."""
-    told = []
-    for grid in grids:
-        steps, images = steps_of(grid, models), len(datasets.load(grid.study).cases)
-        table, costs = progress.cells(steps), progress.estimates(steps, images)
-        shown = table[["seed", "fold", "step", "state"]].assign(
-            time=costs["seconds"].map(progress.duration), memory=costs["memory_mb"].map(_mb),
-            disk=costs["disk_mb"].map(_mb), measured=costs["source"],
-        )  # fmt: skip
-        left = costs[table["state"].to_numpy() != "finished"]
-        time_left, at_once = progress.time_left(table, costs, engine.workers), min(engine.workers, len(left))
-        memory, disk = at_once * left["memory_mb"].max(), left["disk_mb"].sum()
-        told.append(
-            f"{grid.folder.name}\n{shown.to_string(index=False)}\n\n{progress.counted(table)}; "
-            f"{engine.workers} at once, {engine.threads} threads each: {progress.duration(time_left)}, "
-            f"{_mb(memory)} of memory at most, {_mb(disk)} of disk"
-        )
-    return "\n\n".join(told)
-
-
-def _mb(value: float) -> str:
-    return "unknown" if value != value else f"{value:,.0f} MB"
-
-
-def status(folder: Path) -> str:
-    """How far the study or grid in a folder is, and how long it will take on, at the number of cells that run now."""
-    study = read(folder)
-    told = records.read_json(folder / "study.json")
-    models = tuple(told.get("grid", {}).get("models", MODELS))
-    steps = steps_of(study, models) if isinstance(study, Grid) else pipeline.steps_of(study)
-    table = progress.cells(steps)
-    costs = progress.estimates(steps, told["data"]["cases"])
-    left = progress.time_left(table, costs, int((table["state"] == "running").sum()))
-    more = f"; {progress.duration(left)} left" if (table["state"] != "finished").any() else ""
-    return f"{progress.said(table)}{more}"
-
-
 def _conclude(grid: Grid, cohort: Cohort, models: tuple[str, ...], say: Callable[[str], None]) -> list[str]:
     """Notebook 05 over all that is finished, and the report: by one driver at a time; words on a failure."""
     step = Step(grid, pipeline.notebooks(["05"])[0])
     while True:
         with records.alone(step.file(".lock")) as held:
             if held is not None:
-                failed = _compare(step, cohort, progress.cells(steps_of(grid, models)), held, say)
+                failed = _compare(step, cohort, progress.cells(cells_of(grid, models)), held, say)
                 report.write(grid.folder)
                 return failed
         say(f"{step.name}: another driver runs it; waiting")
@@ -352,6 +295,7 @@ def _conclude(grid: Grid, cohort: Cohort, models: tuple[str, ...], say: Callable
 
 def _compare(step: Step, cohort: Cohort, cells: pd.DataFrame, held: int, say: Callable[[str], None]) -> list[str]:
     folder = step.study.folder
+    records.write_csv(folder / "cells.csv", cells)
     figures.save(figures.grid_overview(cells, cohort.note), folder / "figures", "grid", captions.grid(cells))
     if cells.loc[(cells["state"] == "finished") & (cells["model"] != ""), "model"].nunique() < 2:
         say(f"{step.name}: left out, as a comparison takes two networks that are finished")

@@ -90,6 +90,12 @@ def describe(grid: Grid, **how) -> None:
     records.write_json(grid.folder / "study.json", told | own)
 
 
+def threads_of(grids: list[Grid]) -> int:
+    """Threads of a cell as a grid was begun with, so that it goes on to the same bits; 0 for a new one."""
+    told = [records.read_json(grid.folder / "study.json").get("grid", {}).get("threads", 0) for grid in grids]
+    return max(told, default=0)
+
+
 def gather(study: Study | Grid, add: dict[str, str]) -> tuple[Cohort, dict[str, Path]]:
     """What there is to score: the cases, each with its `split`, and model -> folder of label maps of the test cases.
 

@@ -51,7 +51,10 @@ def _assigned(source: str) -> set[str]:
         statements = ast.parse(source).body
     except SyntaxError:
         return set()
-    targets = [target for statement in statements if isinstance(statement, ast.Assign) for target in statement.targets]
+    targets = [
+        target for statement in statements if isinstance(statement, ast.Assign | ast.AnnAssign)
+        for target in getattr(statement, "targets", None) or [statement.target]
+    ]  # fmt: skip
     return {target.id for target in targets if isinstance(target, ast.Name)}
 
 

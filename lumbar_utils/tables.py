@@ -135,6 +135,36 @@ def print_variance(parts: pd.DataFrame) -> pd.DataFrame:
     return wide.assign(what=[between(what) for what in wide["what"]]).rename(columns={"what": "F1 of"})
 
 
+def print_forensics(examined: pd.DataFrame) -> pd.DataFrame:
+    """What a table's own numbers rule out, as printed. examined : as from `forensics.examine`."""
+    return examined.rename(columns={"check": "reading"}).replace({"model": MODELS})
+
+
+def print_cost(costs: pd.DataFrame) -> pd.DataFrame:
+    """One row a kind of cost, one column a network. costs : one row a network, as from `cost.cost`."""
+    rows = {
+        "Parameters (million)": costs["parameters"].map(lambda count: f"{count / 1e6:.2f}"),
+        "Multiply-adds of an image (billion)": costs["multiply_adds"].map(lambda count: f"{count / 1e9:.2f}"),
+        "Epochs": costs["epochs"].map(str),
+        "Training (s)": costs["training_seconds"].map("{:.0f}".format),
+        "Latency of an image (ms), quartiles": [
+            f"{row.latency_ms:.1f} [{row.latency_low_ms:.1f}, {row.latency_high_ms:.1f}]" for row in costs.itertuples()
+        ],
+        "Memory of an image (MB)": costs["memory_mb"].map("{:.1f}".format),
+    }
+    words = {
+        "memory_of": "Memory is of", "device": "Device", "threads": "Threads", "measured_on": "Measured on",
+        "trained_on": "Trained on", "runs": "Mean of so many trainings",
+    }  # fmt: skip
+    rows |= {text: costs[name].map(str) for name, text in words.items() if name in costs}
+    names = [MODELS.get(model, model) for model in costs["model"]]
+    return (
+        pd.DataFrame.from_dict({row: list(cells) for row, cells in rows.items()}, orient="index", columns=names)
+        .rename_axis("")
+        .reset_index()
+    )
+
+
 def between(what: str) -> str:
     """`unet - hrnet` -> `U-Net - HRNet`."""
     return " - ".join(MODELS.get(model, model) for model in what.split(" - "))

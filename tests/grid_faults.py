@@ -24,7 +24,7 @@ from lumbar_utils import records
 from lumbar_utils.datasets.phantom import generate
 
 FAULTS = ("kernel", "worker", "driver", "interrupt", "disk")
-TIMES = ("cost.csv", "table1", "cost.", "fit.json")  # files that hold times or say on what machine
+TIMES = ("cells.csv", "table1", "cost.", "fit.json")  # files that hold times or say on what machine
 DISK_MB = 3
 
 

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from conftest import command_line, write_dataset
 
-from lumbar_utils import StudyError, cluster, pipeline, progress
+from lumbar_utils import StudyError, pipeline, progress
 from lumbar_utils.evaluation import evaluate
-from lumbar_utils.grid import Grid, gather, read
+from lumbar_utils.grid import Grid, gather, read, threads_of
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import ROOT, Study
 
@@ -119,6 +119,14 @@ def test_the_report_has_the_overview_and_says_how_many_runs_stand_behind_it(grid
     assert "2 seeds on 2 folds (4 runs)" in (grid.folder / "tables" / "table2.md").read_text()
 
 
+def test_the_report_links_the_notebook_of_every_cell_and_misses_nothing(grid):
+    page = (grid.folder / "report.html").read_text()
+    assert "9 cells of the grid" in page and "seeds 0, 1, 2 folds" in page
+    assert "no executed copy" not in page and 'id="missing"' not in page
+    links = re.findall(r'href="(\.\./[^"]+ipynb)"', page)
+    assert len(links) == 9 and all((grid.folder / link).exists() for link in links)
+
+
 def test_a_second_run_does_nothing_and_says_so(command, grid):
     before = begun(grid)
     result = command_line(*command)
@@ -213,7 +221,7 @@ def test_bad_input_ends_with_one_clear_line_before_any_training(tmp_path, more, 
 
 
 def test_results_hang_on_threads_so_a_grid_keeps_those_it_was_begun_with(grid):
-    assert cluster.threads_of([grid]) == 1
+    assert threads_of([grid]) == 1
 
 
 def test_lists_on_the_command_line_end_where_the_next_option_begins():

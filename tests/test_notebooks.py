@@ -1,6 +1,7 @@
 """The notebooks keep the house rules, run under papermill, and refuse what they do not know."""
 
 import ast
+import builtins
 import json
 import re
 import shutil
@@ -55,7 +56,7 @@ def test_a_notebook_is_committed_without_outputs(path):
 def test_a_notebook_has_one_cell_of_plain_parameters(path):
     tagged = [cell for cell in code_of(path) if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
-    values = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged[0].source).body}
+    values = {node.target.id: ast.literal_eval(node.value) for node in ast.parse(tagged[0].source).body}
     expected = {"profile": "auto", "dataset": "phantom", "seed": 0, "runs": "data/runs", "overrides": {}}
     own = {"model": values.get("model"), "add": {}, "seeds": []}  # of the training notebooks, and of the comparison
     assert values == expected | {name: own[name] for name in values if name in own}
@@ -81,8 +82,9 @@ def test_papermill_tells_every_parameter_with_its_default_and_meaning(path):
     ).stdout
     (cell,) = [cell for cell in code_of(path) if "parameters" in cell.metadata.get("tags", [])]
     for line in cell.source.splitlines():
-        name, default, meaning = re.fullmatch(r"(\w+) = (.*?)  # (.+)", line).groups()
-        assert re.search(rf"  {name}: .*\(default {re.escape(default)}\)\s+{re.escape(meaning)}\n", told)
+        name, kind, default, meaning = re.fullmatch(r"(\w+): (\w+) = (.*?)  # (.+)", line).groups()
+        assert isinstance(ast.literal_eval(default), getattr(builtins, kind))
+        assert re.search(rf"  {name}: {kind} \(default {re.escape(default)}\)\s+{re.escape(meaning)}\n", told)
 
 
 def test_the_copies_that_a_run_leaves_show_a_case_without_a_kernel(trained):
@@ -103,11 +105,11 @@ def test_the_copies_that_a_run_leaves_show_a_case_without_a_kernel(trained):
 )
 def test_a_parameter_that_papermill_would_only_log_is_refused(injected, message):
     with pytest.raises(StudyError, match=message):
-        refuse_undeclared(["", "%matplotlib inline", 'profile = "auto"\nseed = 0', f"# Parameters\n{injected}"])
+        refuse_undeclared(["", "%matplotlib inline", 'profile: str = "auto"\nseed = 0', f"# Parameters\n{injected}"])
 
 
 def test_declared_parameters_pass():
-    assert refuse_undeclared(["profile = 'auto'\nseed = 0", "# Parameters\nseed = 3\n", "other = 1"]) is None
+    assert refuse_undeclared(["profile: str = 'auto'\nseed: int = 0", "# Parameters\nseed = 3\n", "other = 1"]) is None
 
 
 def test_an_unknown_notebook_is_refused_with_the_known_ones():

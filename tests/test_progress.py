@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from lumbar_utils import pipeline, progress, records
+from lumbar_utils import forecast, pipeline, progress, records
 from lumbar_utils.pipeline import Step
 from lumbar_utils.study import Study
 
@@ -23,7 +23,7 @@ def test_seconds_of_training_go_with_epochs_pixels_and_images(tmp_path):
     finished(Study("smoke", epochs=2, runs=tmp_path), "02_train_unet", seconds=10.0)
     twice = Step(Study("smoke", epochs=4, height=128, runs=tmp_path), UNET, "unet")
     other = Step(Study("smoke", epochs=4, runs=tmp_path), HRNET, "hrnet")
-    table = progress.estimates([twice, other], images=300)
+    table = forecast.estimates([twice, other], images=300)
     assert table["seconds"].tolist()[0] == pytest.approx(10 * 2 * 2 * 3)
     assert table["memory_mb"].tolist()[0] == 500 and table["disk_mb"].tolist()[0] == 20
     assert table["source"].tolist() == ["1 finished here", "not measured yet"]
@@ -36,31 +36,31 @@ def test_what_was_measured_here_comes_before_the_reference(tmp_path, monkeypatch
     export_of_it = tmp_path / "exported"
     records.write_csv(export_of_it / "cells.csv", records.costs_of(reference.folder))
     records.write_json(export_of_it / "study.json", records.read_json(reference.folder / "study.json"))
-    monkeypatch.setattr(progress, "REFERENCE", export_of_it)
+    monkeypatch.setattr(forecast, "REFERENCE", export_of_it)
     step = Step(Study("quick", runs=tmp_path), UNET, "unet")
-    assert progress.estimates([step], 514)["source"].tolist() == ["the reference study"]
+    assert forecast.estimates([step], 514)["source"].tolist() == ["the reference study"]
     finished(Study("quick", epochs=3, runs=tmp_path), "02_train_unet", seconds=7.0)
-    assert progress.estimates([step], 514)["source"].tolist() == ["1 finished here"]
+    assert forecast.estimates([step], 514)["source"].tolist() == ["1 finished here"]
 
 
 def test_folds_leave_more_or_fewer_patients_to_train_on(tmp_path):
     whole, halves = Study("smoke", runs=tmp_path), Study("smoke", folds=2, runs=tmp_path)
-    assert progress.work(whole, 100) == pytest.approx(2 * 70 * 64 * 64)
-    assert progress.work(halves, 100) == pytest.approx(2 * 35 * 64 * 64)
+    assert forecast.work(whole, 100) == pytest.approx(2 * 70 * 64 * 64)
+    assert forecast.work(halves, 100) == pytest.approx(2 * 35 * 64 * 64)
 
 
 def test_time_left_counts_what_runs_as_half_and_shares_it_over_the_workers():
     table = pd.DataFrame({"state": ["finished", "running", "failed", "waiting"]})
     costs = pd.DataFrame({"seconds": [100.0, 100.0, 100.0, 100.0]})
-    assert progress.time_left(table, costs, 1) == 250
-    assert progress.time_left(table, costs, 2) == 125
+    assert forecast.time_left(table, costs, 1) == 250
+    assert forecast.time_left(table, costs, 2) == 125
 
 
 @pytest.mark.parametrize(
     "seconds, words", [(40, "40 s"), (720, "12 min"), (7500, "2 h 05 min"), (float("nan"), "unknown")]
 )
 def test_durations_are_said_as_people_say_them(seconds, words):
-    assert progress.duration(seconds) == words
+    assert forecast.duration(seconds) == words
 
 
 def test_a_step_is_running_while_its_lock_is_held_and_failed_once_it_left_an_error(study):

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from conftest import command_line, write_dataset
+from nbclient import NotebookClient
 from test_grid import asked
 
 from lumbar_utils import cluster, records
@@ -105,3 +107,19 @@ def test_workers_without_the_resource_are_refused_with_the_remedy(tmp_path, opti
             process.wait()
     assert result.returncode == 2
     assert "has no worker that takes cells; start some with" in result.stderr and "--resources cell=1" in result.stderr
+
+
+def test_a_grid_run_from_a_notebook_shows_its_progress_and_its_overview(tmp_path):
+    write_dataset(tmp_path / "data")
+    settings = {name: str(tmp_path / name) for name in ("runs", "cache")} | {"dataset": str(tmp_path / "data")}
+    settings |= {"height": 64, "width": 64, "epochs": 1, "device": "cpu"}
+    code = block("python", "cluster.run").replace('Study("quick", folds=5)', f'Study("smoke", **{settings})')
+    code = code.replace("seeds=(0, 1, 2)", "seeds=(0,)").replace("run([grid])", 'run([grid], models=("unet",))')
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    (cell,) = NotebookClient(notebook, kernel_name="python3").execute().cells
+    printed = "".join(output["text"] for output in cell.outputs if output["output_type"] == "stream")
+    assert "2 cells, 0 finished; 2 to run" in printed
+    bars = [output["data"]["text/plain"] for output in cell.outputs if "application/vnd.jupyter.widget-view+json" in
+            output.get("data", {})]  # fmt: skip
+    assert any(re.match(r"cells: +100%.*2/2", bar) for bar in bars), bars
+    assert any("image/png" in output.get("data", {}) for output in cell.outputs)

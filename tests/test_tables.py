@@ -204,3 +204,19 @@ def test_the_spread_is_printed_as_a_standard_deviation_with_its_share():
     )
     printed = tables.print_variance(parts)
     assert printed.iloc[0].tolist() == ["U-Net - HRNet", "0.2000 (100 %)", "not told apart"]
+
+
+def test_costs_are_printed_one_column_a_network_in_units_that_can_be_read():
+    one = {
+        "parameters": 1942391, "multiply_adds": 754974720, "epochs": 9, "training_seconds": 149.7, "latency_ms": 36.76,
+        "latency_low_ms": 35.91, "latency_high_ms": 37.98, "memory_mb": 15.04, "device": "cpu", "runs": 3,
+    }  # fmt: skip
+    printed = tables.print_cost(pd.DataFrame([{"model": "unet", **one}, {"model": "tu-x", **one, "epochs": 5}]))
+    assert printed.columns.tolist() == ["", "U-Net", "tu-x"]
+    assert printed["U-Net"].tolist() == ["1.94", "0.75", "9", "150", "36.8 [35.9, 38.0]", "15.0", "cpu", "3"]
+    assert printed.set_index("").loc["Epochs", "tu-x"] == "5"
+
+
+def test_what_a_table_rules_out_is_printed_under_the_networks_names():
+    printed = tables.print_forensics(pd.DataFrame({"check": ["F1"], "model": ["unet"], "verdict": ["ruled out"]}))
+    assert printed.to_dict("records") == [{"reading": "F1", "model": "U-Net", "verdict": "ruled out"}]

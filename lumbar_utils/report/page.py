@@ -25,7 +25,7 @@ SMALL = 200_000  # bytes; diagrams are, and stay as they are
 
 
 class Table(NamedTuple):
-    """A table of the page: rows of text, the first cell of each its heading."""
+    """A table of the page: rows of text, the first cell of each its heading; links: where these lead, if anywhere."""
 
     name: str
     title: str
@@ -34,6 +34,7 @@ class Table(NamedTuple):
     rows: list[list[str]]
     file: str = ""
     folded: bool = False
+    links: list[str] | None = None
 
 
 class Figure(NamedTuple):
@@ -67,8 +68,8 @@ def render(results: Results, papers: list[str]) -> str:
         limits=limits(results), parts=[part for part in parts if part[1] or part[2]],
         curves=figures_of(results, ["learning_curves"]), training=training(results),
         sides=sides(results), findings=findings(results), data_figures=figures_of(results, shown.DATA_FIGURES),
-        table1=tables_of(results, ["table1"]), notebooks=notebooks(results), settings=settings(results),
-        software=software(results), checklist=checklist(results), papers=papers,
+        table1=tables_of(results, ["table1"]), notebooks=notebooks(results), cells_of_grid=cells(results),
+        settings=settings(results), software=software(results), checklist=checklist(results), papers=papers,
     )  # fmt: skip
 
 
@@ -202,6 +203,22 @@ def notebooks(results: Results) -> list[tuple]:
             table = _table(f"cells-{notebook.name}", f"Cells of {notebook.name}", cells, "", "", True)
         found.append((notebook, table))
     return found
+
+
+def cells(results: Results) -> Table | None:
+    """The cells of a grid, each with its costs, linked to its executed notebook."""
+    table = results.cells
+    if table.empty:
+        return None
+    named = {
+        "cell": table["step"].str.replace("_", " "),
+        "memory (MB)": table["memory_mb"],
+        "disk (MB)": table["disk_mb"],
+    }
+    printed = table.assign(**named)[["cell", "seed", "fold", "state", "seconds", "memory (MB)", "disk (MB)"]]
+    links = [f"../{cell.study}/notebooks/{cell.step}.ipynb" for cell in table.itertuples()]
+    title = f"{len(table)} cells of the grid"
+    return _table("cells", title, printed.map(shown.cell_text), "", "cells.csv", True)._replace(links=links)
 
 
 def settings(results: Results) -> Table:

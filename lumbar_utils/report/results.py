@@ -121,17 +121,35 @@ class Results:
         rows = [(*said.partition(": ")[::2], *name.partition(":")[::2]) for name, said in found.items()]
         return pd.DataFrame(rows, columns=["severity", "what", "kind", "case"])[["severity", "kind", "case", "what"]]
 
+    @property
+    def seeds(self) -> list[int]:
+        """One, or those of a grid."""
+        return self.study.get("grid", {}).get("seeds", [self.study["settings"]["seed"]])
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """Of a grid, its cells as they were when it was compared last, as from `progress.cells`; empty of a study."""
+        return self.csv("cells.csv")
+
+    @property
+    def _expected(self) -> dict[str, tuple[str, ...]]:
+        """EXPECTED; of a grid the last notebook's, as the others lie with its members."""
+        return {name: EXPECTED[name] for name in (_NOTEBOOKS[-1:] if "grid" in self.study else _NOTEBOOKS)}
+
     @cached_property
     def notebooks(self) -> list[Notebook]:
-        """The study's five in order, run or not, then any other executed copy."""
+        """The study's own in order, run or not, then any other executed copy."""
         copies = {file.stem: file for file in sorted((self.folder / "notebooks").glob("*.ipynb"))}
-        return [_notebook(name, copies.get(name)) for name in dict.fromkeys([*EXPECTED, *copies])]
+        return [_notebook(name, copies.get(name)) for name in dict.fromkeys([*self._expected, *copies])]
 
     @cached_property
     def missing(self) -> dict[str, list[str]]:
-        """Notebook -> files that it makes and that are not there; only notebooks that lack one."""
-        lacking = {name: [file for file in files if not self.has(file)] for name, files in EXPECTED.items()}
-        return {name: files for name, files in lacking.items() if files}
+        """Notebook -> files that it makes and that are not there, cell of a grid -> its state; only where one lacks."""
+        lacking = {name: [file for file in files if not self.has(file)] for name, files in self._expected.items()}
+        unfinished = self.cells[self.cells["state"] != "finished"] if len(self.cells) else self.cells
+        for cell in unfinished.itertuples():
+            lacking[f"{cell.step} in {cell.study}"] = [cell.state if pd.isna(cell.error) else f"failed: {cell.error}"]
+        return {name: words for name, words in lacking.items() if words}
 
     @cached_property
     def reading(self) -> str:

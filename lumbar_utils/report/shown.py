@@ -195,22 +195,17 @@ def _groups(table: pd.DataFrame) -> pd.DataFrame:
     return ready[["kind", "group", "model", "f1", "patients"]].rename(columns={"f1": "F1"})
 
 
-def _cost(table: pd.DataFrame) -> pd.DataFrame:
-    turned = table.set_index("model").rename(MODELS).T.rename_axis("", axis=1)
-    return turned.rename_axis("of each network").reset_index()
-
-
 PRINTERS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "table1": tables.print_table1,
     "table2": tables.print_table2,
     "claims": _claims,
-    "forensics": _named,
+    "forensics": tables.print_forensics,
     "comparisons": tables.print_comparisons,
     "multiverse": _multiverse,
     "metrics": _metrics,
     "errors": tables.print_errors,
     "groups": _groups,
-    "cost": _cost,
+    "cost": tables.print_cost,
     "runs": tables.print_runs,
     "variance": tables.print_variance,
 }

@@ -28,10 +28,11 @@ from lumbar_utils import MODELS
 def run_cells(folder: Path, engine, grid, models: tuple[str, ...]) -> tuple[float, list[str]]:
     """Seconds that a grid's training takes from nothing, and words on cells that failed."""
     from lumbar_utils import cluster
+    from lumbar_utils.pipeline import cells_of
     from lumbar_utils.preparation import prepare
 
     shutil.rmtree(folder / "runs", ignore_errors=True)
-    steps = [step for step in cluster.steps_of(grid, models) if step.model]
+    steps = [step for step in cells_of(grid, models) if step.model]
     cohorts = {step.study.folder: prepare(step.study) for step in steps}
     started = time.perf_counter()
     with contextlib.redirect_stderr(io.StringIO()):
