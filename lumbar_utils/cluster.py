@@ -180,6 +180,7 @@ def see_to_the_end(todo: list[Step], client: Client, task: Callable[[Step, float
                     failed.append(_recorded(step, future.exception()))
                     tqdm.write(f"failed: {failed[-1]}")
                 bar.update()
+        bar.set_postfix(running=0, failed=len(failed))
     return failed
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
+from typer.testing import CliRunner
 
+from lumbar_utils.__main__ import app
 from lumbar_utils.study import Study
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "spider_t2space"
@@ -34,6 +36,13 @@ def command_line(*arguments):
         [sys.executable, "-m", "lumbar_utils", *map(str, arguments)], capture_output=True, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
+
+
+def in_process(*arguments):
+    """What the command line does without starting Python once more: for commands that train nothing."""
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.fixture(scope="session")

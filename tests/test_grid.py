@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import command_line, write_dataset
+from conftest import command_line, in_process, write_dataset
 
 from lumbar_utils import StudyError, pipeline, progress
 from lumbar_utils.evaluation import evaluate
@@ -147,15 +147,15 @@ def test_only_a_cell_that_lost_a_file_runs_again_and_to_the_same_bits(command, g
 
 
 def test_status_tells_of_every_cell_from_another_shell(grid):
-    result = command_line("status", grid.folder)
+    result = in_process("status", grid.folder)
     assert "9 cells: 9 finished" in result.stdout
     assert len(re.findall(r"03_train_hrnet +finished +1/1", result.stdout)) == 4
-    assert "StudyError" in command_line("status", grid.folder / "figures").stderr
+    assert "StudyError" in in_process("status", grid.folder / "figures").stderr
 
 
 def test_a_dry_run_knows_the_costs_of_what_was_measured_and_runs_nothing(root, command, grid):
     more = [part if part != 1 else 2 for part in command]  # seeds 0 and 2
-    result = command_line(*more, "--dry-run")
+    result = in_process(*more, "--dry-run")
     assert "9 cells: 5 finished, 4 waiting" in result.stdout, result.stderr
     lines = [line for line in result.stdout.splitlines() if "02_train_unet" in line and "waiting" in line]
     assert len(lines) == 2 and all(line.endswith("4 finished here") and "MB" in line for line in lines)
@@ -214,7 +214,7 @@ def test_two_drivers_at_once_run_no_cell_twice(tmp_path):
 )
 def test_bad_input_ends_with_one_clear_line_before_any_training(tmp_path, more, message):
     write_dataset(tmp_path / "data")
-    result = command_line(*asked(tmp_path, *more))
+    result = in_process(*asked(tmp_path, *more))
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1].startswith("StudyError: ") and message in result.stderr
     assert not list((tmp_path / "runs").glob("*/notebooks/*.ipynb"))
@@ -225,7 +225,7 @@ def test_results_hang_on_threads_so_a_grid_keeps_those_it_was_begun_with(grid):
 
 
 def test_lists_on_the_command_line_end_where_the_next_option_begins():
-    app = command_line("run", "--seeds", 0, 1, "--profile", "smoke", "7", "--dry-run")
+    app = in_process("run", "--seeds", 0, 1, "--profile", "smoke", "7", "--dry-run")
     assert app.returncode == 2 and "unexpected extra argument(s) (7)" in app.stderr
 
 

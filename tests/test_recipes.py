@@ -120,6 +120,6 @@ def test_a_grid_run_from_a_notebook_shows_its_progress_and_its_overview(tmp_path
     printed = "".join(output["text"] for output in cell.outputs if output["output_type"] == "stream")
     assert "2 cells, 0 finished; 2 to run" in printed
     states = notebook.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"].values()
-    shown = " ".join(str(state["state"].get("value")) for state in states)
-    assert "cells: 100%" in shown and "2/2" in shown and "failed=0" in shown
+    shown = " ".join(str(state["state"].get("value")) for state in states).replace("\u2007", " ")
+    assert "cells: 100%" in shown and "2/2" in shown and "failed=0, running=0" in shown
     assert any("image/png" in output.get("data", {}) for output in cell.outputs)
