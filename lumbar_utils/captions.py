@@ -214,8 +214,9 @@ def reliability(table: pd.DataFrame, cohort: Cohort) -> str:
     error = gaps / table.groupby("model", sort=False)["pixels"].sum()
     told = ", ".join(f"{_name(model)} {_percent(value)}" for model, value in error.items())
     return (
-        "(a) Share of right pixels against the probability they were given, (b) how often it is given; the pixels of "
-        f"all images are taken together, so there is no interval. Expected calibration error: {told}. "
+        "(a) Share of right pixels against the probability they were given, (b) how often it is given: pixels that are "
+        "a vertebra in either map, of all images together, so there is no interval. "
+        f"Expected calibration error: {told}. "
         f"Data: {data_words(cohort)}."
     )
 

@@ -1,7 +1,8 @@
 """A study's figures, tables and captions, gathered into one folder in the formats that journals ask for.
 
-Vector figures, PNG at 300 dpi, captions and tables are the study's own files. What has another resolution is drawn from
-the PDF, which holds text and lines as such: a study need not keep large images that nobody may ask for.
+Vector figures, PNG at 300 dpi, captions and tables are the study's own files; in column/ lie those as wide as a column.
+What has another resolution is drawn from the PDF, which holds text and lines as such: a study need not keep large
+images that nobody may ask for.
 """
 
 import contextlib
@@ -113,6 +114,8 @@ def _items(study: Path, to: Path, formats: Sequence[str]) -> Iterator[Item]:
     for name in _drawn(study):
         for kind in [*pictures, "txt"] if pictures else []:
             yield _figure(study / "figures", to, name, kind)
+        if (study / "figures" / "column" / f"{name}.pdf").exists():
+            yield from (_figure(study / "figures" / "column", to / "column", name, kind) for kind in pictures)
     for name, kinds in TABLES.items():
         for kind in [kind for kind in kinds if kind in formats]:
             yield Item(name, study / "tables" / f"{name}.{kind}", to / f"{name}.{kind}")

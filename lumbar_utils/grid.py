@@ -184,10 +184,11 @@ def _gather_model(grid: Grid, model: str, cases: pd.DataFrame, members: list[Stu
 
 
 def _link(source: Path, target: Path) -> None:
-    """The files of a folder under another, those that are there already aside."""
-    for file in sorted(source.glob("*")) if source.exists() else ():
-        if not (target / file.name).exists():
-            _link_file(file, target / file.name)
+    """The files of a folder and of those in it under another, those that are there already aside."""
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        here = target / file.relative_to(source)
+        if not here.exists():
+            _link_file(file, here)
 
 
 def _link_file(source: Path, target: Path) -> None:

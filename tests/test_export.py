@@ -60,6 +60,24 @@ def test_a_picture_has_the_pixels_that_its_inches_ask_for_and_says_so(study, tmp
         assert picture.info.get("compression", "tiff_lzw") == "tiff_lzw"
 
 
+def save_curves(study):
+    history = pd.DataFrame(
+        {"model": "unet", "epoch": [1, 2], "train_loss": [2, 1], "val_loss": 1, "val_f1": [0.1, 0.5]}
+    )
+    figures.save(figures.learning_curves(history), study / "figures", "learning_curves", "Loss and F1.")
+
+
+def test_a_figure_of_two_widths_is_exported_for_a_page_and_for_a_column(study, tmp_path):
+    save_curves(study)
+    written, _ = export(study, tmp_path, formats=["pdf", "tiff600"], only=["learning_curves"])
+    assert [str(path.relative_to(tmp_path)) for path in written] == [
+        "learning_curves.pdf", "learning_curves-600dpi.tiff", "learning_curves.txt", "column/learning_curves.pdf",
+        "column/learning_curves-600dpi.tiff", "study.json",
+    ]  # fmt: skip
+    with Image.open(written[1]) as page, Image.open(written[4]) as column:
+        assert [page.width, column.width] == pytest.approx([7.16 * 600, 3.5 * 600], abs=1)
+
+
 def test_a_second_export_gives_the_same_bytes(study, tmp_path):
     first, _ = export(study, tmp_path / "a")
     second, _ = export(study, tmp_path / "b")
@@ -162,6 +180,7 @@ PAPER = r"""\documentclass[journal]{IEEEtran}
 Words.
 \input{table2}\input{claims}\input{cost}
 \begin{figure*}\includegraphics[width=\textwidth]{fig5}\caption{Cases.}\end{figure*}
+\begin{figure}\includegraphics[width=\columnwidth]{column/learning_curves}\caption{Training.}\end{figure}
 \end{document}
 """
 
@@ -173,6 +192,7 @@ def test_exported_tables_and_figures_fit_a_page_of_two_columns(study, tmp_path):
     cost = pd.DataFrame([["unet", *["AMD EPYC, 2 cores"] * 12]], columns=["model", *map(str, range(12))])
     for name, table in {"table2": wide, "claims": claims, "cost": cost}.items():
         tables.write(study / "tables", name, table, table, "A caption.")
+    save_curves(study)
     export(study, tmp_path / "out", formats=["tex", "pdf"])
     (tmp_path / "out" / "paper.tex").write_text(PAPER)
     log = compiled(tmp_path / "out", "paper")

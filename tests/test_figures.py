@@ -203,18 +203,39 @@ DRAWN = {
 }
 
 
+# images, diagrams and rows of cells, which a column is too narrow for
+PAGE_ONLY = {"grid_overview", "audit_page", "architecture", "worst", "samples", "predictions"}
+
+
+def drawn(name, note):
+    """The figure as wide as a page, and where there is one, as wide as a column."""
+    fig = DRAWN[name](note)
+    return [fig] if name in PAGE_ONLY else [fig, fig.for_column()]
+
+
 @pytest.mark.parametrize("name", DRAWN)
-def test_a_figure_is_as_wide_as_a_page_and_says_on_what_data(name):
-    fig = DRAWN[name]("synthetic images")
-    assert fig.get_figwidth() == figures.PAGE
-    assert "synthetic images" in " ".join(texts(fig))
+def test_a_figure_is_as_wide_as_a_page_or_a_column_and_says_on_what_data(name):
+    found = drawn(name, "synthetic images")
+    assert [fig.get_figwidth() for fig in found] == [7.16, 3.5][: len(found)]
+    assert all("synthetic images" in " ".join(texts(fig)) for fig in found)
+    assert hasattr(found[0], "for_column") == (name not in PAGE_ONLY)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_nothing_of_a_figure_is_cut_off(name):
+    long = "Synthetic images of a phantom, quick: nothing of it says anything about any patient of any clinic."
+    for fig in drawn(name, long):
+        fig.draw_without_rendering()
+        drawn_over = fig.get_tightbbox()
+        assert drawn_over.x0 >= 0 and drawn_over.y0 >= 0
+        assert drawn_over.x1 <= fig.get_figwidth() and drawn_over.y1 <= fig.get_figheight()
 
 
 def fingerprints(folder):
     """File -> sha256 of every figure of DRAWN, saved in all its formats; with few pixels, which takes less time."""
     with plt.rc_context({"savefig.dpi": 40}):
         files = [file for name, draw in DRAWN.items() for file in figures.save(draw("note"), folder, name, f"{name}.")]
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def test_another_process_gives_every_figure_the_same_bytes(tmp_path):
@@ -225,20 +246,21 @@ def test_another_process_gives_every_figure_the_same_bytes(tmp_path):
         env=os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     here = fingerprints(tmp_path / "a")
+    assert len([name for name in here if name.startswith("column")]) == 3 * (len(DRAWN) - len(PAGE_ONLY))
     assert {Path(name).suffix for name in here} == {".pdf", ".svg", ".png", ".txt"}
     assert json.loads(other.communicate()[0]) == here
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_text_is_read_in_print_and_panels_have_letters(name):
-    fig = DRAWN[name]("note")
-    fig.draw_without_rendering()
-    sizes = [text.get_fontsize() for text in fig.findobj(Text) if text.get_text() and text.get_visible()]
-    assert min(sizes) * 7.14 / figures.PAGE >= 6  # at the width that LaTeX gives a figure of two columns
-    firsts = [ax.get_title(loc="left").partition("  ") for ax in fig.axes if ax.get_title(loc="left")]
-    letters = [letter for letter, gap, _ in firsts if gap]
-    assert letters == list("abcdefghijkl"[: len(letters)])
-    assert bool(letters) == (name not in ("comparison", "architecture", "grid_overview"))  # those of one panel
+    for fig in drawn(name, "note"):
+        fig.draw_without_rendering()
+        sizes = [text.get_fontsize() for text in fig.findobj(Text) if text.get_text() and text.get_visible()]
+        assert min(sizes) * 7.14 / figures.PAGE >= 6  # at the width that LaTeX gives a figure of two columns
+        firsts = [ax.get_title(loc="left").partition("  ") for ax in fig.axes if ax.get_title(loc="left")]
+        letters = [letter for letter, gap, _ in firsts if gap]
+        assert letters == list("abcdefghijkl"[: len(letters)])
+        assert bool(letters) == (name not in ("comparison", "architecture", "grid_overview"))  # those of one panel
 
 
 # Machado 2009, doi 10.1109/TVCG.2009.113, severity 1, for linear RGB
@@ -304,7 +326,7 @@ def test_errors_on_the_spine_are_shares_beside_named_vertebrae():
 
 
 def test_text_stays_text_in_fonts_that_journals_accept(tmp_path):
-    pdf, svg, _, _ = figures.save(DRAWN["learning_curves"](""), tmp_path, "fig", "Loss and F1.")
+    pdf, svg, *_ = figures.save(DRAWN["learning_curves"](""), tmp_path, "fig", "Loss and F1.")
     assert b"/FontFile2" in pdf.read_bytes() and b"/Type3" not in pdf.read_bytes()  # TrueType, embedded as type 42
     assert ">Epoch</text>" in svg.read_text()
 

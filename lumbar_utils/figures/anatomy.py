@@ -8,30 +8,32 @@ from matplotlib.patheffects import withStroke
 from scipy.ndimage import gaussian_filter
 
 from lumbar_utils import MODELS
-from lumbar_utils.figures.drawing import PAGE, SMALLEST, lettered, noted, scale_bar
+from lumbar_utils.figures.drawing import PAGE, SMALLEST, lettered, noted, of_two_widths, scale_bar
 
 # light to dark; white where nothing is counted, and not transparent, which leaves a dark seam in a PDF
 SHADES = plt.get_cmap("OrRd").with_extremes(bad="white")
 
 
-def error_map(found, note: str = "") -> Figure:
+@of_two_widths
+def error_map(found, note: str = "", width: float = PAGE) -> Figure:
     """Two panels a model on the mean spine: the share of cases with a wrong outline at a pixel, and with a wrong name.
 
     found : as from `error_map.error_map`; the mean vertebrae are outlined and named.
     """
     panels = [(model, what) for model in found.errors for what in ("outline", "name")]
-    height, width = found.body.shape
-    across = (PAGE - 0.6) / len(panels)
-    fig, axes = plt.subplots(
-        1, len(panels), figsize=(PAGE, min(across * height / width, 4.5) + 0.4), layout="constrained", squeeze=False
-    )
+    down, across = 1, len(panels)
+    if width < PAGE:
+        panels.sort(key=lambda panel: panel[1] == "name")
+        down, across = 2, len(found.errors)
+    height = min((width - 0.6) / across * found.body.shape[0] / found.body.shape[1], 4.5 / down) + 0.5
+    fig, axes = plt.subplots(down, across, figsize=(width, down * height), layout="constrained", squeeze=False)
     shares = [_share(found.errors[model], what) for model, what in panels]
     most = max(5, 5 * np.ceil(20 * max(np.nanmax(share) for share in shares)))
-    for ax, share in zip(axes[0], shares, strict=True):
+    for ax, share in zip(axes.flat, shares, strict=True):
         drawn = ax.imshow(100 * share, vmin=0, vmax=most, cmap=SHADES, interpolation="nearest")
         _vertebrae(ax, found)
-    lettered(axes[0], [f"{MODELS.get(model, model)}\n{what}" for model, what in panels])
-    bar = fig.colorbar(drawn, ax=axes[0].tolist(), fraction=0.02, pad=0.01)
+    lettered(axes.flat, [f"{MODELS.get(model, model)}\n{what}" for model, what in panels])
+    bar = fig.colorbar(drawn, ax=axes.ravel().tolist(), fraction=0.02 * PAGE / width, pad=0.01)
     bar.set_label("Test images with that pixel wrong (%)")
     return noted(fig, note)
 

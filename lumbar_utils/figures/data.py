@@ -4,10 +4,13 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lumbar_utils.figures.drawing import LEVEL_COLOURS, PAGE, lettered, noted
+from lumbar_utils.figures.drawing import LEVEL_COLOURS, PAGE, lettered, noted, of_two_widths
 
 
-def data_overview(intensities: pd.DataFrame, areas: pd.DataFrame, split: pd.DataFrame, note: str = "") -> Figure:
+@of_two_widths
+def data_overview(
+    intensities: pd.DataFrame, areas: pd.DataFrame, split: pd.DataFrame, note: str = "", width: float = PAGE
+) -> Figure:
     """Four panels: grey values of each tissue, area and position of each level, patients on each side of the split.
 
     intensities : tissue, grey (0..255), share. areas : case, level, area, unit, x, y (shares of width and height).
@@ -15,7 +18,9 @@ def data_overview(intensities: pd.DataFrame, areas: pd.DataFrame, split: pd.Data
     """
     import seaborn as sns  # takes seconds
 
-    fig, ((grey, area), (place, sides)) = plt.subplots(2, 2, figsize=(PAGE, 4.6), layout="constrained")
+    down, across = (2, 2) if width == PAGE else (4, 1)
+    fig, axes = plt.subplots(down, across, figsize=(width, 4.6 if width == PAGE else 7.6), layout="constrained")
+    grey, area, place, sides = axes.flat
     for tissue, rows in intensities.groupby("tissue", sort=False):
         colour = LEVEL_COLOURS.get(tissue, "#888888")
         grey.plot(rows["grey"], 100 * rows["share"], color=colour, label=tissue, lw=1)

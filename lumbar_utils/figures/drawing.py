@@ -1,9 +1,11 @@
 """What all figures share: widths, looks, style, files; an image, contours over it, a bar of its scale, a note."""
 
+import functools
 import os
 import tempfile
+import textwrap
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -55,8 +57,31 @@ NUMBERS = {"unet": ("fig1", "fig5"), "hrnet": ("fig2", "fig6"), "efficientnet": 
 plt.style.use(STYLE)
 
 
+def of_two_widths(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Of a function that takes a `width`: its figure, and what `save` needs to draw it as wide as a column too."""
+
+    @functools.wraps(draw)
+    def drawn(*tables, width: float = PAGE, **named) -> Figure:
+        fig = draw(*tables, width=width, **named)
+        fig.for_column = functools.partial(draw, *tables, width=COLUMN, **named)
+        return fig
+
+    return drawn
+
+
 def save(fig: Figure, folder: Path, name: str, caption: str) -> list[Path]:
-    """Write <name>.pdf, .svg, .png (300 dpi) and .txt (the caption): whole or not at all, the same bytes every time."""
+    """Write <name>.pdf, .svg, .png (300 dpi) and .txt (the caption): whole or not at all, the same bytes every time.
+
+    A figure of two widths is written into column/ as well, as wide as a column.
+    """
+    written = _write(fig, folder, name)
+    if hasattr(fig, "for_column"):
+        written += _write(fig.for_column(), folder / "column", name)
+    records.write_text(folder / f"{name}.txt", f"{caption}\n")
+    return [*written, folder / f"{name}.txt"]
+
+
+def _write(fig: Figure, folder: Path, name: str) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
     paths = []
@@ -67,8 +92,7 @@ def save(fig: Figure, folder: Path, name: str, caption: str) -> list[Path]:
         os.replace(file.name, path)
         os.chmod(path, 0o644)
         paths.append(path)
-    records.write_text(folder / f"{name}.txt", f"{caption}\n")
-    return [*paths, folder / f"{name}.txt"]
+    return paths
 
 
 def look_of(model: str) -> Look:
@@ -94,13 +118,39 @@ def lettered(axes: Iterable[Axes], words: Iterable[str] = ()) -> None:
         ax.set_title(f"{chr(ord('a') + number)}  {said}".rstrip(), loc="left")
 
 
+def two_panels(
+    width: float, on_page: float, in_column: float, ratios: tuple[float, float] = (1, 1)
+) -> tuple[Figure, np.ndarray]:
+    """A figure of two axes: side by side on a page, at those ratios of width; one above the other in a column.
+
+    on_page, in_column : height of the figure, inches.
+    """
+    if width == PAGE:
+        form = {"ncols": 2, "figsize": (width, on_page), "gridspec_kw": {"width_ratios": ratios}}
+    else:
+        form = {"nrows": 2, "figsize": (width, in_column)}
+    return plt.subplots(**form, layout="constrained")
+
+
+def keyed(fig: Figure, ax: Axes) -> None:
+    """Give a figure a legend of what a panel of it shows: above all panels, in as many columns as it is wide for."""
+    handles, names = ax.get_legend_handles_labels()
+    for columns in range(len(names), 0, -1):
+        legend = fig.legend(handles, names, loc="outside upper center", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width <= fig.bbox.width:
+            return
+        legend.remove()
+
+
 def noted(fig: Figure, note: str, below: bool = False) -> Figure:
     """The figure with a line below it on what its data are; `below` : under a label that all axes share."""
+    note = textwrap.fill(note, round(18 * fig.get_figwidth()))
     if note and below:
         shared = fig.get_supxlabel()
         fig.supxlabel(f"{shared}\n{note}", fontsize=6.5)
     elif note:
         fig.supxlabel(note, x=0.005, ha="left", fontsize=SMALLEST, style="italic", color="#555555")
+    fig.draw_without_rendering()  # room is shared out by the ticks of the drawing before
     plt.close(fig)  # the notebook shows it once, where its cell returns it
     return fig
 

@@ -7,7 +7,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lumbar_utils import METRICS, MODELS
-from lumbar_utils.figures.drawing import HALO, PAGE, RIM, SMALLEST, lettered, look_of, noted
+from lumbar_utils.figures.drawing import (
+    HALO,
+    PAGE,
+    RIM,
+    SMALLEST,
+    keyed,
+    lettered,
+    look_of,
+    noted,
+    of_two_widths,
+    two_panels,
+)
 
 SHARED = "#EEEEEE"  # of a lead that several models have
 # ways to go wrong, from harmless to grave and from light to dark (Tol's "muted"); none is a model's or a level's
@@ -17,7 +28,8 @@ OUTCOME_COLOURS = {
 }  # fmt: skip
 
 
-def paired_differences(differences: pd.DataFrame, note: str = "") -> Figure:
+@of_two_widths
+def paired_differences(differences: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
     """Model against model, metric by metric: mean difference and 95 % interval about a line at none.
 
     differences : metric, first, second, difference, low, high; other metrics than those of Table II are left out.
@@ -25,10 +37,10 @@ def paired_differences(differences: pd.DataFrame, note: str = "") -> Figure:
     rows = differences[differences["metric"].isin(list(METRICS))]
     pairs = list(dict.fromkeys(zip(rows["first"], rows["second"], strict=True)))
     metrics = [metric for metric in METRICS if metric in set(rows["metric"])]
-    fig, axes = plt.subplots(
-        1, len(metrics), figsize=(PAGE, 0.9 + 0.24 * len(pairs)), layout="constrained", sharey=True, squeeze=False
-    )
-    for ax, metric in zip(axes[0], metrics, strict=True):
+    down, across = (1, len(metrics)) if width == PAGE else (len(metrics), 1)
+    height = 0.7 + down * (0.2 + 0.24 * len(pairs))
+    fig, axes = plt.subplots(down, across, figsize=(width, height), layout="constrained", sharey=True, squeeze=False)
+    for ax, metric in zip(axes.flat, metrics, strict=True):
         for place, (first, second) in enumerate(pairs):
             row = rows[(rows["metric"] == metric) & (rows["first"] == first) & (rows["second"] == second)]
             for cell in row.itertuples():
@@ -37,10 +49,11 @@ def paired_differences(differences: pd.DataFrame, note: str = "") -> Figure:
         ax.margins(x=0.15)
         ax.xaxis.set_major_locator(plt.MaxNLocator(3))
         ax.tick_params(labelsize=SMALLEST)
-    lettered(axes[0], [METRICS[metric] for metric in metrics])
+    lettered(axes.flat, [METRICS[metric] for metric in metrics])
     names = [f"{MODELS.get(first, first)} - {MODELS.get(second, second)}" for first, second in pairs]
     axes[0, 0].set(yticks=range(len(pairs)), yticklabels=names, ylim=(len(pairs) - 0.5, -0.5))
-    fig.supxlabel("Difference in score, first minus second, with 95 % interval over patients", fontsize=7)
+    said = "Difference in score, first minus second, with 95 % interval over patients"
+    fig.supxlabel(said if width == PAGE else said.replace(", with", ",\nwith"), fontsize=7)
     return noted(fig, note, below=True)
 
 
@@ -52,21 +65,21 @@ def _whisker(ax: Axes, value: float, low: float, high: float, place: float, mode
     ax.plot(value, place, marker, color=colour, markersize=3.8)
 
 
-def errors(bodies: pd.DataFrame, note: str = "") -> Figure:
+@of_two_widths
+def errors(bodies: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
     """What became of each vertebra, in per cent of the reference's; beside it the outlines of those found, name aside.
 
     bodies : model, level, outcome, f1, merged, split; as of an Evaluation.
     """
     import seaborn as sns  # takes seconds
 
-    fig, (left, right) = plt.subplots(
-        1, 2, figsize=(PAGE, 2.4), layout="constrained", gridspec_kw={"width_ratios": [2, 1]}
-    )
+    fig, (left, right) = two_panels(width, 2.4, 3.6, (2, 1))
     models = list(dict.fromkeys(bodies["model"]))
     counts = pd.crosstab(bodies["model"], bodies["outcome"]).reindex(index=models, columns=list(OUTCOME_COLOURS))
     total = bodies[bodies["level"] != ""].groupby("model").size().reindex(models)
     shares, start = (100 * counts.fillna(0)).div(total, axis=0), np.zeros(len(models))
-    names = [f"{MODELS.get(model, model)} (n = {total[model]})" for model in models]
+    between = " " if width == PAGE else "\n"
+    names = [f"{MODELS.get(model, model)}{between}(n = {total[model]})" for model in models]
     for outcome, colour in OUTCOME_COLOURS.items():
         left.barh(names, shares[outcome], left=start, color=colour, label=outcome, height=0.6, edgecolor="white")
         start += shares[outcome].to_numpy()
@@ -83,18 +96,17 @@ def errors(bodies: pd.DataFrame, note: str = "") -> Figure:
     right.set(xlabel="F1 of the outline, name aside", ylabel="", xlim=(min(0.7, found["f1"].min() - 0.01), 1))
     right.set_yticks([])
     lettered((left, right), ("found and named", "outlined, of those found"))
-    fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=len(OUTCOME_COLOURS))
+    keyed(fig, left)
     return noted(fig, note)
 
 
-def reliability(table: pd.DataFrame, note: str = "") -> Figure:
+@of_two_widths
+def reliability(table: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
     """How often pixels are right, against how sure the network is of them; the diagonal is perfect calibration.
 
     table : model, bin, pixels, sureness, right (sums over the pixels of a bin).
     """
-    fig, (left, right) = plt.subplots(
-        1, 2, figsize=(PAGE, 2.5), layout="constrained", gridspec_kw={"width_ratios": [1, 2]}
-    )
+    fig, (left, right) = two_panels(width, 2.5, 4.8, (1, 2))
     left.plot([0, 100], [0, 100], color="#888888", linewidth=0.7)
     for model, rows in table[table["pixels"] > 0].groupby("model", sort=False):
         total = rows["pixels"].sum()
@@ -107,14 +119,14 @@ def reliability(table: pd.DataFrame, note: str = "") -> Figure:
         right.plot(x, 100 * kept["pixels"] / total, label=f"{name}, calibration error {100 * error:.1f} %", **look)
     left.set(xlabel="Probability given (%)", ylabel="Pixels that are right (%)", xlim=(0, 100), ylim=(0, 100))
     left.set_aspect("equal")
-    right.set(xlabel="Probability given (%)", ylabel="Pixels (%)", yscale="log")
-    lettered((left, right), ("reliability", "how often it is given; pixels of a vertebra in either map"))
-    handles = right.get_legend_handles_labels()
-    fig.legend(*handles, loc="outside upper center", ncols=3)
+    right.set(xlabel="Probability given (%)", ylabel="Pixels of a vertebra (%)", yscale="log")
+    lettered((left, right), ("reliability", "how often it is given"))
+    keyed(fig, right)
     return noted(fig, note)
 
 
-def groups(table: pd.DataFrame, metric: str = "f1", note: str = "") -> Figure:
+@of_two_widths
+def groups(table: pd.DataFrame, metric: str = "f1", note: str = "", width: float = PAGE) -> Figure:
     """A metric in parts of the test set, one panel a kind of part, with 95 % intervals over patients.
 
     table : kind, group, model, value, low, high, n.
@@ -122,7 +134,7 @@ def groups(table: pd.DataFrame, metric: str = "f1", note: str = "") -> Figure:
     kinds = list(dict.fromkeys(table["kind"]))
     counts = [table.loc[table["kind"] == kind, "group"].nunique() for kind in kinds]
     fig, axes = plt.subplots(
-        len(kinds), 1, figsize=(PAGE, 0.5 + sum(0.29 * count + 0.35 for count in counts)), layout="constrained",
+        len(kinds), 1, figsize=(width, 0.5 + sum(0.29 * count + 0.35 for count in counts)), layout="constrained",
         sharex=True, squeeze=False, gridspec_kw={"height_ratios": counts},
     )  # fmt: skip
     models = list(dict.fromkeys(table["model"]))
@@ -140,21 +152,24 @@ def groups(table: pd.DataFrame, metric: str = "f1", note: str = "") -> Figure:
     for model in models:
         colour, marker, _ = look_of(model)
         axes[0, 0].plot([], [], marker=marker, color=colour, markersize=3.8, label=MODELS.get(model, model))
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(models))
+    keyed(fig, axes[0, 0])
     return noted(fig, note)
 
 
-def multiverse(universe: pd.DataFrame, printed: pd.DataFrame, note: str = "") -> Figure:
+@of_two_widths
+def multiverse(universe: pd.DataFrame, printed: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
     """Every definition of a metric as one column of dots, sorted by their mean; below, who leads under it.
 
     universe : definition, metric (precision, recall, f1, map), model, value. printed : the paper's, without definition.
     """
     names = {"precision": "Precision", "recall": "Recall", "f1": "F1", "map": "mAP"}
+    down, across = (1, 4) if width == PAGE else (2, 2)
     fig, axes = plt.subplots(
-        2, 4, figsize=(PAGE, 2.8), layout="constrained", sharex="col", gridspec_kw={"height_ratios": [12, 1]}
-    )
+        2 * down, across, figsize=(width, 0.3 + 2.5 * down), layout="constrained",
+        gridspec_kw={"height_ratios": [12, 1] * down},
+    )  # fmt: skip
     models = list(dict.fromkeys(universe["model"]))
-    for (above, below), metric in zip(axes.T, names, strict=True):
+    for above, below, metric in zip(axes[::2].flat, axes[1::2].flat, names, strict=True):
         wide = universe[universe["metric"] == metric].pivot(index="definition", columns="model", values="value")[models]
         wide = wide.loc[wide.mean(axis=1).sort_values().index].reset_index(drop=True)
         for model in models:
@@ -166,14 +181,17 @@ def multiverse(universe: pd.DataFrame, printed: pd.DataFrame, note: str = "") ->
         best = wide.round(12).eq(wide.round(12).max(axis=1), axis=0)
         leaders = [look_of(row.idxmax()).colour if row.sum() == 1 else SHARED for _, row in best.iterrows()]
         below.bar(wide.index, 1, width=1, color=leaders)
-        below.set(yticks=[], xlabel=f"{len(wide)} definitions", xticks=[], ylim=(0, 1))
+        below.set(yticks=[], xlabel=f"{len(wide)} definitions", ylim=(0, 1), xlim=above.get_xlim())
+        for ax in (above, below):
+            ax.set_xticks([])
         below.spines[:].set_visible(False)
-    lettered(axes[0], names.values())
-    axes[0, 0].set_ylabel("Score")
-    axes[1, 0].set_ylabel("leads", rotation=0, ha="right", va="center")
+    lettered(axes[::2].flat, names.values())
+    for above, below in zip(axes[::2, 0], axes[1::2, 0], strict=True):
+        above.set_ylabel("Score")
+        below.set_ylabel("leads", rotation=0, ha="right", va="center")
     for model in models:
         colour, marker, _ = look_of(model)
         axes[0, 0].plot([], [], marker, color=colour, markersize=4, label=MODELS.get(model, model))
     axes[0, 0].plot([], [], "o", color="white", markersize=4.5, label="printed in the paper, of its images", **RIM)
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(models) + 1)
+    keyed(fig, axes[0, 0])
     return noted(fig, note)

@@ -7,11 +7,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lumbar_utils import METRICS, MODELS
-from lumbar_utils.figures.drawing import PAGE, SMALLEST, letter_on, lettered, look_of, noted
+from lumbar_utils.figures.drawing import (
+    PAGE,
+    SMALLEST,
+    keyed,
+    letter_on,
+    lettered,
+    look_of,
+    noted,
+    of_two_widths,
+    two_panels,
+)
 
 STATE_COLOURS = {"finished": "#D9E8D9", "running": "#56B4E9", "failed": "#882255", "waiting": "#F0F0F0"}
 # from what is nobody's doing to what is left; none of them is a model's colour
 PART_COLOURS = {"patient": "#BBBBBB", "fold": "#88CCEE", "seed": "#332288", "residual": "#EEEEEE"}
+MOST_FLAT = 10  # runs, beyond which their names stand upright
 MOST_NAMED = 24  # runs, beyond which cells are too narrow for text
 
 
@@ -40,18 +51,17 @@ def grid_overview(cells: pd.DataFrame, note: str = "") -> Figure:
     ax.set_yticks(range(len(models)), [MODELS.get(model, model) for model in models])
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=len(STATE_COLOURS))
+    keyed(fig, ax)
     return noted(fig, note)
 
 
-def runs(table: pd.DataFrame, parts: pd.DataFrame, metric: str = "f1", note: str = "") -> Figure:
+@of_two_widths
+def runs(table: pd.DataFrame, parts: pd.DataFrame, metric: str = "f1", note: str = "", width: float = PAGE) -> Figure:
     """A metric of each network in each run, the mean over runs as a line; beside it where its variance comes from.
 
     table : model, seed, fold, value, n. parts : what, part, variance, share; empty with a single run.
     """
-    fig, (left, right) = plt.subplots(
-        1, 2, figsize=(PAGE, 2.7), layout="constrained", gridspec_kw={"width_ratios": [1.5, 1]}
-    )
+    fig, (left, right) = two_panels(width, 2.7, 5, (1.5, 1))
     order = sorted(set(zip(table["seed"], table["fold"], strict=True)))
     models = list(dict.fromkeys(table["model"]))
     for number, model in enumerate(models):
@@ -63,11 +73,12 @@ def runs(table: pd.DataFrame, parts: pd.DataFrame, metric: str = "f1", note: str
     for place in [place for place in range(1, len(order)) if order[place][0] != order[place - 1][0]]:
         left.axvline(place - 0.5, color="#CCCCCC", linewidth=0.7)
     left.set_xticks(range(len(order)), [f"{seed} / {fold}" for seed, fold in order], fontsize=SMALLEST)
-    left.set(xlabel="Seed / fold of the run", ylabel=f"{METRICS.get(metric, metric)} of a run; line: mean")
+    left.tick_params(axis="x", rotation=90 if len(order) > MOST_FLAT else 0)
+    left.set(xlabel="Seed / fold of the run", ylabel=METRICS.get(metric, metric))
     left.set_xlim(-0.6, len(order) - 0.4)
-    lettered((left, right), (f"{len(order)} run{'s' * (len(order) > 1)}", "where the spread comes from"))
+    lettered((left, right), (f"{len(order)} run{'s, line: mean' * (len(order) > 1)}", "where the spread comes from"))
     _parts(right, parts)
-    fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=len(models))
+    keyed(fig, left)
     return noted(fig, note)
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from lumbar_utils import MODELS
-from lumbar_utils.figures.drawing import PAGE, lettered, look_of, noted
+from lumbar_utils.figures.drawing import PAGE, keyed, lettered, look_of, noted, of_two_widths
 from lumbar_utils.statistics import interval
 
 COSTS = {  # column -> name of the axis, and what its numbers are divided by
@@ -19,14 +19,19 @@ COSTS = {  # column -> name of the axis, and what its numbers are divided by
 }
 
 
-def robustness_curves(table: pd.DataFrame, note: str = "") -> Figure:
+@of_two_widths
+def robustness_curves(table: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
     """Mean F1 over patients as images get worse: one panel a kind, one curve a model, from the untouched image on.
 
     table : model, kind, unit, strength, patient, f1 in [0, 1]; the cases of a patient are averaged. The band is a
         bootstrap 95 % interval over patients; the models see the same ones, so that bands which touch may differ.
     """
     kinds = list(dict.fromkeys(table["kind"]))
-    fig, axes = plt.subplots(2, -(-len(kinds) // 2), figsize=(PAGE, 3.9), layout="constrained", sharey=True)
+    half = -(-len(kinds) // 2)
+    down, across = (2, half) if width == PAGE else (half, 2)
+    fig, axes = plt.subplots(
+        down, across, figsize=(width, 1.95 * down), layout="constrained", sharey=True, squeeze=False
+    )
     for ax in axes.flat[len(kinds) :]:
         ax.axis("off")
     for ax, kind in zip(axes.flat, kinds, strict=False):
@@ -68,15 +73,17 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def cost_against_accuracy(costs: pd.DataFrame, summary: pd.DataFrame, note: str = "") -> Figure:
+@of_two_widths
+def cost_against_accuracy(costs: pd.DataFrame, summary: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
     """F1 against parameters, multiply-adds of an image, its latency and the training of each model; logarithmic axes.
 
     costs : model and the columns of COSTS, one row a model, as from `cost.cost`; latency_low_ms and latency_high_ms,
         its quartiles, are drawn as a bar. summary : model, metric, value, and low and high where there is an interval.
     """
     f1 = summary[summary["metric"] == "f1"].set_index("model")
-    fig, axes = plt.subplots(1, len(COSTS), figsize=(PAGE, 2.3), layout="constrained", sharey=True)
-    for ax, (column, (name, unit)) in zip(axes, COSTS.items(), strict=True):
+    form = {"ncols": 4, "figsize": (width, 2.3)} if width == PAGE else {"nrows": 2, "ncols": 2, "figsize": (width, 3.9)}
+    fig, axes = plt.subplots(**form, layout="constrained", sharey=True, squeeze=False)
+    for ax, (column, (name, unit)) in zip(axes.flat, COSTS.items(), strict=True):
         for row in costs.to_dict("records"):
             _point(ax, row, f1.loc[row["model"]], column, unit)
         least, most = costs[column].min() / unit, costs[column].max() / unit
@@ -84,10 +91,11 @@ def cost_against_accuracy(costs: pd.DataFrame, summary: pd.DataFrame, note: str 
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
-    lettered(axes, ("size", "operations", "latency", "training"))
-    axes[0].yaxis.set_major_locator(MaxNLocator(4))
-    axes[0].set_ylabel("F1" + (", 95 % interval" if "low" in f1 else ""))
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(costs))
+    lettered(axes.flat, ("size", "operations", "latency", "training"))
+    axes[0, 0].yaxis.set_major_locator(MaxNLocator(4))
+    for ax in axes[:, 0]:
+        ax.set_ylabel("F1" + (", 95 % interval" if "low" in f1 else ""))
+    keyed(fig, axes[0, 0])
     return noted(fig, note)
 
 

@@ -9,38 +9,43 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from lumbar_utils import LEVELS, METRICS, MODELS
-from lumbar_utils.figures.drawing import HALO, PAGE, SMALLEST, letter_on, lettered, look_of, noted
+from lumbar_utils.figures.drawing import HALO, PAGE, SMALLEST, keyed, letter_on, lettered, look_of, noted, of_two_widths
 
 
-def comparison(table: pd.DataFrame, note: str = "") -> Figure:
+@of_two_widths
+def comparison(table: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
     """Table II as a picture: this run as bars with 95 % intervals, the paper as marks.
 
     table : model, metric, value, low, high, n, paper.
     """
-    fig, ax = plt.subplots(figsize=(PAGE, 2.6), layout="constrained")
+    fig, ax = plt.subplots(figsize=(width, 2.6), layout="constrained")
     metrics = [metric for metric in METRICS if metric in set(table["metric"])]
     models = list(dict.fromkeys(table["model"]))
-    width = 0.8 / len(models)
+    share = 0.8 / len(models)
+    turn = 90 if width < PAGE else 0
     for place, model in enumerate(models):
         rows = table[table["model"] == model].set_index("metric").reindex(metrics)
-        name, x = MODELS.get(model, model), np.arange(len(metrics)) + (place - (len(models) - 1) / 2) * width
+        name, x = MODELS.get(model, model), np.arange(len(metrics)) + (place - (len(models) - 1) / 2) * share
         colour = look_of(model).colour
-        bars = ax.bar(x, rows["value"], width * 0.92, color=colour, label=name)
+        bars = ax.bar(x, rows["value"], share * 0.92, color=colour, label=name)
         ax.vlines(x, rows["low"], rows["high"], linewidth=0.9, **HALO)
         for bar, value in zip(bars, rows["value"], strict=True):  # at the foot, where no mark of the paper lies
             if not np.isnan(value):
                 told = ax.text(bar.get_x() + bar.get_width() / 2, 0.03, f"{value:.3f}", fontsize=SMALLEST, ha="center")
-                told.set(color=letter_on(colour), path_effects=[withStroke(linewidth=2, foreground=colour)])
+                told.set(
+                    rotation=turn, color=letter_on(colour), path_effects=[withStroke(linewidth=2, foreground=colour)]
+                )
         ax.plot(x, rows["paper"], "D", color="white", markeredgecolor="black", markersize=4, markeredgewidth=0.8)
     ax.plot([], [], "D", color="white", markeredgecolor="black", markersize=4, label="paper, of its own images")
     ax.plot([], [], color="black", linewidth=0.9, label="95 % interval over patients")
     ax.set(ylabel=f"Score (n = {table['n'].max()} patients)", ylim=(0, 1.02))
     ax.set_xticks(np.arange(len(metrics)), [METRICS[metric] for metric in metrics])
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=len(models) + 2)
+    keyed(fig, ax)
     return noted(fig, note)
 
 
-def scores_by_level(scores: pd.DataFrame, metric: str = "f1", note: str = "") -> Figure:
+@of_two_widths
+def scores_by_level(scores: pd.DataFrame, metric: str = "f1", note: str = "", width: float = PAGE) -> Figure:
     """Spread of a metric over test patients, per level and model: over the whole range, and enlarged above the worst.
 
     scores : case, patient, level, model, metric, value in [0, 1]; the cases of a patient are averaged.
@@ -53,7 +58,7 @@ def scores_by_level(scores: pd.DataFrame, metric: str = "f1", note: str = "") ->
     low = 0.05 * np.floor(rows["value"].quantile(0.05) / 0.05)
     parts = {"whole range": (-0.02, 1.02)} | ({f"enlarged, without what lies below {low:.2f}": (low, 1)} if low else {})
     fig, axes = plt.subplots(
-        len(parts), 1, figsize=(PAGE, 0.4 + 1.8 * len(parts)), layout="constrained", sharex=True, squeeze=False
+        len(parts), 1, figsize=(width, 0.4 + 1.8 * len(parts)), layout="constrained", sharex=True, squeeze=False
     )
     palette = {name: look_of(name).colour for name in rows["model"].unique()}
     for ax, limits in zip(axes.flat, parts.values(), strict=True):
@@ -62,57 +67,63 @@ def scores_by_level(scores: pd.DataFrame, metric: str = "f1", note: str = "") ->
             linewidth=0.7, fliersize=2, saturation=1, legend=ax is axes[0, 0], medianprops=HALO,
         )  # fmt: skip
         ax.set(ylabel=name, ylim=limits, xlabel=f"Vertebra (n = {patients} test patients)")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(palette))
+    keyed(fig, axes[0, 0])
     axes[0, 0].get_legend().remove()
     if low:
         lettered(axes.flat, parts)
     return noted(fig, note)
 
 
-def confusion(own: pd.DataFrame, in_order: pd.DataFrame, note: str = "") -> Figure:
+@of_two_widths
+def confusion(own: pd.DataFrame, in_order: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
     """Which name each level is given, one column a model: by the network alone, and once names are put in order.
 
     own, in_order : one row a vertebra: model, level, named (empty: not found), as `bodies` of an Evaluation.
     """
     import seaborn as sns  # takes seconds
 
-    models = list(dict.fromkeys(own["model"]))
+    models, hows = list(dict.fromkeys(own["model"])), {"network alone": own, "names in order": in_order}
+    panels = [(model, how) for how in hows for model in models]
+    down, across, high, between = 2, len(models), 2.45, ", "
+    if width < PAGE:
+        panels.sort(key=lambda panel: models.index(panel[0]))
+        down, across, high, between = len(models), 2, 2.05, "\n"
     fig, axes = plt.subplots(
-        2, len(models), figsize=(PAGE, 4.9), layout="constrained", sharex=True, sharey=True, squeeze=False
+        down, across, figsize=(width, high * down), layout="constrained", sharex=True, sharey=True, squeeze=False
     )
     levels = [level for level in LEVELS if level in set(own["level"])]
     given = [*levels, "missing"]
-    for row, table in zip(axes, (own, in_order), strict=True):
-        for ax, model in zip(row, models, strict=True):
-            rows = table[(table["model"] == model) & (table["level"] != "")].replace({"named": {"": "missing"}})
-            shares = pd.crosstab(rows["level"], rows["named"], normalize="index").reindex(index=levels, columns=given)
-            sns.heatmap(
-                shares.fillna(0), ax=ax, vmin=0, vmax=1, cmap="Blues", cbar=False, linewidths=0.5, square=True,
-                annot=shares.fillna(0).map(lambda share: f"{100 * share:.0f}" if share >= 0.005 else ""), fmt="",
-            )  # fmt: skip
-            ax.set(xlabel="", ylabel="")
-            ax.tick_params(axis="y", rotation=0)
-    hows = ("network alone", "names in order")
-    lettered(axes.flat, [f"{MODELS.get(model, model)}, {how}" for how in hows for model in models])
+    for ax, (model, how) in zip(axes.flat, panels, strict=True):
+        table = hows[how]
+        rows = table[(table["model"] == model) & (table["level"] != "")].replace({"named": {"": "missing"}})
+        shares = pd.crosstab(rows["level"], rows["named"], normalize="index").reindex(index=levels, columns=given)
+        sns.heatmap(
+            shares.fillna(0), ax=ax, vmin=0, vmax=1, cmap="Blues", cbar=False, linewidths=0.5, square=True,
+            annot=shares.fillna(0).map(lambda share: f"{100 * share:.0f}" if share >= 0.005 else ""), fmt="",
+        )  # fmt: skip
+        ax.set(xlabel="", ylabel="")
+        ax.tick_params(axis="y", rotation=0)
+    lettered(axes.flat, [f"{MODELS.get(model, model)}{between}{how}" for model, how in panels])
     counts = own[(own["model"] == models[0]) & (own["level"] != "")]["level"].value_counts()
     for ax in axes[:, 0]:
         ax.set_ylabel("Reference level (n vertebrae)")
         ax.set_yticklabels([f"{level} ({counts[level]})" for level in levels])
-    for ax in axes[1]:
+    for ax in axes[-1]:
         ax.set_xlabel("Name given (% of the level)")
     return noted(fig, note)
 
 
-def precision_recall(curves: pd.DataFrame, note: str = "") -> Figure:
+@of_two_widths
+def precision_recall(curves: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
     """Precision against recall of pixels as the threshold falls: one panel a level, then any level, all enlarged alike.
 
     curves : model, level, probability (0..255), hits, pixels, summed over images; as of an Evaluation. The area under a
         curve is its average precision. A model that gave no probabilities has no curve.
     """
     levels, given = list(dict.fromkeys(curves["level"])), curves[curves["pixels"] > 0]
-    models, across = list(dict.fromkeys(given["model"])), min(4, len(levels) + 1)
+    models, across = list(dict.fromkeys(given["model"])), min(4 if width == PAGE else 2, len(levels) + 1)
     rows = -(-(len(levels) + 1) // across)
-    fig, axes = plt.subplots(rows, across, figsize=(PAGE, 0.3 + 1.7 * rows), layout="constrained", squeeze=False)
+    fig, axes = plt.subplots(rows, across, figsize=(width, 0.3 + 1.7 * rows), layout="constrained", squeeze=False)
     panels, least = axes.flat[: len(levels)], 1.0
     for ax, level in zip(panels, levels, strict=True):
         for model, own in given[given["level"] == level].groupby("model", sort=False):

@@ -1,19 +1,19 @@
 """How a network was trained."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
 from lumbar_utils import MODELS
-from lumbar_utils.figures.drawing import PAGE, RIM, lettered, look_of, noted
+from lumbar_utils.figures.drawing import PAGE, RIM, keyed, lettered, look_of, noted, of_two_widths, two_panels
 
 
-def learning_curves(history: pd.DataFrame, note: str = "") -> Figure:
+@of_two_widths
+def learning_curves(history: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
     """Loss and validation F1 over epochs, the best epoch of each model marked.
 
     history : model, epoch, train_loss, val_loss, val_f1 in [0, 1].
     """
-    fig, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.5), layout="constrained")
+    fig, (left, right) = two_panels(width, 2.5, 4.2)
     for model, rows in history.groupby("model", sort=False):
         name, (colour, marker, _) = MODELS.get(model, model), look_of(model)
         best = rows.loc[rows["val_f1"].idxmax()]
@@ -27,6 +27,5 @@ def learning_curves(history: pd.DataFrame, note: str = "") -> Figure:
     lettered((left, right), ("training (dotted) and validation (marks)", "validation; rimmed: the epoch that is kept"))
     for ax in (left, right):
         ax.xaxis.get_major_locator().set_params(integer=True)
-    handles = right.get_legend_handles_labels()
-    fig.legend(*handles, loc="outside upper center", ncols=4)
+    keyed(fig, right)
     return noted(fig, note)
