@@ -150,7 +150,9 @@ def noted(fig: Figure, note: str, below: bool = False) -> Figure:
         fig.supxlabel(f"{shared}\n{note}", fontsize=6.5)
     elif note:
         fig.supxlabel(note, x=0.005, ha="left", fontsize=SMALLEST, style="italic", color="#555555")
-    fig.draw_without_rendering()  # room is shared out by the ticks of the drawing before
+    for _ in range(2):  # the second time, room is shared out by the ticks that the first has brought about
+        fig.draw_without_rendering()
+    fig.set_layout_engine("none")  # for good: the same in every format
     plt.close(fig)  # the notebook shows it once, where its cell returns it
     return fig
 

@@ -137,7 +137,7 @@ def groups(table: pd.DataFrame, metric: str = "f1", note: str = "", width: float
         len(kinds), 1, figsize=(width, 0.5 + sum(0.29 * count + 0.35 for count in counts)), layout="constrained",
         sharex=True, squeeze=False, gridspec_kw={"height_ratios": counts},
     )  # fmt: skip
-    models = list(dict.fromkeys(table["model"]))
+    models, between = list(dict.fromkeys(table["model"])), "; " if width == PAGE else "\n"
     for ax, kind in zip(axes[:, 0], kinds, strict=True):
         rows = table[table["kind"] == kind]
         parts = sorted(rows["group"].unique(), key=lambda group: (group == "none", group))
@@ -148,7 +148,7 @@ def groups(table: pd.DataFrame, metric: str = "f1", note: str = "", width: float
         ax.set(yticks=range(len(parts)), yticklabels=[f"{part} (n = {patients[part]})" for part in parts])
         ax.set(ylim=(len(parts) - 0.5, -0.5))
     lettered(axes[:, 0], [f"by {kind}" for kind in kinds])
-    axes[-1, 0].set_xlabel(f"{METRICS.get(metric, metric)}, mean with 95 % interval; n = patients")
+    axes[-1, 0].set_xlabel(f"{METRICS.get(metric, metric)}, mean with 95 % interval{between}n: patients")
     for model in models:
         colour, marker, _ = look_of(model)
         axes[0, 0].plot([], [], marker=marker, color=colour, markersize=3.8, label=MODELS.get(model, model))

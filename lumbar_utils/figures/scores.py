@@ -22,7 +22,7 @@ def comparison(table: pd.DataFrame, note: str = "", width: float = PAGE) -> Figu
     metrics = [metric for metric in METRICS if metric in set(table["metric"])]
     models = list(dict.fromkeys(table["model"]))
     share = 0.8 / len(models)
-    turn = 90 if width < PAGE else 0
+    turn, between = (0, " ") if width == PAGE else (90, "\n")
     for place, model in enumerate(models):
         rows = table[table["model"] == model].set_index("metric").reindex(metrics)
         name, x = MODELS.get(model, model), np.arange(len(metrics)) + (place - (len(models) - 1) / 2) * share
@@ -39,7 +39,7 @@ def comparison(table: pd.DataFrame, note: str = "", width: float = PAGE) -> Figu
     ax.plot([], [], "D", color="white", markeredgecolor="black", markersize=4, label="paper, of its own images")
     ax.plot([], [], color="black", linewidth=0.9, label="95 % interval over patients")
     ax.set(ylabel=f"Score (n = {table['n'].max()} patients)", ylim=(0, 1.02))
-    ax.set_xticks(np.arange(len(metrics)), [METRICS[metric] for metric in metrics])
+    ax.set_xticks(np.arange(len(metrics)), [METRICS[metric].replace(" ", between) for metric in metrics])
     keyed(fig, ax)
     return noted(fig, note)
 
@@ -109,7 +109,7 @@ def confusion(own: pd.DataFrame, in_order: pd.DataFrame, note: str = "", width: 
         ax.set_ylabel("Reference level (n vertebrae)")
         ax.set_yticklabels([f"{level} ({counts[level]})" for level in levels])
     for ax in axes[-1]:
-        ax.set_xlabel("Name given (% of the level)")
+        ax.set_xlabel("Name given (% of the level)" if width == PAGE else "Name given (%)")
     return noted(fig, note)
 
 
