@@ -1,7 +1,7 @@
 """A study's figures, tables and captions, gathered into one folder in the formats that journals ask for.
 
 Vector figures, PNG at 300 dpi, captions and tables are the study's own files; in column/ lie those as wide as a column.
-What has another resolution is drawn from the PDF, which holds text and lines as such: a study need not keep large
+What else is asked for is drawn from the PDF, which holds text and lines as such: a study need not keep large
 images that nobody may ask for.
 """
 
@@ -23,8 +23,9 @@ FIGURES = {
         "confusion", "groups", "reliability", "robustness", "cost", "fig5", "fig6", "fig7", "worst", "learning_curves",
     ), "05"),
 }  # fmt: skip
-# format -> dpi to draw it at; None: the study's own file
-FIGURE_FORMATS = {"pdf": None, "svg": None, "png": None, "png600": 600, "tiff": 300, "tiff600": 600}
+# format -> dpi to draw it at, where a study has no file of its own
+FIGURE_FORMATS = {"pdf": None, "svg": None, "png": 300, "png600": 600, "tiff": 300, "tiff600": 600}
+OWN = {"figures": ("pdf", "svg", "png", "txt"), "column": ("pdf", "svg")}  # folder -> files of its own
 TABLE_FORMATS = ("csv", "tex", "md", "html")
 FORMATS = (*FIGURE_FORMATS, *TABLE_FORMATS)
 # name -> formats it exists in; notebook 05 makes them all
@@ -123,7 +124,7 @@ def _items(study: Path, to: Path, formats: Sequence[str]) -> Iterator[Item]:
 
 def _figure(folder: Path, to: Path, name: str, kind: str) -> Item:
     """fig5.png is copied; fig5-600dpi.png is drawn from fig5.pdf."""
-    dpi, ending = FIGURE_FORMATS.get(kind), kind.removesuffix("600")
+    dpi, ending = None if kind in OWN[folder.name] else FIGURE_FORMATS[kind], kind.removesuffix("600")
     source = folder / f"{name}.{'pdf' if dpi else kind}"
     target = to / f"{name}{'-600dpi' if dpi == 600 else ''}.{ending}"
     return Item(name, source, target, dpi, FIGURES.get(name, "02 to 04"))

@@ -69,13 +69,14 @@ def save_curves(study):
 
 def test_a_figure_of_two_widths_is_exported_for_a_page_and_for_a_column(study, tmp_path):
     save_curves(study)
-    written, _ = export(study, tmp_path, formats=["pdf", "tiff600"], only=["learning_curves"])
+    written, _ = export(study, tmp_path, formats=["pdf", "png", "tiff600"], only=["learning_curves"])
     assert [str(path.relative_to(tmp_path)) for path in written] == [
-        "learning_curves.pdf", "learning_curves-600dpi.tiff", "learning_curves.txt", "column/learning_curves.pdf",
-        "column/learning_curves-600dpi.tiff", "study.json",
+        "learning_curves.pdf", "learning_curves.png", "learning_curves-600dpi.tiff", "learning_curves.txt",
+        "column/learning_curves.pdf", "column/learning_curves.png", "column/learning_curves-600dpi.tiff", "study.json",
     ]  # fmt: skip
-    with Image.open(written[1]) as page, Image.open(written[4]) as column:
-        assert [page.width, column.width] == pytest.approx([7.16 * 600, 3.5 * 600], abs=1)
+    for number, pixels in {1: 7.16 * 300, 2: 7.16 * 600, 5: 3.5 * 300, 6: 3.5 * 600}.items():
+        with Image.open(written[number]) as picture:
+            assert picture.width == pytest.approx(pixels, abs=1)
 
 
 def test_a_second_export_gives_the_same_bytes(study, tmp_path):

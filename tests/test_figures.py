@@ -246,7 +246,7 @@ def test_another_process_gives_every_figure_the_same_bytes(tmp_path):
         env=os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     here = fingerprints(tmp_path / "a")
-    assert len([name for name in here if name.startswith("column")]) == 3 * (len(DRAWN) - len(PAGE_ONLY))
+    assert len([name for name in here if name.startswith("column")]) == 2 * (len(DRAWN) - len(PAGE_ONLY))
     assert {Path(name).suffix for name in here} == {".pdf", ".svg", ".png", ".txt"}
     assert json.loads(other.communicate()[0]) == here
 

@@ -53,6 +53,8 @@ LEVEL_COLOURS = {
     "L1": "#56B4E9", "L2": "#E69F00", "L3": "#009E73", "L4": "#CC79A7", "L5": "#F0E442", "S1": "#D55E00",
 }  # fmt: skip
 NUMBERS = {"unet": ("fig1", "fig5"), "hrnet": ("fig2", "fig6"), "efficientnet": ("fig3", "fig7")}  # as in the paper
+# what a file says of itself, without time and version: format -> metadata
+UNDATED = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
 
 plt.style.use(STYLE)
 
@@ -72,23 +74,22 @@ def of_two_widths(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 def save(fig: Figure, folder: Path, name: str, caption: str) -> list[Path]:
     """Write <name>.pdf, .svg, .png (300 dpi) and .txt (the caption): whole or not at all, the same bytes every time.
 
-    A figure of two widths is written into column/ as well, as wide as a column.
+    A figure of two widths is written into column/ as well, as wide as a column: .pdf and .svg.
     """
-    written = _write(fig, folder, name)
+    written = _write(fig, folder, name, ("pdf", "svg", "png"))
     if hasattr(fig, "for_column"):
-        written += _write(fig.for_column(), folder / "column", name)
+        written += _write(fig.for_column(), folder / "column", name, ("pdf", "svg"))
     records.write_text(folder / f"{name}.txt", f"{caption}\n")
     return [*written, folder / f"{name}.txt"]
 
 
-def _write(fig: Figure, folder: Path, name: str) -> list[Path]:
+def _write(fig: Figure, folder: Path, name: str, kinds: Iterable[str]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
     paths = []
-    for kind, metadata in undated.items():
+    for kind in kinds:
         path = folder / f"{name}.{kind}"
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=f".{kind}", delete=False) as file:
-            fig.savefig(file, format=kind, metadata=metadata)
+            fig.savefig(file, format=kind, metadata=UNDATED[kind])
         os.replace(file.name, path)
         os.chmod(path, 0o644)
         paths.append(path)
