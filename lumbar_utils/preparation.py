@@ -11,6 +11,16 @@ from lumbar_utils.decoding import decode
 from lumbar_utils.study import Study
 
 
+def first_look(study: Study) -> Cohort:
+    """One image of each of the first four patients, before all of the data are drawn and checked, which takes longer.
+
+    Raises StudyError on a data set whose tables cannot be used; writes nothing into the study's folder.
+    """
+    few = min(4, study.phantom_patients)  # who are the same in a phantom of any number of patients
+    cohort = datasets.load(Study(**study.settings | {"phantom_patients": few}))
+    return dataclasses.replace(cohort, cases=cohort.cases.drop_duplicates("patient").head(4))
+
+
 def prepare(study: Study) -> Cohort:
     """The study's cohort with a column `split`, everything that training needs checked beforehand.
 

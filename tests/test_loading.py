@@ -10,7 +10,7 @@ from lumbar_utils import StudyError
 from lumbar_utils.augmentation import BiasField, Ghosting, augmentation
 from lumbar_utils.decoding import Fit, decode
 from lumbar_utils.loading import Cases, Order, loader, normalise, untouched
-from lumbar_utils.preparation import prepare
+from lumbar_utils.preparation import first_look, prepare
 from lumbar_utils.study import Study
 
 
@@ -47,6 +47,23 @@ def test_decoding_happens_once_and_is_shared(dataset, tmp_path):
     (dataset / "images" / "case0.png").unlink()
     again, _ = decode(cohort, 64, 64, tmp_path / "cache")
     assert np.array_equal(images, again)
+
+
+def test_a_first_look_has_the_images_that_the_whole_phantom_will_have(tmp_path):
+    study = Study("smoke", phantom_patients=6, phantom_size=64, runs=tmp_path / "runs", cache=tmp_path / "cache")
+    look = first_look(study)
+    assert not study.folder.exists()
+    cohort = prepare(study)
+    assert look.cases["case"].tolist() == cohort.cases["case"].tolist()[:4]
+    for (_, early), (_, late) in zip(look.cases.iterrows(), cohort.cases.iterrows(), strict=False):
+        assert np.array_equal(look.image(early), cohort.image(late))
+
+
+def test_a_first_look_shows_each_patient_once(dataset, tmp_path):
+    table = (dataset / "cases.csv").read_text()
+    (dataset / "cases.csv").write_text(table.replace("case1,p1", "case1,p0"))
+    look = first_look(Study("smoke", dataset=str(dataset), cache=tmp_path))
+    assert look.cases["case"].tolist() == ["case0", "case2", "case3", "case4"]
 
 
 @pytest.mark.parametrize("strength", ["geometric", "intensity", "mr"])

@@ -26,6 +26,7 @@ from lumbar_utils.datasets.surroundings import draw_scene
 # Standard deviation of the noise relative to the marrow's signal (lowest, highest); factor on the anatomy's spreads
 NOISE = {"easy": (0.02, 0.06), "typical": (0.04, 0.14), "hard": (0.10, 0.30)}
 MIXED = "T1 or T2"
+FEW = 20  # patients, who are drawn in the time that it takes a process to start
 VARIATION = {"easy": 0.6, "typical": 1.0, "hard": 1.35}
 
 
@@ -116,7 +117,7 @@ def generate(
 ) -> Path:
     """Write a set in the canonical form (images, masks, truth, cases.csv, dataset.json) and return its folder.
 
-    workers: processes; None for one a core. The folder appears when it is complete.
+    workers: processes; None for one a core, or fewer for few patients. The folder appears when it is complete.
     Raises FileExistsError where the folder exists, StudyError for an unknown difficulty or contrast.
     """
     folder = Path(folder)
@@ -129,7 +130,7 @@ def generate(
         for part in ("images", "masks", "truth"):
             (unfinished / part).mkdir()
         save = partial(_save, unfinished, seed=seed, size=size, difficulty=difficulty, contrast=contrast)
-        cases = _map(save, range(patients), os.cpu_count() if workers is None else workers)
+        cases = _map(save, range(patients), workers or max(1, min(os.cpu_count(), patients // FEW)))
         pd.DataFrame(cases).to_csv(unfinished / "cases.csv", index=False)
         (unfinished / "dataset.json").write_text(json.dumps(_dataset(seed, difficulty, contrast), indent=2))
         unfinished.chmod(0o755)  # mkdtemp's folders are closed to others
