@@ -17,7 +17,7 @@ def first_look(study: Study) -> Cohort:
     Raises StudyError on a data set whose tables cannot be used; writes nothing into the study's folder.
     """
     few = min(4, study.phantom_patients)  # who are the same in a phantom of any number of patients
-    cohort = datasets.load(Study(**study.settings | {"phantom_patients": few}))
+    cohort = _load(Study(**study.settings | {"phantom_patients": few}))
     return dataclasses.replace(cohort, cases=cohort.cases.drop_duplicates("patient").head(4))
 
 
@@ -27,12 +27,7 @@ def prepare(study: Study) -> Cohort:
     Writes cases.csv, split.csv and study.json into the study's folder.
     Raises StudyError on unusable data before anything is written, and if a folder of the study cannot be written.
     """
-    cohort = datasets.load(study)
-    if cohort.for_prediction_only:
-        raise StudyError(
-            f"{cohort.name} is for prediction only: it annotates no level, so there is nothing to learn or score; "
-            "apply a trained network with `python -m lumbar_utils predict`, or name annotated_levels in dataset.json"
-        )
+    cohort = _load(study)
     findings = audit.check(cohort, study.accept, study.cache)
     _, masks = decode(cohort, study.height, study.width, study.cache)
     levels = [np.count_nonzero(np.bincount(mask.ravel())[1:]) for mask in masks]
@@ -57,6 +52,16 @@ def prepare(study: Study) -> Cohort:
         },
         more=lambda: {"environment": records.environment()},
     )  # fmt: skip
+    return cohort
+
+
+def _load(study: Study) -> Cohort:
+    cohort = datasets.load(study)
+    if cohort.for_prediction_only:
+        raise StudyError(
+            f"{cohort.name} is for prediction only: it annotates no level, so there is nothing to learn or score; "
+            "apply a trained network with `python -m lumbar_utils predict`, or name annotated_levels in dataset.json"
+        )
     return cohort
 
 

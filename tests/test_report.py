@@ -80,6 +80,8 @@ def make_study(folder, synthetic=True, name="six slices"):
     pd.DataFrame(verdicts, columns=columns).to_csv(folder / "tables" / "claims.csv", index=False)
     for figure in ("table2", "fig1", "mine"):
         cv2.imwrite(str(folder / "figures" / f"{figure}.png"), np.zeros((6, 8), np.uint8))
+    (folder / "figures" / "column").mkdir()
+    (folder / "figures" / "column" / "table2.pdf").touch()
     (folder / "notebooks" / "02_train_unet.ipynb").write_text(json.dumps(executed()))
     return folder
 
@@ -138,6 +140,8 @@ def test_the_page_loads_nothing_and_its_links_lead_somewhere(folder):
     assert len(names) == len(set(names))
     for link in page.all("a"):
         assert link["href"][1:] in names if link["href"][0] == "#" else (folder / link["href"]).exists()
+    files = [link["href"] for link in page.all("a") if "table2." in link["href"] and "figures" in link["href"]]
+    assert set(files) == {"figures/table2.png", "figures/column/table2.pdf"}
 
 
 def test_numbers_are_carried_to_the_page_as_they_are(folder):

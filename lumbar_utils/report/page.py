@@ -38,7 +38,7 @@ class Table(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A figure of the page: a PNG as data, and the files of the same picture."""
+    """A figure of the page: a PNG as data; words -> file of the same picture."""
 
     name: str
     title: str
@@ -47,7 +47,7 @@ class Figure(NamedTuple):
     data: str
     width: int
     height: int
-    files: list[str]
+    files: dict[str, str]
 
 
 def render(results: Results, papers: list[str]) -> str:
@@ -102,7 +102,9 @@ def figures_of(results: Results, names: list[str] | tuple[str, ...]) -> list[Fig
             data, width, height = for_the_screen(file)
             title, alt = shown.FIGURES.get(name, (name, f"Figure {name} of this study; see its title."))
             note = "" if name in shown.NOT_OF_IMAGES else results.note
-            files = [kind for kind in ("pdf", "svg", "png") if file.with_suffix(f".{kind}").exists()]
+            places = {kind: f"figures/{name}.{kind}" for kind in ("pdf", "svg", "png")}
+            places |= {f"{kind} for a column": f"figures/column/{name}.{kind}" for kind in ("pdf", "svg")}
+            files = {words: place for words, place in places.items() if results.has(place)}
             found.append(Figure(name, title, f"{alt} {note}".strip(), note, data, width, height, files))
     return found
 
