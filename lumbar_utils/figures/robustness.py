@@ -44,7 +44,7 @@ def robustness_curves(table: pd.DataFrame, note: str = "", width: float = PAGE) 
             ax.set_xscale("log")
             ax.set_xticks(rows["strength"].unique(), [f"{strength:g}" for strength in rows["strength"].unique()])
             ax.minorticks_off()
-        ax.set(xlabel=textwrap.fill(_capital(rows["unit"].iloc[0]), round(9 * width / across)), ylim=(0, 1))
+        ax.set(xlabel=textwrap.fill(_capital(rows["unit"].iloc[0]), round(16 * width / across)), ylim=(0, 1))
         ax.tick_params(labelleft=True)
     lettered(axes.flat[: len(kinds)], kinds)
     for ax in axes[:, 0]:
