@@ -92,6 +92,12 @@ def shown(table: pd.DataFrame) -> Styler:
     return table.style.hide(axis="index").set_table_styles([left])
 
 
+def p_text(p: float, decimals: int = 3) -> str:
+    """`= 0.006`, or `< 0.001` for what would be printed as none."""
+    least = 10**-decimals
+    return f"< {least:.{decimals}f}" if p < least else f"= {p:.{decimals}f}"
+
+
 def print_comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
     """Model against model as printed; pairs : as from `statistics.compare`."""
     rows = []
@@ -100,8 +106,8 @@ def print_comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
         rows.append({
             "": f"{MODELS.get(pair.first, pair.first)} over {MODELS.get(pair.second, pair.second)}",
             "Difference in F1": interval_text(pair.difference, pair.low, pair.high),
-            "p, Wilcoxon (Holm)": f"{pair.p_wilcoxon_holm:.4f}",
-            "p, permutation (Holm)": f"{pair.p_permutation_holm:.4f}",
+            "p, Wilcoxon (Holm)": p_text(pair.p_wilcoxon_holm, 4).removeprefix("= "),
+            "p, permutation (Holm)": p_text(pair.p_permutation_holm, 4).removeprefix("= "),
             "Effect, rank-biserial": f"{pair.effect:.2f}",
             "Patients": str(pair.n),
             "Patients needed": needed,
@@ -228,7 +234,7 @@ def reading(summary: pd.DataFrame, gaps: pd.DataFrame, pairs: pd.DataFrame, doub
     return (
         f"By F1: {' > '.join(names)}, {order} ({' > '.join(MODELS[model] for model in printed)}). {names[0]} is "
         f"{interval_text(difference, low, high)} above {names[1]} over {pair['n']} patients (Wilcoxon "
-        f"p = {pair['p_wilcoxon_holm']:.3f}, permutation p = {pair['p_permutation_holm']:.3f} on patients' means, "
+        f"p {p_text(pair['p_wilcoxon_holm'])}, permutation p {p_text(pair['p_permutation_holm'])} on patients' means, "
         f"corrected after Holm): {verdict}. {again if pair['n'] > 2 else ''}Behind it: {runs_words(cohort.cases)}; "
         f"others may turn it round. Data: {data_words(cohort)}."
     )

@@ -135,6 +135,14 @@ def test_the_reading_follows_the_numbers_and_says_what_they_are_of():
     assert "synthetic test images, which say nothing about patients" in text
 
 
+@pytest.mark.parametrize(
+    "p, decimals, expected",
+    [(0.0059, 3, "= 0.006"), (0.0004, 3, "< 0.001"), (0.00096, 4, "= 0.0010"), (0.0, 4, "< 0.0001"), (1, 3, "= 1.000")],
+)
+def test_no_p_is_printed_as_none(p, decimals, expected):
+    assert tables.p_text(p, decimals) == expected
+
+
 def test_a_lead_that_chance_explains_is_no_lead():
     noise = [-0.1, 0.09, -0.08, 0.07, -0.06, 0.05, -0.04, 0.03, -0.02, 0.01, 0.0, 0.02]
     text = told(scores(0.9, 0.8).assign(hrnet=lambda table: table["unet"] + noise), synthetic=False)

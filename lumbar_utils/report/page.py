@@ -74,12 +74,14 @@ def render(results: Results, papers: list[str]) -> str:
 
 
 def tables_of(results: Results, names: list[str] | tuple[str, ...]) -> list[Table]:
-    """Those of a study's tables that are there, as printed, each with the caption that notebook 05 gave it."""
+    """Those of a study's tables that hold anything, as printed, each with the caption that notebook 05 gave it."""
     found = []
     for name in names:
         if not results.has(f"tables/{name}.csv"):
             continue
         table = shown.printed(name, results.csv(f"tables/{name}.csv"))
+        if table.empty:
+            continue
         pasted = results.folder / "tables" / f"{name}.md"
         caption = pasted.read_text().rstrip().rpartition("\n\n")[2] if pasted.exists() else ""
         note = "" if name in shown.NOT_OF_IMAGES else results.note
