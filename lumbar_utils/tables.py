@@ -267,9 +267,9 @@ def _latex(name: str, printed: pd.DataFrame, caption: str) -> str:
     environment, columns, lines = layout(printed)
     parts, latex = printed.groupby(np.cumsum(lines) // LINES), []
     for number, (_, rows) in enumerate(parts):
-        styled = rows.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
-        part = styled.to_latex(
-            hrules=True, caption="(continued)" if number else caption.translate(LATEX),
+        escaped = rows.map(_escaped).rename(columns=_escaped)
+        part = escaped.style.hide(axis="index").to_latex(
+            hrules=True, caption="(continued)" if number else _escaped(caption),
             label=f"tab:{name}{number or ''}", position_float="centering", column_format=columns,
             environment=environment,
         )  # fmt: skip
@@ -277,6 +277,11 @@ def _latex(name: str, printed: pd.DataFrame, caption: str) -> str:
         again = "\\addtocounter{table}{-1}" if number else ""  # it is one table
         latex.append(part.replace("\\centering\n", f"{small}{again}\n", 1))
     return "\n".join(latex)
+
+
+def _escaped(value) -> str:
+    """As LaTeX shows it in any encoding of its fonts: the usual one has other signs for < and >."""
+    return str(value).translate(LATEX)
 
 
 def layout(printed: pd.DataFrame) -> tuple[str, str, list[int]]:
