@@ -62,15 +62,17 @@ def run(
     threads: Annotated[int, typer.Option(help="of each cell; the cores, shared", min=0)] = 0,
     scheduler: Annotated[str, typer.Option(help="address or file of a Dask scheduler that runs the cells")] = "",
     keep: Annotated[str, typer.Option(help="checkpoints of a grid's finished cells: best, last (both) or none")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="list a grid's cells, and what they will cost")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="list what is to be run, and what it will cost")] = False,
 ) -> None:
     """Run the notebooks 01-05 in order and write the report; what is finished and up to date is not done again.
 
     With several seeds, folds or data sets a grid: every network under every one, as many at once as the machine bears.
     """
+    import joblib
+
     from lumbar_utils import pipeline
 
-    if any((seeds, folds, models, datasets, workers, threads, scheduler, keep, dry_run)):
+    if any((seeds, folds, models, datasets, workers, threads, scheduler, keep)):
         with _told():
             from lumbar_utils.grid import Grid
 
@@ -88,6 +90,11 @@ def run(
     with _told():
         study = _study(profile, dataset, seed, runs, settings, accept)
         folders = _parse(add, "--add", "NAME=FOLDER")
+        if dry_run:
+            from lumbar_utils import forecast
+
+            print(forecast.plan([study], 1, joblib.cpu_count()))
+            return
         others = {name: Path(folder).expanduser().resolve() for name, folder in folders.items()}
         pipeline.run(study, only, say=lambda line: print(line, flush=True), others=others)
         _conclude(study)

@@ -97,7 +97,7 @@ def multiverse(universe: pd.DataFrame, cohort: Cohort) -> str:
     rows, models = spread(universe).set_index("metric"), list(dict.fromkeys(universe["model"]))
     told = [f"{_name(model)} leads under {rows.loc['f1', f'{model}_leads']}" for model in models]
     return (
-        "The same label maps under every definition of each metric, sorted by the mean; diamonds are the paper's "
+        "The same label maps under every definition of each metric, sorted by the mean; rimmed marks are the paper's "
         f"numbers, of its own images. Of {rows.loc['f1', 'definitions']} definitions of F1, {', '.join(told)}. "
         f"Data: {data_words(cohort)}."
     )
@@ -112,10 +112,17 @@ def runs(table: pd.DataFrame, parts: pd.DataFrame, cohort: Cohort) -> str:
         f"{_percent(shares[model])} for {_name(model)}" for model in first.index if shares.notna().get(model, False)
     ]
     spread = f" Of the variance of a patient's F1, patients make up {', '.join(of_patients)}." if of_patients else ""
+    apart = (
+        "(b) One run tells nothing of where its spread comes from. "
+        if parts.empty
+        else (
+            f"(b) The variance over patients and runs taken apart, SD: its root.{spread} Runs of one seed share "
+            "patients to train on, so they are no independent repetitions. "
+        )
+    )
     return (
         f"(a) F1 of each network in each run, a seed on a fold, lines: means; {runs_words(cohort.cases)}. Highest: "
-        f"{told}. (b) The variance over patients and runs taken apart, SD: its root.{spread} Runs of one seed share "
-        f"patients to train on, so they are no independent repetitions. Data: {data_words(cohort)}."
+        f"{told}. {apart}Data: {data_words(cohort)}."
     )
 
 
@@ -201,10 +208,11 @@ def confusion(own: pd.DataFrame, in_order: pd.DataFrame, cohort: Cohort) -> str:
 def groups(table: pd.DataFrame, cohort: Cohort) -> str:
     """table : kind, group, model, value, low, high, n; of F1."""
     lowest = table.loc[table["value"].idxmin()]
+    none = "None: vertebrae without a finding; a patient may have both. " if "none" in set(table["group"]) else ""
     return (
         f"F1 in parts of the test set by {', '.join(dict.fromkeys(table['kind']))}, {_intervals(table, cohort)}. "
         f"The lowest is {interval_text(lowest['value'], lowest['low'], lowest['high'])}, of "
-        f"{_name(lowest['model'])} for {lowest['group']} (n = {lowest['n']}). Data: {data_words(cohort)}."
+        f"{_name(lowest['model'])} for {lowest['group']} (n = {lowest['n']}). {none}Data: {data_words(cohort)}."
     )
 
 

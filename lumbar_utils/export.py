@@ -85,7 +85,9 @@ def export(
             f"{study} has nothing of {', '.join(only) or 'its figures and tables'} as {', '.join(formats or FORMATS)}; "
             "run its notebooks, or name another format"
         )
-    return [*written, *_add(study, to, written)], _words(missing)
+    told = {item.name for item in missing} | {path.stem.removesuffix("-600dpi") for path in written}
+    absent = [f"{name}: there is none as {', '.join(formats)}" for name in only if name not in told]
+    return [*written, *_add(study, to, written)], [*_words(missing), *absent]
 
 
 def published(record: dict) -> dict:

@@ -78,11 +78,15 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
 
 
-def plan(grids: list[Grid], at_once: int, threads: int, models: tuple[str, ...] = tuple(MODELS)) -> str:
-    """What a run will do, so many cells of so many threads at once: every cell, whether it is finished, its cost."""
+def plan(studies: Sequence[Study | Grid], at_once: int, threads: int, models: tuple[str, ...] = tuple(MODELS)) -> str:
+    """What a run will do, so many cells of so many threads at once: every cell, whether it is finished, its cost.
+
+    Disk is of what stays, best.ckpt of each network with it.
+    """
     told = []
-    for grid in grids:
-        steps, images = cells_of(grid, models), len(datasets.load(grid.study).cases)
+    for study in studies:
+        first = study.study if isinstance(study, Grid) else study
+        steps, images = _steps(study, models), len(datasets.load(first).cases)
         table, costs = progress.cells(steps), estimates(steps, images)
         shown = table[["seed", "fold", "step", "state"]].assign(
             time=costs["seconds"].map(duration), memory=costs["memory_mb"].map(_mb), disk=costs["disk_mb"].map(_mb),
@@ -91,11 +95,23 @@ def plan(grids: list[Grid], at_once: int, threads: int, models: tuple[str, ...] 
         todo = costs[table["state"].to_numpy() != "finished"]
         memory = min(at_once, len(todo)) * todo["memory_mb"].max()
         told.append(
-            f"{grid.folder.name}\n{shown.to_string(index=False)}\n\n{progress.counted(table)}; {at_once} at once, "
+            f"{study.folder.name}\n{shown.to_string(index=False)}\n\n{progress.counted(table)}; {at_once} at once, "
             f"{threads} threads each: {duration(time_left(table, costs, at_once))}, "
-            f"{_mb(memory)} of memory at most, {_mb(todo['disk_mb'].sum())} of disk"
+            f"{_mb(memory)} of memory at most, {_mb(todo['disk_mb'].sum(min_count=1))} of disk"
+            f"{_comparison(first, images) if isinstance(study, Grid) else ''}"
         )
     return "\n\n".join(told)
+
+
+def _steps(study: Study | Grid, models: tuple[str, ...]) -> list[Step]:
+    return cells_of(study, models) if isinstance(study, Grid) else steps_of(study)
+
+
+def _comparison(study: Study, images: int) -> str:
+    """Notebook 05 after the cells; it was measured on the test set of one run."""
+    cost = estimates(steps_of(study, ["05"]), images).iloc[0]
+    told = f"{duration(cost['seconds'])} and {_mb(cost['memory_mb'])} of memory"
+    return f"; then notebook 05, which took {told} on one run"
 
 
 def _mb(value: float) -> str:
@@ -107,7 +123,7 @@ def status(folder: Path) -> str:
     study = read(folder)
     told = records.read_json(folder / "study.json")
     models = tuple(told.get("grid", {}).get("models", MODELS))
-    steps = cells_of(study, models) if isinstance(study, Grid) else steps_of(study)
+    steps = _steps(study, models)
     table = progress.cells(steps)
     costs = estimates(steps, told["data"]["cases"])
     left = time_left(table, costs, int((table["state"] == "running").sum()))

@@ -161,9 +161,10 @@ def do(step: Step, cohort: Cohort, say: Callable[[str], None] = print, held: int
         execute(step.notebook, executed, step.parameters, held)
     seconds = round(time.monotonic() - started, 1)
     files = [executed, *step.made()]
+    kept = [*files, *(step.study.folder / step.model / "checkpoints").glob("best.ckpt")]
     made_from = step.made_from(cohort.fingerprint)
     records.mark_finished(
         step.file(".json"), made_from, files, seconds=seconds, memory_mb=round(watch.memory_mb),
-        disk_mb=round(sum(file.stat().st_size for file in files) / 1e6, 1),
+        disk_mb=round(sum(file.stat().st_size for file in kept) / 1e6, 1),
     )  # fmt: skip
     return seconds

@@ -10,11 +10,12 @@ from lumbar_utils.pipeline import Step
 from lumbar_utils.records import COSTS
 
 STATES = ("finished", "running", "failed", "waiting")
+CHANGED = "finished before code, data or settings changed"
 
 
 def cells(steps: Sequence[Step]) -> pd.DataFrame:
     """One row a step: dataset, study (its folder's name), seed, fold, step, model, state (of STATES), epoch, epochs,
-    val_f1 (the best yet), the columns of COSTS (nan before it is finished), error.
+    val_f1 (the best yet), the columns of COSTS (nan before it is finished), error (or why a finished one waits again).
 
     A step whose settings, data or code have changed since is waiting.
     """
@@ -31,8 +32,14 @@ def _cell(step: Step) -> dict:
         "step": step.name, "model": step.model, "state": state, "epoch": len(best),
         "epochs": study.epochs if step.model else 0, "val_f1": best.max(),
         **{name: told.get(name, float("nan")) for name in COSTS},
-        "error": records.read_json(step.file(".error.json")).get("error", "") if state == "failed" else "",
+        "error": _why(step, state),
     }  # fmt: skip
+
+
+def _why(step: Step, state: str) -> str:
+    if state == "failed":
+        return records.read_json(step.file(".error.json")).get("error", "")
+    return CHANGED if state == "waiting" and step.file(".json").exists() else ""
 
 
 def state_of(step: Step) -> str:
@@ -53,7 +60,7 @@ def said(table: pd.DataFrame) -> str:
     shown = table.assign(
         epoch=[f"{row.epoch}/{row.epochs}" if row.epochs else "" for row in table.itertuples()],
         model=table["model"].replace(MODELS),
-        error=[text.splitlines()[1].strip()[:60] if text.count("\n") else text[:60] for text in table["error"]],
+        error=[text.splitlines()[1].strip()[:80] if text.count("\n") else text[:80] for text in table["error"]],
     )[["seed", "fold", "step", "state", "epoch", "val_f1", "seconds", "memory_mb", "error"]]
     text = shown.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.4g}")
     return f"{text}\n\n{counted(table)}"

@@ -18,7 +18,7 @@ import pandas as pd
 from lumbar_utils import StudyError
 
 PACKAGE = Path(__file__).parent
-COSTS = ("seconds", "memory_mb", "disk_mb")  # of a finished notebook, memory of its kernel, in 10^6 bytes
+COSTS = ("seconds", "memory_mb", "disk_mb")  # of a finished notebook: memory of its kernel, files and best.ckpt
 REPORTED = (
     "torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "albumentations", "torchmetrics",
     "numpy", "opencv-python-headless", "pandas", "scikit-learn", "matplotlib", "papermill",

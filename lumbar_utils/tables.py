@@ -130,7 +130,7 @@ def print_variance(parts: pd.DataFrame) -> pd.DataFrame:
     ]
     order = ["what", *dict.fromkeys(parts["part"])]
     if parts.empty:
-        return pd.DataFrame(columns=order)
+        return pd.DataFrame({"what": ["one run, of which nothing can be taken apart"]})
     wide = (
         parts.assign(cell=cells)
         .pivot(index="what", columns="part", values="cell")

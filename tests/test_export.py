@@ -89,6 +89,9 @@ def test_only_what_is_named_is_written_in_the_formats_named(study, tmp_path):
     written, missing = export(study, tmp_path / "a", formats=["tiff600"], only=["fig5"])
     assert sorted(path.name for path in written) == ["fig5-600dpi.tiff", "fig5.txt", "study.json"]
     assert missing == []
+    written, missing = export(study, tmp_path / "c", formats=["csv"], only=["table2", "fig5"])
+    assert [path.name for path in written] == ["table2.csv", "study.json"]
+    assert missing == ["fig5: there is none as csv"]
     written, _ = export(study, tmp_path / "b", formats=["md"])
     assert [path.name for path in written] == ["table2.md", "study.json"]
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import command_line, in_process, write_dataset
 
-from lumbar_utils import StudyError, pipeline, progress
+from lumbar_utils import StudyError, pipeline, progress, records
 from lumbar_utils.evaluation import evaluate
 from lumbar_utils.grid import Grid, gather, read, threads_of
 from lumbar_utils.preparation import prepare
@@ -165,7 +165,10 @@ def test_a_dry_run_knows_the_costs_of_what_was_measured_and_runs_nothing(root, c
 def test_one_checkpoint_is_kept_of_a_finished_cell_unless_more_are_asked_for(grid):
     for member in grid.members:
         for model in MODELS:
-            assert [file.name for file in (member.folder / model / "checkpoints").iterdir()] == ["best.ckpt"]
+            (file,) = (member.folder / model / "checkpoints").iterdir()
+            assert file.name == "best.ckpt"
+            costs = records.costs_of(member.folder).set_index("step")["disk_mb"]
+            assert costs[next(name for name in costs.index if name.endswith(model))] > file.stat().st_size / 1e6
 
 
 def test_a_run_that_lacks_a_network_is_left_out_and_named(grid, capsys):

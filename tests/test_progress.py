@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from lumbar_utils import forecast, pipeline, progress, records
+from lumbar_utils.grid import Grid
 from lumbar_utils.pipeline import Step
 from lumbar_utils.study import Study
 
@@ -61,6 +62,23 @@ def test_time_left_counts_what_runs_as_half_and_shares_it_over_the_workers():
 )
 def test_durations_are_said_as_people_say_them(seconds, words):
     assert forecast.duration(seconds) == words
+
+
+def test_what_was_finished_before_a_change_waits_and_says_so(tmp_path):
+    study = Study("smoke", runs=tmp_path)
+    finished(study, "02_train_unet", seconds=10.0)  # by code, and on data, of other fingerprints
+    table = progress.cells([Step(study, UNET, "unet"), Step(study, HRNET, "hrnet")])
+    assert table["state"].tolist() == ["waiting", "waiting"]
+    assert table["error"].tolist() == ["finished before code, data or settings changed", ""]
+
+
+def test_a_plan_of_a_study_has_its_five_notebooks_and_of_a_grid_the_comparison_too(tmp_path):
+    study = Study("smoke", phantom_patients=6, phantom_size=64, runs=tmp_path / "runs", cache=tmp_path / "cache")
+    told = forecast.plan([study], 1, 2)
+    assert told.startswith(study.folder.name) and "5 cells: 5 waiting; 1 at once, 2 threads each" in told
+    assert [line.split()[2] for line in told.splitlines()[2:7]] == [step.name for step in pipeline.steps_of(study)]
+    assert "; then notebook 05, which took unknown" in forecast.plan([Grid(study, (0, 1))], 1, 2)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_step_is_running_while_its_lock_is_held_and_failed_once_it_left_an_error(study):

@@ -47,7 +47,7 @@ def _vertebrae(ax: Axes, found) -> None:
     for number, (level, (x, y)) in enumerate(zip(found.levels, found.centres, strict=True)):
         inside = gaussian_filter(np.where(found.owner == number, np.nan_to_num(found.body), 0), 1)  # no steps
         if inside.max() > 0.5:
-            ax.contour(inside, levels=[0.5], colors="black", linewidths=0.7)
+            ax.contour(inside, levels=[0.5], colors="black", linewidths=0.4)
             name = ax.text(x, y, level, fontsize=SMALLEST, ha="center", va="center")
             name.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
     ax.axis("off")

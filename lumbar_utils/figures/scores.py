@@ -164,8 +164,9 @@ def _precision_recall(ax: Axes, counts: pd.DataFrame, model: str) -> float:
 
 
 def _equal_f1(ax: Axes, low: float) -> None:
-    """Lines of equal F1, three of them, with their values at the right edge."""
-    for f1 in low + (1 - low) * np.array([0.25, 0.5, 0.75]):
+    """Lines of equal F1, with their values at the right edge, as many of three as end there."""
+    of_three = low + (1 - low) * np.array([0.25, 0.5, 0.75])
+    for f1 in of_three[of_three / (2 - of_three) > low]:
         recall = np.linspace(max(low, f1 / (2 - f1)), 1, 50)
         ax.plot(recall, f1 * recall / (2 * recall - f1), color="#CCCCCC", linewidth=0.6, zorder=0)
         ax.text(1.02, f1 / (2 - f1), f"{f1:.3g}", color="#888888", fontsize=SMALLEST, va="center")

@@ -148,7 +148,9 @@ class Results:
         lacking = {name: [file for file in files if not self.has(file)] for name, files in self._expected.items()}
         unfinished = self.cells[self.cells["state"] != "finished"] if len(self.cells) else self.cells
         for cell in unfinished.itertuples():
-            lacking[f"{cell.step} in {cell.study}"] = [cell.state if pd.isna(cell.error) else f"failed: {cell.error}"]
+            lacking[f"{cell.step} in {cell.study}"] = [
+                cell.state if pd.isna(cell.error) else f"{cell.state}: {cell.error}"
+            ]
         return {name: words for name, words in lacking.items() if words}
 
     @cached_property

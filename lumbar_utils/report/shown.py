@@ -117,7 +117,7 @@ FIGURES = {
         "Each run apart",
         "F1 of each network in each run; bars: where the spread over runs and patients comes from.",
     ),
-    "multiverse": ("Every definition", "Each score of each network under all its definitions; diamonds: the paper's."),
+    "multiverse": ("Every definition", "Each score of each network under all its definitions; rimmed: the paper's."),
     "precision_recall": (
         "Precision and recall",
         "Precision against recall of pixels as the threshold falls, one panel a level, one curve a network.",
