@@ -476,6 +476,14 @@ def test_each_run_is_a_mark_and_the_parts_of_the_spread_fill_a_bar():
     assert "0.200" in texts(right.figure)
 
 
+def test_the_names_of_many_runs_stand_upright():
+    many = pd.concat([of_runs().assign(seed=seed) for seed in range(6)])
+    left, _ = figures.runs(many.drop_duplicates(["model", "seed", "fold"]), spread_of_runs()).axes
+    assert {label.get_rotation() for label in left.get_xticklabels()} == {90}
+    left, _ = figures.runs(of_runs(), spread_of_runs()).axes
+    assert {label.get_rotation() for label in left.get_xticklabels()} == {0}
+
+
 def test_of_one_run_no_spread_is_drawn():
     _, right = figures.runs(of_runs().query("seed == 0 and fold == 0"), spread_of_runs().head(0)).axes
     assert not right.patches and "cannot be told" in " ".join(texts(right.figure))
