@@ -68,8 +68,6 @@ def run(
 
     With several seeds, folds or data sets a grid: every network under every one, as many at once as the machine bears.
     """
-    import joblib
-
     from lumbar_utils import pipeline
 
     if any((seeds, folds, models, datasets, workers, threads, scheduler, keep)):
@@ -91,6 +89,8 @@ def run(
         study = _study(profile, dataset, seed, runs, settings, accept)
         folders = _parse(add, "--add", "NAME=FOLDER")
         if dry_run:
+            import joblib
+
             from lumbar_utils import forecast
 
             print(forecast.plan([study], 1, joblib.cpu_count()))

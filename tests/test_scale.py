@@ -34,7 +34,7 @@ def alone(tmp_path_factory, cache):
     return shared_steps.trained(Study("smoke", runs=tmp_path_factory.mktemp("alone"), cache=cache, **SETTINGS))
 
 
-def same_as(alone, history, weights):
+def assert_same(alone, history, weights):
     for one, other in zip(alone[0], history, strict=True):
         for name in ("train_loss", "val_loss", "val_f1"):
             assert other[name] == pytest.approx(one[name], rel=1e-5, abs=1e-5), name
@@ -45,7 +45,7 @@ def same_as(alone, history, weights):
 def test_accumulated_parts_of_a_step_give_the_cross_entropy_and_the_weights_of_the_whole(alone, tmp_path, cache):
     study = Study("smoke", runs=tmp_path, cache=cache, **SETTINGS, accumulate=4)
     history, weights, _ = shared_steps.trained(study)
-    same_as(alone, history, weights)
+    assert_same(alone, history, weights)
 
 
 def test_two_processes_give_the_cross_entropy_and_the_weights_of_one(alone, tmp_path, cache):
@@ -57,7 +57,7 @@ def test_two_processes_give_the_cross_entropy_and_the_weights_of_one(alone, tmp_
     assert done.returncode == 0, done.stderr
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert torch.equal(ranks[0][1], ranks[1][1])
-    same_as(alone, *ranks[0])
+    assert_same(alone, *ranks[0])
     (folder,) = tmp_path.glob("phantom-smoke-*")
     written = pd.read_csv(folder / "unet" / "history.csv")
     assert written["train_loss"].tolist() == pytest.approx([epoch["train_loss"] for epoch in ranks[0][0]])
