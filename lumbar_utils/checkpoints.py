@@ -25,7 +25,7 @@ def write_checkpoint(path: Path, checkpoint: dict) -> None:
     """Take the predecessor's place only once whole. Raises StudyError on a full disk; the predecessor is then kept."""
     whole = io.BytesIO()  # a full disk then raises OSError; written by torch, it raises something of C++
     torch.save(checkpoint, whole)
-    with records.replacing(path) as temporary:
+    with records.atomic_file(path) as temporary:
         temporary.write_bytes(whole.getbuffer())
 
 

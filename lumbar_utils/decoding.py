@@ -1,8 +1,6 @@
 """Images and masks on the network's grid, decoded once and kept in a memory map."""
 
 import dataclasses
-import shutil
-import tempfile
 from pathlib import Path
 
 import cv2
@@ -11,7 +9,7 @@ from tqdm.auto import tqdm
 
 from lumbar_utils import StudyError
 from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.records import fingerprint
+from lumbar_utils.records import atomic_folder, fingerprint
 
 AIR = 0  # what pads an image that has not the network's aspect
 
@@ -57,14 +55,8 @@ def decode(cohort: Cohort, height: int, width: int, cache: Path) -> tuple[np.nda
     """
     folder = cache / f"decoded-{fingerprint(cohort.fingerprint, cohort.cases['case'].tolist(), height, width)[:16]}"
     if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=cache))
-        try:
+        with atomic_folder(folder) as temporary:
             _decode_into(temporary, cohort, height, width)
-            if not folder.exists():  # another process may have been quicker
-                temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     return tuple(np.load(folder / name, mmap_mode="r") for name in ("images.npy", "masks.npy"))
 
 

@@ -142,7 +142,7 @@ def _words(missing: Sequence[Item]) -> list[str]:
 
 
 def _write(item: Item) -> None:
-    with records.replacing(item.target) as temporary:
+    with records.atomic_file(item.target) as temporary:
         if item.dpi is None:
             shutil.copyfile(item.source, temporary)
         else:

@@ -47,7 +47,7 @@ def add(study: Study, cohort: Cohort, name: str, folder: Path) -> Path:
                 "write it on that grid"
             )
     for case, label_map in maps.items():
-        with records.replacing(target / f"{case}.png") as temporary:
+        with records.atomic_file(target / f"{case}.png") as temporary:
             cv2.imwrite(str(temporary), label_map)
     records.mark_finished(record, made_from, [target / f"{case}.png" for case in maps], source=str(folder))
     return target

@@ -33,7 +33,7 @@ def put_in_order(cohort: Cohort, folders: dict[str, Path]) -> dict[str, Path]:
             for case, probabilities in maps.items():
                 on_this_grid = [other for other in maps.values() if other.shape == probabilities.shape]
                 label_map = ordered(probabilities, np.mean(on_this_grid, axis=0))
-                with records.replacing(put[model] / f"{case}.png") as temporary:
+                with records.atomic_file(put[model] / f"{case}.png") as temporary:
                     cv2.imwrite(str(temporary), label_map)
     return put
 

@@ -101,8 +101,8 @@ def _write_case(folder: Path, cohort: Cohort, row: int, maps: np.ndarray, classe
     for value, channel in zip(classes[1:], maps[1:], strict=True):
         probabilities[value - 1] = np.rint(channel * 255)
     picture, sureness = folder / f"{case['case']}.png", folder / f"{case['case']}.npz"
-    with records.replacing(picture) as temporary:
+    with records.atomic_file(picture) as temporary:
         cv2.imwrite(str(temporary), label_map)
-    with records.replacing(sureness) as temporary:
+    with records.atomic_file(sureness) as temporary:
         np.savez_compressed(temporary, probabilities=probabilities)
     return [picture, sureness]

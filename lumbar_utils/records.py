@@ -8,6 +8,8 @@ import io
 import json
 import os
 import platform
+import secrets
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -26,21 +28,20 @@ REPORTED = (
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary path to write to, which takes the place of `path` only once it is whole and on the disk.
 
-    Raises StudyError when the disk is full or read-only; what was at `path` before is then untouched.
+    The file gets the permissions that the umask allows. Raises StudyError when the disk is full or read-only; what
+    was at `path` before is then untouched.
     """
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary.touch()
         try:
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -49,6 +50,30 @@ def replacing(path: Path) -> Iterator[Path]:
             f"could not write {path}: {error.strerror or error}; make room or grant access and run again: "
             "what was finished before is kept"
         ) from error
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder to write into, which becomes `path` only once it is complete.
+
+    If another process has made `path` meanwhile, that one stays. Permissions are what the umask allows.
+    """
+    temporary = _temporary(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        try:
+            temporary.rename(path)
+        except OSError:
+            if not path.exists():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A hidden name beside `path` that no other writer has."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
 
 
 def refuse_unwritable(*folders: Path) -> None:
@@ -91,18 +116,11 @@ def alone(lock: Path) -> Iterator[int | None]:
         yield file.fileno()
 
 
-def _umask() -> int:
-    """The process's permission mask, which a temporary file ignores."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, whole or not at all; a file that already says so is left alone."""
     if path.exists() and path.read_bytes() == text.encode():
         return
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_bytes(text.encode())
 
 

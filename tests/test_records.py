@@ -10,7 +10,7 @@ from lumbar_utils import StudyError, records
 def test_a_write_that_fails_half_way_leaves_the_file_before(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("before")
-    with pytest.raises(RuntimeError), records.replacing(path) as temporary:
+    with pytest.raises(RuntimeError), records.atomic_file(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "before"

@@ -8,7 +8,6 @@ import re
 import shutil
 import ssl
 import stat
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -205,19 +204,14 @@ def unpack(archive: Path, folder: Path) -> None:
     Archives differ in whether they hold an outer folder, so folders within are ignored. Raises StudyError on a name
     that leads elsewhere, a link, two files of one name, more bytes than the disk has room for, or damage.
     """
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with records.atomic_folder(folder) as unfinished, zipfile.ZipFile(archive) as opened:
             members = _safe(archive, opened.infolist(), shutil.disk_usage(folder.parent).free)
             for name, member in tqdm(members.items(), desc=f"unpacking {archive.name}", unit="file"):
                 with opened.open(member) as packed, (unfinished / name).open("wb") as out:
                     shutil.copyfileobj(packed, out)  # zipfile gives no more than the declared bytes
-        unfinished.chmod(0o755)  # mkdtemp's folders are closed to others
-        unfinished.rename(folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last: encrypted, or unknown method
         raise StudyError(f"{archive} cannot be unpacked ({error}); remove it and fetch it again") from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _safe(archive: Path, members: list[zipfile.ZipInfo], free: int) -> dict[str, zipfile.ZipInfo]:

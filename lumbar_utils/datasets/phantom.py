@@ -5,14 +5,12 @@ draws them. The size changes the pixels, not the anatomy.
 """
 
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import cv2
+import joblib
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
@@ -22,6 +20,7 @@ from lumbar_utils import LEVELS, StudyError
 from lumbar_utils.datasets.anatomy import DIFFICULTIES, Spine, draw_spine, field_of_view, tilt_of
 from lumbar_utils.datasets.mri import SEQUENCES, Grid, label_map, render
 from lumbar_utils.datasets.surroundings import draw_scene
+from lumbar_utils.records import atomic_folder
 
 # Standard deviation of the noise relative to the marrow's signal (lowest, highest); factor on the anatomy's spreads
 NOISE = {"easy": (0.02, 0.06), "typical": (0.04, 0.14), "hard": (0.10, 0.30)}
@@ -124,20 +123,13 @@ def generate(
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; remove it, or write the phantom into another folder")
     _check(difficulty, contrast)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with atomic_folder(folder) as unfinished:
         for part in ("images", "masks", "truth"):
             (unfinished / part).mkdir()
         save = partial(_save, unfinished, seed=seed, size=size, difficulty=difficulty, contrast=contrast)
-        cases = _map(save, range(patients), workers or max(1, min(os.cpu_count(), patients // FEW)))
+        cases = _map(save, range(patients), workers or max(1, min(joblib.cpu_count(), patients // FEW)))
         pd.DataFrame(cases).to_csv(unfinished / "cases.csv", index=False)
         (unfinished / "dataset.json").write_text(json.dumps(_dataset(seed, difficulty, contrast), indent=2))
-        unfinished.chmod(0o755)  # mkdtemp's folders are closed to others
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return folder
 
 

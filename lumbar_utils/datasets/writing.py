@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lumbar_utils import StudyError
+from lumbar_utils.records import atomic_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +39,7 @@ def write(folder: Path, slices: Iterable[Slice], description: dict) -> Path:
     """
     if folder.exists():
         raise StudyError(f"{folder} exists already; remove it, or name another folder to write into")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with atomic_folder(folder) as unfinished:
         for part in ("images", "masks"):
             (unfinished / part).mkdir()
         rows = [_save(unfinished, item) for item in slices]
@@ -50,10 +47,6 @@ def write(folder: Path, slices: Iterable[Slice], description: dict) -> Path:
             raise StudyError(f"{description['name']} holds no slice to write; see data/README.md for what is read")
         pd.DataFrame(rows).to_csv(unfinished / "cases.csv", index=False, lineterminator="\n")
         (unfinished / "dataset.json").write_text(json.dumps(description, indent=2) + "\n")
-        unfinished.chmod(0o755)  # mkdtemp's folders are closed to others
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 

@@ -1,8 +1,6 @@
 """What all figures share: widths, looks, style, files; an image, contours over it, a bar of its scale, a note."""
 
 import functools
-import os
-import tempfile
 import textwrap
 import zlib
 from collections.abc import Callable, Iterable
@@ -84,15 +82,11 @@ def save(fig: Figure, folder: Path, name: str, caption: str) -> list[Path]:
 
 
 def _write(fig: Figure, folder: Path, name: str, kinds: Iterable[str]) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for kind in kinds:
-        path = folder / f"{name}.{kind}"
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=f".{kind}", delete=False) as file:
-            fig.savefig(file, format=kind, metadata=UNDATED[kind])
-        os.replace(file.name, path)
-        os.chmod(path, 0o644)
-        paths.append(path)
+    paths = [folder / f"{name}.{kind}" for kind in kinds]
+    for path in paths:
+        kind = path.suffix.removeprefix(".")
+        with records.atomic_file(path) as temporary:
+            fig.savefig(temporary, format=kind, metadata=UNDATED[kind])
     return paths
 
 
