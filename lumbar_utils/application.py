@@ -43,7 +43,7 @@ def predict_source(trained: Path, model: str, source: str, destination: Path, sl
     weights = records.fingerprint_files([trained / model / "checkpoints" / "best.ckpt"])
     records.mark_finished(
         destination / "predict.json", records.fingerprint(weights, cohort.fingerprint), files,
-        model=model, levels=levels, provenance=records.provenance(),
+        model=model, levels=levels,
     )  # fmt: skip
     return destination
 

@@ -12,12 +12,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from lumbar_utils import records
+from lumbar_utils import freshness, records
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.devices import device_of
 from lumbar_utils.prediction import refuse_untrained
 from lumbar_utils.study import Study
-from lumbar_utils.training import network_of, training_fingerprint
+from lumbar_utils.training import network_of
 
 WARM_UP, PASSES, SECONDS = 3, 30, 20.0  # passes before, and at most; no further one after so many seconds
 
@@ -31,7 +31,7 @@ def cost(study: Study, cohort: Cohort, model: str) -> pd.Series:
     Raises StudyError if the model is not trained.
     """
     file, record = study.folder / model / "cost.csv", study.folder / model / "cost.json"
-    made_from = records.fingerprint(training_fingerprint(study, cohort, model), records.source_fingerprint("cost"))
+    made_from = freshness.made_from("cost", freshness.trained(study, cohort.fingerprint, model))
     if not records.is_finished(record, made_from):
         refuse_untrained(study, cohort, model)
         records.write_csv(file, pd.DataFrame([{"model": model} | _measure(study, model)]))

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
-from lumbar_utils import StudyError
+from lumbar_utils import StudyError, freshness
 from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.records import atomic_folder, fingerprint
+from lumbar_utils.records import atomic_folder
 
 AIR = 0  # what pads an image that has not the network's aspect
 
@@ -53,7 +53,8 @@ def decode(cohort: Cohort, height: int, width: int, cache: Path) -> tuple[np.nda
     Decoded once and kept in `cache`. Raises StudyError for a file that cannot be read, a mask of another size
     than its image, or a label that the data set does not name.
     """
-    folder = cache / f"decoded-{fingerprint(cohort.fingerprint, cohort.cases['case'].tolist(), height, width)[:16]}"
+    made_from = freshness.made_from("decoded", cohort.fingerprint, cohort.cases["case"].tolist(), height, width)
+    folder = cache / f"decoded-{made_from[:16]}"
     if not folder.exists():
         with atomic_folder(folder) as temporary:
             _decode_into(temporary, cohort, height, width)

@@ -4,14 +4,18 @@ import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from lumbar_utils import LEVELS, MODELS, StudyError, bodies, metrics, records
+from lumbar_utils import LEVELS, MODELS, StudyError, bodies, freshness, metrics, records
 from lumbar_utils.datasets.folder import Cohort, read_mask
-from lumbar_utils.study import Study
+
+if TYPE_CHECKING:
+    from lumbar_utils.grid import Grid
+    from lumbar_utils.study import Study
 
 WHOLE = "all"  # stands for the level of a metric that is of an image
 ANY = "vertebra"  # of a curve: any level against background
@@ -30,16 +34,15 @@ def annotated_levels(cohort: Cohort) -> dict[int, str]:
     return {LEVELS.index(level) + 1: level for level in cohort.annotated}
 
 
-def label_maps(study: Study, needed: Sequence[str] = tuple(MODELS)) -> dict[str, Path]:
+def label_maps(study: "Study | Grid", cohort: Cohort, needed: Sequence[str] = tuple(MODELS)) -> dict[str, Path]:
     """model -> folder of the label maps that lie whole in the study's folder: the networks needed, then all others.
 
-    Raises StudyError where one of those needed has none.
+    Raises StudyError where one of those needed has none, or where label maps are not of today's data and settings.
     """
     others = {record.parent.name for record in study.folder.glob("*/predict.json")} - {*MODELS, *needed}
     models = [*needed, *sorted(others)]
     for model in models:
-        if not records.is_whole(study.folder / model / "predict.json"):
-            raise StudyError(f"{model} has no label maps in {study.folder / model}; run its training notebook first")
+        freshness.refuse_stale_label_maps(study, cohort, model)
     return {model: study.folder / model / "label_maps" for model in models}
 
 
@@ -109,10 +112,18 @@ class Evaluation:
     curves: pd.DataFrame
     reliability: pd.DataFrame
 
-    def write(self, folder: Path) -> None:
-        """Each table as <name>.csv."""
-        for field in dataclasses.fields(self):
-            records.write_csv(folder / f"{field.name}.csv", getattr(self, field.name))
+    def write(self, study: "Study | Grid", cohort: Cohort, folders: dict[str, Path]) -> None:
+        """Each table as <name>.csv in the study's folder, and scores.json, which says what they were made from.
+
+        cohort, folders : as `evaluate` was given them.
+        """
+        names, record = [field.name for field in dataclasses.fields(self)], study.folder / "scores.json"
+        record.unlink(missing_ok=True)
+        for name in names:
+            records.write_csv(study.folder / f"{name}.csv", getattr(self, name))
+        made = {"data": cohort.fingerprint, "settings": study.fingerprint}
+        tables = [study.folder / f"{name}.csv" for name in names]
+        records.mark_finished(record, freshness.scored(cohort, folders), tables, **made)
 
     def of(self, models: Iterable[str]) -> "Evaluation":
         """The same of some models only."""

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lumbar_utils import StudyError, records
+from lumbar_utils import StudyError, freshness, records
 from lumbar_utils.study import WITHOUT_EFFECT_ON_RESULTS
 
 # name -> number of the notebook that makes it
@@ -85,9 +85,10 @@ def export(
             f"{study} has nothing of {', '.join(only) or 'its figures and tables'} as {', '.join(formats or FORMATS)}; "
             "run its notebooks, or name another format"
         )
+    stale = freshness.stale_scores(study)
     told = {item.name for item in missing} | {path.stem.removesuffix("-600dpi") for path in written}
     absent = [f"{name}: there is none as {', '.join(formats)}" for name in only if name not in told]
-    return [*written, *_add(study, to, written)], [*_words(missing), *absent]
+    return [*written, *_add(study, to, written)], [*_words(missing), *absent, *([stale] if stale else [])]
 
 
 def published(record: dict) -> dict:
@@ -98,6 +99,13 @@ def published(record: dict) -> dict:
         if name not in WITHOUT_EFFECT_ON_RESULTS
     }
     return record | {"settings": settings}
+
+
+def described(study: Path) -> dict:
+    """What a study's study.json publishes, and the provenance of each of its results; of an export, its study.json."""
+    record = json.loads((study / "study.json").read_text())
+    made = records.recorded_provenance(study)
+    return published(record) | ({"provenance": made} if made else {})
 
 
 def _drawn(study: Path) -> list[str]:
@@ -161,7 +169,7 @@ def _draw(pdf: Path, image: Path, dpi: int) -> None:
 
 def _add(study: Path, to: Path, written: Sequence[Path]) -> list[Path]:
     """What the study was and cost, and a document of all tables in LaTeX, to compile or to take the preamble from."""
-    records.write_json(to / "study.json", published(json.loads((study / "study.json").read_text())))
+    records.write_json(to / "study.json", described(study))
     added, costs = [to / "study.json"], records.costs_of(study)
     if len(costs):
         records.write_csv(to / "cells.csv", costs)

@@ -49,7 +49,8 @@ def add(study: Study, cohort: Cohort, name: str, folder: Path) -> Path:
     for case, label_map in maps.items():
         with records.atomic_file(target / f"{case}.png") as temporary:
             cv2.imwrite(str(temporary), label_map)
-    records.mark_finished(record, made_from, [target / f"{case}.png" for case in maps], source=str(folder))
+    files = [target / f"{case}.png" for case in maps]
+    records.mark_finished(record, made_from, files, data=cohort.fingerprint, source=folder.name)
     return target
 
 

@@ -4,17 +4,18 @@ A member is a study like any other, with a folder of its own, so that a larger g
 """
 
 import dataclasses
+import filecmp
+import functools
 import os
 import shutil
 from pathlib import Path
 
 import pandas as pd
 
-from lumbar_utils import MODELS, StudyError, records
+from lumbar_utils import MODELS, StudyError, freshness, records
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.evaluation import label_maps
 from lumbar_utils.external import add_all
-from lumbar_utils.prediction import prediction_fingerprint
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import Study
 
@@ -36,9 +37,9 @@ class Grid:
         twice = [seed for number, seed in enumerate(self.seeds) if seed in self.seeds[:number]]
         if twice or not self.seeds:
             raise StudyError(f"seed {twice[0]} is given twice; give each once" if twice else "give one seed or more")
-        first = {"seed": self.seeds[0], "fold": 0}
-        object.__setattr__(self, "study", Study(**self.study.settings | first))
-        object.__setattr__(self, "seeds", tuple(self.seeds))
+        seeds = tuple(sorted(self.seeds))
+        object.__setattr__(self, "study", Study(**self.study.settings | {"seed": seeds[0], "fold": 0}))
+        object.__setattr__(self, "seeds", seeds)
 
     @property
     def members(self) -> list[Study]:
@@ -54,7 +55,7 @@ class Grid:
     @property
     def fingerprint(self) -> str:
         """Hash of every setting that can change a result, and of the seeds."""
-        return records.fingerprint(self.study.fingerprint, sorted(self.seeds))
+        return records.fingerprint(self.study.fingerprint, self.seeds)
 
     @property
     def folder(self) -> Path:
@@ -74,7 +75,14 @@ def read(folder: Path) -> Study | Grid:
     if not told:
         raise StudyError(f"{folder} has no study.json; name the folder of a study or grid, one of those in data/runs")
     study = Study(**told["settings"] | {"runs": str(folder.parent)})
-    return Grid(study, tuple(told["grid"]["seeds"])) if "grid" in told else study
+    study = Grid(study, tuple(told["grid"]["seeds"])) if "grid" in told else study
+    if study.folder != folder.resolve():
+        raise StudyError(
+            f"{folder} was made from other settings or data than its study.json leads to today ({study.folder.name}): "
+            f"the tables of {study.settings['dataset']} have changed or are not there, or the folder was renamed; "
+            "put them back, or run the study anew"
+        )
+    return study
 
 
 def describe(grid: Grid, **how) -> None:
@@ -111,7 +119,7 @@ def gather(study: Study | Grid, add: dict[str, str]) -> tuple[Cohort, dict[str, 
     else:
         cohort, models = _gather(study)
     add_all(study, cohort, add)
-    return cohort, label_maps(study, models)
+    return cohort, label_maps(study, cohort, models)
 
 
 def finished(study: Study, cohort: Cohort) -> list[str]:
@@ -119,7 +127,9 @@ def finished(study: Study, cohort: Cohort) -> list[str]:
     models = [file.parent.name for file in sorted(study.folder.glob("*/fit.json"))]
     return [
         model for model in models
-        if records.is_finished(study.folder / model / "predict.json", prediction_fingerprint(study, cohort, model))
+        if records.is_finished(
+            study.folder / model / "predict.json", freshness.predicted(study, cohort.fingerprint, model)
+        )
         and all((study.folder / model / name).exists() for name in OF_EACH)
     ]  # fmt: skip
 
@@ -140,7 +150,7 @@ def _gather(grid: Grid) -> tuple[Cohort, tuple[str, ...]]:
     records.write_csv(grid.folder / "cases.csv", cases)
     records.write_csv(grid.folder / "split.csv", cases[["seed", "fold", "patient", "split"]].drop_duplicates())
     for model in models:
-        _gather_model(grid, model, cases, [member for member, _ in whole])
+        _gather_model(grid, model, cases, [member for member, _ in whole], cohort.fingerprint)
     _link(grid.study.folder / "figures", grid.folder / "figures")
     return cohort, tuple(name for name in [*MODELS, *sorted(models - set(MODELS))] if name in models)
 
@@ -157,8 +167,11 @@ def _as_tested(grid: Grid, member: Study, cohort: Cohort) -> pd.DataFrame:
     return test.assign(case_there=test["case"], case=test["case"].astype(str) + end)
 
 
-def _gather_model(grid: Grid, model: str, cases: pd.DataFrame, members: list[Study]) -> None:
-    """Put label maps of all members under one folder, and beside it their histories, robustness and cost."""
+def _gather_model(grid: Grid, model: str, cases: pd.DataFrame, members: list[Study], data: str) -> None:
+    """Put label maps of all members under one folder, and beside it their histories, robustness and cost.
+
+    data : fingerprint of the cohort.
+    """
     folder = grid.folder / model
     shutil.rmtree(folder / "label_maps", ignore_errors=True)
     for member in members:
@@ -175,19 +188,33 @@ def _gather_model(grid: Grid, model: str, cases: pd.DataFrame, members: list[Stu
     records.write_csv(folder / "robustness.csv", worse)
     mean = {"training_seconds": round(cost["training_seconds"].mean(), 1), "runs": len(members)}
     records.write_csv(folder / "cost.csv", cost.head(1).assign(**mean))
-    first = records.read_json(members[0].folder / model / "fit.json")
+    fits = [records.read_json(member.folder / model / "fit.json") for member in members]
     told = [records.fingerprint_files([member.folder / model / "predict.json"]) for member in members]
     files, made_from = sorted((folder / "label_maps").iterdir()), records.fingerprint(told)
-    records.mark_finished(folder / "predict.json", made_from, files)
-    facts = {name: first[name] for name in ("seconds", "parameters", "provenance")}
-    records.mark_finished(folder / "fit.json", made_from, [folder / "history.csv"], **facts)
+    records.mark_finished(folder / "predict.json", made_from, files, data=data)
+    facts = {name: fits[0][name] for name in ("seconds", "parameters")}
+    provenance = functools.reduce(_merged, [fit["provenance"] for fit in fits])
+    records.mark_finished(folder / "fit.json", made_from, [folder / "history.csv"], provenance=provenance, **facts)
+
+
+def _merged(one: dict, other: dict) -> dict:
+    """Two provenances as one: a value in which they differ names both."""
+    merged = {}
+    for name, value in one.items():
+        if isinstance(value, dict):
+            merged[name] = _merged(value, other[name])
+        else:
+            parts = [*value.split(" / "), *other[name].split(" / ")]
+            merged[name] = " / ".join(dict.fromkeys(parts))
+    return merged
 
 
 def _link(source: Path, target: Path) -> None:
-    """The files of a folder and of those in it under another, those that are there already aside."""
+    """The files of a folder and of those in it under another; a file there that has other content gives way."""
     for file in sorted(path for path in source.rglob("*") if path.is_file()):
         here = target / file.relative_to(source)
-        if not here.exists():
+        if not (here.exists() and filecmp.cmp(file, here, shallow=False)):
+            here.unlink(missing_ok=True)
             _link_file(file, here)
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lumbar_utils import FURTHER, MODELS, Failure, StudyError, records, report
+from lumbar_utils import FURTHER, MODELS, Failure, StudyError, freshness, records, report
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.execution import Watch, execute
 from lumbar_utils.export import FIGURES
@@ -17,7 +17,9 @@ from lumbar_utils.study import ROOT, Study
 NOTEBOOKS = ROOT / "notebooks"
 MADE_HERE = ("notebooks", "record", "report.html")  # by this module, and by no notebook
 # files of earlier notebooks, in the study
-READS = {"05_evaluate_and_compare": ("*/label_maps/*", "*/history.csv", "*/robustness.csv", "*/cost.csv")}
+READS = {
+    "05_evaluate_and_compare": ("*/label_maps/*", "*/fit.json", "*/history.csv", "*/robustness.csv", "*/cost.csv"),
+}
 
 
 def notebooks(only: Sequence[str] = ()) -> list[Path]:
@@ -69,10 +71,9 @@ class Step:
         folders = [member.folder for member in getattr(self.study, "members", [self.study])]
         patterns = READS.get(self.notebook.stem, ())
         read = [file for folder in folders for pattern in patterns for file in sorted(folder.glob(pattern))]
-        return records.fingerprint(
-            self.study.fingerprint, data, self.model, records.source_fingerprint(),
-            records.fingerprint_files([self.notebook, *read]),
-        )  # fmt: skip
+        network = freshness.trained(self.study, data, self.model) if self.model else ""
+        files = records.fingerprint_files([self.notebook, *read])
+        return freshness.made_from("notebook", self.study.fingerprint, data, network, files)
 
     def is_finished(self, data: str) -> bool:
         """Whether it was run, on data of this fingerprint, and all that it made is still there."""

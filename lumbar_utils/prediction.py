@@ -1,6 +1,7 @@
 """Label maps on disk: what a trained network says of the test cases, and how sure it is."""
 
 import math
+import shutil
 from pathlib import Path
 
 import cv2
@@ -9,13 +10,13 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from lumbar_utils import LEVELS, StudyError, records
+from lumbar_utils import LEVELS, StudyError, freshness, records
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.decoding import Fit
 from lumbar_utils.devices import device_of, memory_named
 from lumbar_utils.loading import annotated_classes, loader
 from lumbar_utils.study import Study
-from lumbar_utils.training import load_weights, network_of, training_fingerprint
+from lumbar_utils.training import load_weights, network_of
 
 VIEWS = ((-5, 1), (5, 1), (0, 0.93), (0, 1.07))  # degrees and scale of the copies that test-time augmentation adds
 
@@ -27,20 +28,21 @@ def predict(study: Study, cohort: Cohort, model: str) -> Path:
     Returns the folder. Raises StudyError if the model is not trained.
     """
     folder, record = study.folder / model / "label_maps", study.folder / model / "predict.json"
-    made_from = prediction_fingerprint(study, cohort, model)
+    made_from = freshness.predicted(study, cohort.fingerprint, model)
     if records.is_finished(record, made_from):
         print(f"{model} has predicted already: {folder}")
         return folder
     refuse_untrained(study, cohort, model)
     network, classes = trained_network(study, model, study.folder / model), annotated_classes(cohort)
-    records.remove_remains(folder)
+    record.unlink(missing_ok=True)  # or a mixture of old and new maps would count as whole if this is killed
+    shutil.rmtree(folder, ignore_errors=True)
     records.mark_finished(record, made_from, write_label_maps(study, cohort, network, classes, folder))
     return folder
 
 
 def refuse_untrained(study: Study, cohort: Cohort, model: str) -> None:
     """Raise StudyError if the study has no such network, trained to its end with these settings, data and code."""
-    if not records.is_finished(study.folder / model / "fit.json", training_fingerprint(study, cohort, model)):
+    if not records.is_finished(study.folder / model / "fit.json", freshness.trained(study, cohort.fingerprint, model)):
         raise StudyError(f"{model} is not trained in {study.folder}; run its training notebook first")
 
 
@@ -61,11 +63,6 @@ def write_label_maps(
                 files += _write_case(folder, cohort, row, of_case, classes)
             bar.update(len(rows))
     return files
-
-
-def prediction_fingerprint(study: Study, cohort: Cohort, model: str) -> str:
-    """What a folder of label maps depends on."""
-    return records.fingerprint(training_fingerprint(study, cohort, model), records.source_fingerprint("prediction"))
 
 
 def trained_network(study: Study, model: str, folder: Path) -> torch.nn.Module:

@@ -36,7 +36,7 @@ def prepare(study: Study) -> Cohort:
     records.refuse_unwritable(study.folder, *(path for path in study.folder.rglob("*") if path.is_dir()))
     records.write_csv(study.folder / "cases.csv", cohort.cases)
     records.write_csv(study.folder / "split.csv", sides)
-    records.update_json(
+    records.write_json(
         study.folder / "study.json",
         {
             "fingerprint": study.fingerprint,
@@ -48,9 +48,7 @@ def prepare(study: Study) -> Cohort:
                 "about": _about(cohort),
                 "findings": dict(zip(findings["finding"], findings["severity"] + ": " + findings["what"], strict=True)),
             },
-            **records.versions(),
         },
-        more=lambda: {"environment": records.environment()},
     )  # fmt: skip
     return cohort
 

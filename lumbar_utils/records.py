@@ -1,4 +1,4 @@
-"""Files that are whole or absent, completion records of finished work, and where a result came from."""
+"""Files that are whole or absent, completion records of finished work, and where a result came from (provenance)."""
 
 import contextlib
 import functools
@@ -11,8 +11,9 @@ import platform
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -21,9 +22,9 @@ from lumbar_utils import StudyError
 
 PACKAGE = Path(__file__).parent
 COSTS = ("seconds", "memory_mb", "disk_mb")  # of a finished notebook: memory of its kernel, files and best.ckpt
-REPORTED = (
-    "torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "albumentations", "torchmetrics",
-    "numpy", "opencv-python-headless", "pandas", "scikit-learn", "matplotlib", "papermill",
+REPORTED = (  # packages whose versions stand in every provenance
+    "torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "albumentations", "numpy", "scipy",
+    "opencv-python-headless", "pandas", "statsmodels", "matplotlib", "seaborn", "pillow", "papermill",
 )  # fmt: skip
 
 
@@ -141,14 +142,6 @@ def read_json(path: Path) -> dict:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def update_json(path: Path, value: dict, more: Callable[[], dict]) -> None:
-    """Write value and more() as JSON, unless `path` says all of `value` already; `more` takes long to find out."""
-    wanted = json.loads(json.dumps(value, default=str))
-    known = read_json(path)
-    if any(known.get(name) != content for name, content in wanted.items()):
-        write_json(path, value | more())
-
-
 def fingerprint(*parts) -> str:
     """sha256 of JSON values, in hexadecimal."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
@@ -165,9 +158,10 @@ def fingerprint_files(paths: Iterable[Path]) -> str:
 
 @functools.cache  # what is imported stays as it is, whatever becomes of the files
 def source_fingerprint(*modules: str) -> str:
-    """sha256 of the package's own source: of the modules named, or of all of it."""
-    files = [PACKAGE / f"{name}.py" for name in modules] if modules else sorted(PACKAGE.rglob("*.py"))
-    return fingerprint_files(files)
+    """sha256 of the package's own source: of the modules named, or of all of it, styles and templates included."""
+    files = [PACKAGE / f"{name}.py" for name in modules]
+    every = (path for path in sorted(PACKAGE.rglob("*")) if path.is_file() and path.suffix != ".pyc")
+    return fingerprint_files(files or every)
 
 
 def is_whole(record: Path) -> bool:
@@ -181,9 +175,13 @@ def is_finished(record: Path, made_from: str) -> bool:
 
 
 def mark_finished(record: Path, made_from: str, files: Iterable[Path], **facts) -> None:
-    """Record that `files` are complete; written last, so that it never speaks of half a result."""
+    """Record that `files` are complete, and by what code, packages and machine they were made.
+
+    Written last, so that it never speaks of half a result.
+    """
     names = [Path(os.path.relpath(file, record.parent)).as_posix() for file in files]
-    write_json(record, {"made_from": made_from, "files": names, **facts})
+    content = {"made_from": made_from, "files": names, "provenance": provenance()} | facts
+    write_json(record, content)
 
 
 def costs_of(folder: Path) -> pd.DataFrame:
@@ -194,40 +192,81 @@ def costs_of(folder: Path) -> pd.DataFrame:
 
 
 @functools.cache  # to ask for the processor's name takes a second
-def environment() -> dict[str, str]:
-    """Hardware and software of this machine, as the rows of the paper's Table I."""
+def _hardware() -> dict[str, str]:
     import cpuinfo
     import psutil
-    import torch
 
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "CPU": f"{cpuinfo.get_cpu_info().get('brand_raw', platform.machine())}, {os.cpu_count()} cores",
         "Memory": f"{psutil.virtual_memory().total / 2**30:.0f} GB",
-        "GPU": "Apple" if torch.backends.mps.is_available() else gpu,
-        "Operating system": platform.platform(terse=True),
-        "Software environment": f"Python {platform.python_version()}, torch {torch.__version__}",
     }
 
 
-def versions() -> dict:
-    """The code a result was made with: version and commit of the package, versions of those it uses."""
+def environment() -> dict[str, str]:
+    """Hardware and software of this machine, as the rows of the paper's Table I.
+
+    GPU: its name, `none`, or `not used` in a process that has not loaded torch.
+    """
+    torch_version = importlib.metadata.version("torch")
+    return _hardware() | {
+        "GPU": _gpu(),
+        "Operating system": platform.platform(terse=True),
+        "Software environment": f"Python {platform.python_version()}, torch {torch_version}",
+    }
+
+
+def _gpu() -> str:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return "not used"
+    if torch.backends.mps.is_available():
+        return "Apple"
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+
+
+def provenance() -> dict:
+    """What a result is made with, by the process that makes it: code, packages, hardware and system."""
     return {
         "lumbar_utils": importlib.metadata.version("lumbar_utils"),
         "commit": _commit(),
         "packages": {name: importlib.metadata.version(name) for name in REPORTED},
+        "environment": environment(),
     }
 
 
-def provenance() -> dict:
-    """What a result was made with: code, hardware and system."""
-    return versions() | {"environment": environment()}
+def recorded_provenance(folder: Path) -> dict[str, dict]:
+    """Result -> its provenance, as recorded in a study's folder by the run that made it.
+
+    Results are `<model>/fit` (the trained network), `<model>/predict` (its label maps) and `scores`.
+    """
+    files = [*sorted(folder.glob("*/fit.json")), *sorted(folder.glob("*/predict.json")), folder / "scores.json"]
+    recorded = {file.relative_to(folder).with_suffix("").as_posix(): read_json(file) for file in files}
+    return {result: record["provenance"] for result, record in recorded.items() if "provenance" in record}
 
 
+def one_or_each(values: dict[str, str]) -> str:
+    """The value that all results share, or each value after the names of the results that have it; "" without any."""
+    having: dict[str, list[str]] = {}
+    for result, value in values.items():
+        having.setdefault(value, []).append(result)
+    if len(having) < 2:
+        return next(iter(having), "")
+    return "; ".join(f"{', '.join(results)}: {value}" for value, results in having.items())
+
+
+@functools.cache  # as the source is
 def _commit() -> str:
-    """The commit of the code, `-dirty` behind it if files differ; `unknown` without git or outside of a clone."""
+    """The commit of the code, `-dirty` behind it if files differ; `unknown` where the package is not in its own clone.
+
+    A clone that merely lies inside of another repository has no commit there.
+    """
     try:
-        describe = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-        return subprocess.run(describe, cwd=PACKAGE, capture_output=True, text=True).stdout.strip() or "unknown"
-    except FileNotFoundError:
+        top = _git("rev-parse", "--show-toplevel")
+        ours = top and Path(top).resolve() == PACKAGE.parent.resolve()
+        return (ours and _git("describe", "--always", "--dirty", "--abbrev=40")) or "unknown"
+    except FileNotFoundError:  # no git
         return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=PACKAGE, capture_output=True, text=True).stdout.strip()

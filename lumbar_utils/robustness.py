@@ -14,13 +14,13 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from lumbar_utils import metrics, records
+from lumbar_utils import freshness, metrics, records
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.decoding import AIR, decode
 from lumbar_utils.devices import device_of, memory_named
 from lumbar_utils.evaluation import annotated_levels
 from lumbar_utils.loading import annotated_classes, normalise
-from lumbar_utils.prediction import prediction_fingerprint, probabilities_of, refuse_untrained, trained_network
+from lumbar_utils.prediction import probabilities_of, refuse_untrained, trained_network
 from lumbar_utils.study import Study
 
 CASES = 32  # of the test cases at most, each predicted 21 times: a curve needs no more
@@ -114,8 +114,7 @@ def robustness(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
     Kept as robustness.csv in the model's folder; done already, it is read. Raises StudyError if it is not trained.
     """
     file, record = study.folder / model / "robustness.csv", study.folder / model / "robustness.json"
-    code = records.source_fingerprint("robustness", "metrics")
-    made_from = records.fingerprint(prediction_fingerprint(study, cohort, model), code)
+    made_from = freshness.made_from("robustness", freshness.predicted(study, cohort.fingerprint, model))
     if not records.is_finished(record, made_from):
         refuse_untrained(study, cohort, model)
         records.write_csv(file, _measure(study, cohort, model))

@@ -2,9 +2,7 @@
 
 import difflib
 import functools
-import hashlib
 import html
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,6 +36,7 @@ MAIN = {"profile", "dataset", "seed", "height", "width", "epochs"}  # shown by a
 HEAD = "".join(f'<th style="text-align: left">{title}</th>' for title in ("setting", "value", "meaning"))
 
 WITHOUT_EFFECT_ON_RESULTS = {"accept", "runs", "cache", "workers", "device"}
+PATHS = ("dataset", "encoder_weights", "start_from", "runs", "cache")  # settings that may hold one
 
 
 def default_profile() -> str:
@@ -72,6 +71,24 @@ def _whole_source(dataset: str) -> str:
 
 
 Source = Annotated[str, BeforeValidator(_whole_source)]
+
+
+def _identity(dataset: str) -> list:
+    """What tells one data set from another, wherever it lies: its tables, or names and sizes of its source files."""
+    kind, path = kind_and_path(dataset)
+    if path is None:
+        return [kind]
+    if kind == "folder":
+        tables = [path / name for name in ("dataset.json", "cases.csv")]
+        return [kind, records.fingerprint_files(table for table in tables if table.is_file())]
+    return [kind, _listing(path)]
+
+
+@functools.cache  # a source may hold thousands of files, and nobody changes them in the midst of a study
+def _listing(path: Path) -> list[tuple[str, int]]:
+    """Relative name and size of each file of a source."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return [(file.relative_to(path).as_posix(), file.stat().st_size) for file in files]
 
 
 def _listed(names: str | list | tuple) -> list | tuple:
@@ -224,17 +241,29 @@ class Study(BaseModel):
 
     @property
     def settings(self) -> dict:
-        """Every field as plain JSON values."""
-        return self.model_dump(mode="json")
+        """Every field as plain JSON values; paths within the project are relative to its root: it may be moved."""
+        values = self.model_dump(mode="json")
+        for name in PATHS:
+            kind, colon, path = str(values[name]).rpartition(":")
+            if Path(path).is_relative_to(ROOT):
+                values[name] = f"{kind}{colon}{Path(path).relative_to(ROOT).as_posix()}"
+        return values
 
     @property
     def fingerprint(self) -> str:
-        """Hash of every setting that can change a result; of a file of weights, what is in it counts."""
+        """Hash of every setting that can change a result: it names the study.
+
+        No path is in it. A data set counts by its tables (which cases there are and what labels mean), files of weights
+        by their content, a study to start from by its name. Whether a result is of today's images, see `freshness`.
+        """
         relevant = {name: value for name, value in self.settings.items() if name not in WITHOUT_EFFECT_ON_RESULTS}
+        relevant["dataset"] = _identity(self.dataset)
         if self.encoder_weights not in ("none", "imagenet"):
             files = weight_files(Path(self.encoder_weights))
             relevant["encoder_weights"] = _content(*((file, file.stat().st_mtime_ns) for file in files))
-        return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
+        if self.start_from:
+            relevant["start_from"] = self.start_from.name
+        return records.fingerprint(relevant)
 
     @property
     def folder(self) -> Path:

@@ -11,7 +11,7 @@ from lumbar_utils import METRICS, MODELS, paper, records
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.statistics import FEWEST
 
-CAPTION_1 = "The environment of the paper and of this run."
+CAPTION_1 = "The environment of the paper, and that in which the networks of this study were trained."
 MOST = 8  # columns of a printed table
 ROOM = {"table": 58, "table*": 120}  # characters of \footnotesize that stand side by side in IEEE's column and page
 LINES = 50  # of a table on a page, with room for its caption
@@ -22,9 +22,20 @@ LATEX = str.maketrans({
 })  # fmt: skip
 
 
-def table1(environment: dict[str, str]) -> pd.DataFrame:
-    """Table I, the environment: item, paper, value (of this run)."""
-    rows = [(item, paper.ENVIRONMENT.get(item, ""), value) for item, value in environment.items()]
+def table1(folder: Path) -> pd.DataFrame:
+    """Table I, the environment in which a study's networks were trained: item, paper, value (of this study).
+
+    folder : of the study. Where networks were trained on different machines, a value names each network.
+    """
+    environments = {
+        MODELS.get(result.removesuffix("/fit"), result.removesuffix("/fit")): made["environment"]
+        for result, made in records.recorded_provenance(folder).items()
+        if result.endswith("/fit")
+    }
+    rows = []
+    for item, printed in paper.ENVIRONMENT.items():
+        values = {name: environment[item] for name, environment in environments.items()}
+        rows.append((item, printed, records.one_or_each(values)))
     return pd.DataFrame(rows, columns=["item", "paper", "value"])
 
 
@@ -40,7 +51,7 @@ def table2(summary: pd.DataFrame) -> pd.DataFrame:
 
 def print_table1(table: pd.DataFrame) -> pd.DataFrame:
     """Table I as printed."""
-    return table.rename(columns={"item": "", "paper": "Paper", "value": "This run"})
+    return table.rename(columns={"item": "", "paper": "Paper", "value": "This study"})
 
 
 def print_table2(table: pd.DataFrame) -> pd.DataFrame:

@@ -8,26 +8,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from lumbar_utils import LEVELS, StudyError, records
+from lumbar_utils import LEVELS, StudyError, freshness, records
 from lumbar_utils.checkpoints import best_weights, goes_on_from
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.loading import seed_of
 from lumbar_utils.models import build
 from lumbar_utils.pretraining import pretrain
 from lumbar_utils.study import Study
-
-# what a trained network's bits depend on
-CODE = (
-    "models", "pretraining", "losses", "segmentation", "training", "loading", "augmentation", "decoding", "devices",
-    "split",
-)  # fmt: skip
-
-
-def training_fingerprint(study: Study, cohort: Cohort, model: str) -> str:
-    """What a trained network depends on: settings, data, the code that trains, the weights it starts from."""
-    first = _record_to_start_from(study, model)["made_from"] if study.start_from else None
-    code = records.source_fingerprint(*CODE)
-    return records.fingerprint(study.fingerprint, cohort.fingerprint, model, code, first)
 
 
 def network_of(study: Study, model: str) -> nn.Module:
@@ -47,14 +34,6 @@ def load_weights(network: nn.Module, model: str, folder: Path) -> nn.Module:
     except RuntimeError:
         raise StudyError(f"the weights in {folder} do not fit {model} as this code builds it; train it again") from None
     return network
-
-
-def _record_to_start_from(study: Study, model: str) -> dict:
-    """fit.json of the trained network that training starts from."""
-    record = study.start_from / model / "fit.json"
-    if not records.is_whole(record):
-        raise StudyError(f"start_from={study.start_from} holds no trained {model}; name a study's folder in data/runs")
-    return json.loads(record.read_text())
 
 
 def _refuse_known_patients(study: Study, cohort: Cohort) -> None:
@@ -82,7 +61,7 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
     """
     folder = study.folder / model
     record, best, last = folder / "fit.json", folder / "checkpoints" / "best.ckpt", folder / "checkpoints" / "last.ckpt"
-    origin = {"made_from": training_fingerprint(study, cohort, model), "study": f"{study.folder.name}/{model}"}
+    origin = {"made_from": freshness.trained(study, cohort.fingerprint, model), "study": f"{study.folder.name}/{model}"}
     if records.is_finished(record, origin["made_from"]):
         print(f"{model} is trained already: {folder}")
         return pd.read_csv(folder / "history.csv")
@@ -105,6 +84,5 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
         records.mark_finished(
             record, origin["made_from"], [best, folder / "history.csv"], study=origin["study"],
             seconds=round(time.monotonic() - started, 1), parameters=sum(p.numel() for p in network.parameters()),
-            provenance=records.provenance(),
         )  # fmt: skip
     return pd.DataFrame(module.history)

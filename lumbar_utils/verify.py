@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lumbar_utils import METRICS, MODELS, StudyError, records
-from lumbar_utils.export import published
+from lumbar_utils import METRICS, MODELS, StudyError, freshness, records
+from lumbar_utils.export import described, published
 
 REFERENCE = Path(__file__).resolve().parents[1] / "figures" / "reference"
 LAST = "notebooks/05_evaluate_and_compare.json"  # of a study, whole once it is finished
@@ -42,7 +42,9 @@ def read(folder: Path) -> Kept:
             f"{folder} has no study.json and table2.csv to compare; name the folder of a finished study, or one that "
             "`python -m lumbar_utils export` wrote"
         )
-    return Kept(folder, published(json.loads((folder / "study.json").read_text())), pd.read_csv(tables[0]))
+    if stale := freshness.stale_scores(folder):
+        raise StudyError(f"{folder}: {stale} again before it is compared")
+    return Kept(folder, described(folder), pd.read_csv(tables[0]))
 
 
 def newest(runs: Path, reference: Kept) -> Path:
@@ -101,11 +103,11 @@ def report(cells: pd.DataFrame, reference: Kept, study: Kept) -> str:
 
 
 def _describe(what: str, kept: Kept) -> str:
-    settings, environment = kept.record["settings"], kept.record.get("environment", {})
+    settings, made = kept.record["settings"], kept.record.get("provenance", {}).values()
     named = ", ".join(f"{name} {settings[name]}" for name in SAME)
-    return (
-        f"{what}: {named}; commit {kept.record.get('commit', 'unknown')[:7]}; {environment.get('CPU', 'unknown CPU')}"
-    )
+    commits = ", ".join(dict.fromkeys(one["commit"][:7] for one in made)) or "unknown"
+    processors = ", ".join(dict.fromkeys(one["environment"]["CPU"] for one in made)) or "unknown CPU"
+    return f"{what}: {named}; commit {commits}; {processors}"
 
 
 def _lines(moved: pd.DataFrame) -> list[str]:

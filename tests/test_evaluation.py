@@ -106,7 +106,7 @@ def test_label_maps_that_are_missing_or_on_another_grid_are_refused(cohort, tmp_
 
 def test_a_study_whose_models_have_not_predicted_is_told_what_to_run(study):
     with pytest.raises(StudyError, match=r"unet has no label maps in .*; run its training notebook first"):
-        label_maps(study)
+        label_maps(study, prepare(study))
 
 
 def test_best_median_and_worst_case():

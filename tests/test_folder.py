@@ -114,7 +114,6 @@ def test_preparing_puts_cases_and_split_on_record(dataset, tmp_path, cache):
     record = json.loads((study.folder / "study.json").read_text())
     assert record["settings"] == study.settings
     assert record["data"]["fingerprint"] == cohort.fingerprint
-    assert record["packages"]["torch"].startswith("2.")
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"the real slices are no part of the repository: {REAL.name} is absent")

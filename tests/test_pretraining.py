@@ -11,12 +11,12 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 
-from lumbar_utils import StudyError
+from lumbar_utils import StudyError, freshness
 from lumbar_utils.application import predict_source
 from lumbar_utils.preparation import prepare
 from lumbar_utils.pretraining import pretrain
 from lumbar_utils.study import Study
-from lumbar_utils.training import fit, network_of, training_fingerprint
+from lumbar_utils.training import fit, network_of
 
 LITE0 = "tu-tf_efficientnet_lite0"
 
@@ -137,10 +137,10 @@ def test_what_is_in_the_file_counts_and_not_where_it_lies(study, tmp_path):
     copy.write_bytes(b"some weights")
     here, there = (Study(**study.settings | {"encoder_weights": str(path)}) for path in (file, copy))
     assert here.folder == there.folder
-    assert training_fingerprint(here, cohort, "hrnet") == training_fingerprint(there, cohort, "hrnet")
+    assert freshness.trained(here, cohort.fingerprint, "hrnet") == freshness.trained(there, cohort.fingerprint, "hrnet")
     copy.write_bytes(b"other weights")
     assert here.folder != there.folder
-    assert training_fingerprint(here, cohort, "hrnet") != training_fingerprint(there, cohort, "hrnet")
+    assert freshness.trained(here, cohort.fingerprint, "hrnet") != freshness.trained(there, cohort.fingerprint, "hrnet")
 
 
 @pytest.mark.parametrize(

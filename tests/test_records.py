@@ -1,6 +1,8 @@
 """Files are whole or absent."""
 
-import json
+import os
+import shutil
+import subprocess
 
 import pytest
 
@@ -54,15 +56,69 @@ def test_the_environment_has_the_rows_of_table_1():
     assert "torch 2." in environment["Software environment"]
 
 
-def test_provenance_names_the_commit_and_does_without_git(monkeypatch):
+@pytest.fixture
+def commit():
+    """The commit as asked for anew: a process asks once."""
+    records._commit.cache_clear()
+    yield records._commit
+    records._commit.cache_clear()
+
+
+def test_provenance_does_without_git(commit, monkeypatch):
     assert records.provenance()["packages"]["torch"].startswith("2.")
     monkeypatch.setenv("PATH", "")
-    assert records.provenance()["commit"] == "unknown"
+    commit.cache_clear()
+    assert commit() == "unknown"
 
 
-def test_what_takes_long_to_find_out_is_found_out_again_only_for_something_new(tmp_path):
-    path, asked = tmp_path / "study.json", []
-    for settings in ({"a": 1}, {"a": 1}, {"a": 2}):
-        records.update_json(path, settings, lambda: asked.append(1) or {"slow": len(asked)})
-    assert len(asked) == 2
-    assert json.loads(path.read_text()) == {"a": 2, "slow": 2}
+def git(folder, *arguments):
+    named = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    done = subprocess.run(["git", *named, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_commit_counts_only_if_the_repository_is_the_project_s_own(commit, tmp_path, monkeypatch):
+    (tmp_path / "project" / "lumbar_utils").mkdir(parents=True)
+    monkeypatch.setattr(records, "PACKAGE", tmp_path / "project" / "lumbar_utils")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "of somebody else")
+    assert commit() == "unknown"
+    git(tmp_path / "project", "init", "--quiet")
+    git(tmp_path / "project", "commit", "--quiet", "--allow-empty", "--message", "ours")
+    commit.cache_clear()
+    assert commit() == git(tmp_path / "project", "rev-parse", "HEAD")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a umask is of POSIX systems")
+@pytest.mark.parametrize("umask, file_mode, folder_mode", [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])
+def test_files_and_folders_have_the_permissions_that_the_umask_allows(tmp_path, umask, file_mode, folder_mode):
+    before = os.umask(umask)
+    try:
+        records.write_text(tmp_path / "a.csv", "x")
+        with records.atomic_folder(tmp_path / "cache") as folder:
+            (folder / "b.npy").touch()
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"a.csv": file_mode, "cache": folder_mode, "b.npy": file_mode}
+
+
+def test_the_umask_is_never_set_as_other_threads_may_be_writing():
+    source = "".join(path.read_text() for path in records.PACKAGE.rglob("*.py"))
+    assert "os.umask(" not in source
+
+
+def test_of_two_that_make_one_folder_at_once_the_first_is_kept(tmp_path):
+    with records.atomic_folder(tmp_path / "cache") as second:
+        (second / "by").write_text("the second")
+        with records.atomic_folder(tmp_path / "cache") as first:
+            (first / "by").write_text("the first")
+    assert (tmp_path / "cache" / "by").read_text() == "the first"
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_a_record_says_by_what_the_work_was_made(tmp_path):
+    records.mark_finished(tmp_path / "unet" / "fit.json", "a", [])
+    recorded = records.recorded_provenance(tmp_path)
+    assert recorded == {"unet/fit": records.provenance()}

@@ -1,9 +1,11 @@
 """Settings are checked when they are made."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from conftest import write_dataset
 
 from lumbar_utils import StudyError
 from lumbar_utils.study import PROFILES, ROOT, Study, kind_and_path
@@ -51,8 +53,23 @@ def test_a_study_cannot_be_changed():
 
 def test_studies_that_differ_in_any_result_have_folders_of_their_own():
     studies = [Study("smoke"), Study("smoke", seed=1), Study("smoke", epochs=3), Study("smoke", dataset="a/x")]
-    studies.append(Study("smoke", dataset="b/x"))
     assert len({study.folder for study in studies}) == len(studies)
+
+
+def test_data_sets_under_one_name_are_told_apart_by_their_tables_and_not_by_their_place(tmp_path):
+    one, other = (write_dataset(tmp_path / place / "data", patients) for place, patients in (("a", 6), ("b", 7)))
+    moved = shutil.copytree(one, tmp_path / "c" / "data")
+    assert Study("smoke", dataset=str(one)).folder == Study("smoke", dataset=str(moved)).folder
+    assert Study("smoke", dataset=str(one)).folder != Study("smoke", dataset=str(other)).folder
+
+
+def test_no_place_on_this_machine_is_in_a_fingerprint_nor_in_the_settings_of_a_project(tmp_path):
+    study = Study("smoke", dataset="data/mine", start_from="data/runs/first", cache=tmp_path)
+    assert (study.settings["dataset"], study.settings["start_from"]) == ("data/mine", "data/runs/first")
+    assert study.settings["cache"] == str(tmp_path)
+    assert Study(**study.settings) == study
+    elsewhere = Study("smoke", dataset=str(tmp_path / "mine"), start_from=tmp_path / "first")
+    assert elsewhere.fingerprint == study.fingerprint
 
 
 def test_what_cannot_change_a_result_does_not_change_the_folder_s_name():

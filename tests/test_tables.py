@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-from lumbar_utils import paper, statistics, tables
+from lumbar_utils import paper, records, statistics, tables
 from lumbar_utils.datasets.folder import Cohort
 
 
@@ -43,9 +43,20 @@ def test_table_2_as_printed():
     assert printed.iloc[1].tolist()[:3] == ["mAP (COCO)", "0.2500 [0.200, 0.990]", "0.7084"]
 
 
-def test_table_1_sets_this_environment_beside_the_paper_s():
-    table = tables.table1({"Memory": "24 GB", "GPU": "none"})
-    assert table.values.tolist() == [["Memory", "64 GB", "24 GB"], ["GPU", "Quadro RTX 5000", "none"]]
+def test_table_1_names_the_machines_that_trained_beside_the_paper_s(tmp_path):
+    machine = {
+        "CPU": "a CPU",
+        "Memory": "24 GB",
+        "GPU": "H100",
+        "Operating system": "Linux",
+        "Software environment": "x",
+    }
+    for model, environment in {"unet": machine, "hrnet": machine, "mine": machine | {"GPU": "none"}}.items():
+        records.mark_finished(tmp_path / model / "fit.json", "", [], provenance={"environment": environment})
+    records.mark_finished(tmp_path / "scores.json", "", [])  # by the machine that runs this test, which trained nothing
+    table = tables.table1(tmp_path).set_index("item")
+    assert table.loc["Memory"].tolist() == ["64 GB", "24 GB"]
+    assert table.loc["GPU"].tolist() == ["Quadro RTX 5000", "HRNet, U-Net: H100; mine: none"]
 
 
 def test_tables_are_written_to_compute_with_and_to_paste(tmp_path):

@@ -25,7 +25,8 @@ def put(folder, cells, finished=True, **settings):
     """A study's folder that holds a Table II."""
     (folder / "tables").mkdir(parents=True)
     (folder / "notebooks").mkdir()
-    record = {"settings": QUICK | settings, "commit": "abcdef123", "environment": {"CPU": "a CPU"}}
+    made = {"unet/fit": {"commit": "abcdef123", "environment": {"CPU": "a CPU"}}}
+    record = {"settings": QUICK | settings, "provenance": made}
     (folder / "study.json").write_text(json.dumps(record))
     cells.to_csv(folder / "tables" / "table2.csv", index=False)
     if finished:

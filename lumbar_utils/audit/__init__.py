@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from lumbar_utils import StudyError, records
+from lumbar_utils import StudyError, freshness, records
 from lumbar_utils.audit import likeness
 from lumbar_utils.audit.cases import Seen, inspect
 from lumbar_utils.audit.kinds import KINDS, Fault
@@ -21,7 +21,6 @@ from lumbar_utils.datasets.folder import Cohort, read_cases, read_description
 
 COLUMNS = ["finding", "severity", "kind", "case", "what", "meaning", "remedy"]
 SEVERITIES = ("error", "warning", "accepted")
-SOURCES = ("audit/__init__", "audit/kinds", "audit/cases", "audit/geometry", "audit/likeness", "datasets/folder")
 ENOUGH, FAR = 10, 5.0  # cases to compare grey values in; robust z-score of an outlier (4.1 at most in clean sets)
 LEAST_SPREAD = 0.3  # of the logarithm of grey values: a few cases, by chance alike, make no outlier of the next
 
@@ -70,7 +69,7 @@ def accept(findings: pd.DataFrame, accepted: Collection[str]) -> pd.DataFrame:
 
 def check(cohort: Cohort, accepted: Collection[str], cache: Path) -> pd.DataFrame:
     """The findings on a cohort, looked for once and kept in `cache`. Raises StudyError at errors not accepted."""
-    key = records.fingerprint(cohort.fingerprint, cohort.cases["case"].tolist(), records.source_fingerprint(*SOURCES))
+    key = freshness.made_from("audit", cohort.fingerprint, cohort.cases["case"].tolist())
     kept = cache / f"audit-{key[:16]}.csv"
     if not kept.exists():
         records.write_csv(kept, audit(cohort))

@@ -1,9 +1,10 @@
 """Where the images come from: each source becomes the same folder, and the folder a cohort of cases."""
 
+import contextlib
 import importlib
 from pathlib import Path
 
-from lumbar_utils import StudyError
+from lumbar_utils import StudyError, freshness
 from lumbar_utils.datasets import writing
 from lumbar_utils.datasets.folder import Cohort, read
 from lumbar_utils.records import fingerprint, source_fingerprint
@@ -62,18 +63,14 @@ def _converted(study: Study, kind: str, source: Path) -> Path:
 def _phantom(study: Study) -> Path:
     from lumbar_utils.datasets import phantom
 
-    made_from = fingerprint(
-        study.phantom_patients, study.phantom_size, study.phantom_difficulty, study.phantom_contrast,
-        source_fingerprint(*(f"datasets/{name}" for name in ("phantom", "anatomy", "surroundings", "mri"))),
-    )  # fmt: skip
+    made_from = freshness.made_from(
+        "phantom", study.phantom_patients, study.phantom_size, study.phantom_difficulty, study.phantom_contrast
+    )
     folder = study.cache / f"phantom-{study.phantom_patients}x{study.phantom_size}-{made_from[:8]}"
     if not folder.exists():
-        try:
+        with contextlib.suppress(FileExistsError):  # another process drew the same one meanwhile
             phantom.generate(
                 folder, study.phantom_patients, size=study.phantom_size, difficulty=study.phantom_difficulty,
                 contrast=study.phantom_contrast,
             )  # fmt: skip
-        except OSError:
-            if not folder.exists():  # else another process drew the same one meanwhile
-                raise
     return folder

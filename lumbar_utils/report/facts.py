@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lumbar_utils import LEVELS
+from lumbar_utils import LEVELS, records
 from lumbar_utils.report.results import Results
 from lumbar_utils.tables import images_of, runs_words
 
@@ -26,14 +26,26 @@ def facts(results: Results) -> dict[str, str]:
         "patients": str(data["patients"]), "cases": str(data["cases"]), "levels": ", ".join(data["annotated"]),
         "absent": ", ".join(level for level in LEVELS if level not in data["annotated"]) or "none",
         "runs": runs_words(results.cases), "findings": f"{len(results.findings)} findings of the audit are on record",
-        "size": f"{chosen['height']} x {chosen['width']}", "commit": study["commit"], "note": results.note,
+        "size": f"{chosen['height']} x {chosen['width']}", "note": results.note,
         "split_words": SPLITS.get(data["split"], data["split"]), "spacing": _spacing(results), "start": _start(chosen),
         "seen": _seen(chosen),
         "tta": "Each prediction is a mean over turned and scaled copies of its image."
         if chosen.get("test_time_augmentation") else "Each prediction is of one network and one image.",
-        "packages": ", ".join(f"{name} {version}" for name, version in study["packages"].items()),
-        "environment": in_words(study.get("environment", {})),
-    }  # fmt: skip
+    } | _made_with(results)  # fmt: skip
+
+
+def _made_with(results: Results) -> dict[str, str]:
+    """Code, packages and machine of the results, as each result's own record has them."""
+    made = results.provenance
+    packages = {
+        result: ", ".join(f"{name} {version}" for name, version in its["packages"].items())
+        for result, its in made.items()
+    }
+    return {
+        "commit": records.one_or_each({result: its["commit"] for result, its in made.items()}) or OPEN,
+        "packages": records.one_or_each(packages) or OPEN,
+        "environment": records.one_or_each({name: in_words(its["environment"]) for name, its in made.items()}) or OPEN,
+    }
 
 
 def in_words(environment: dict[str, str]) -> str:

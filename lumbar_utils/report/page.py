@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 from PIL import Image
 
-from lumbar_utils import LEVELS, METRICS
+from lumbar_utils import LEVELS, METRICS, __version__, records
 from lumbar_utils.claims import FEWEST, VERDICTS
 from lumbar_utils.report import shown
 from lumbar_utils.report.claim_2024 import ITEMS, STATUSES, answers
@@ -69,7 +69,7 @@ def render(results: Results, papers: list[str]) -> str:
         curves=figures_of(results, ["learning_curves"]), training=training(results),
         sides=sides(results), findings=findings(results), data_figures=figures_of(results, shown.DATA_FIGURES),
         table1=tables_of(results, ["table1"]), notebooks=notebooks(results), cells_of_grid=cells(results),
-        settings=settings(results), software=software(results), checklist=checklist(results), papers=papers,
+        version=__version__, settings=settings(results), software=software(results), checklist=checklist(results), papers=papers,
     )  # fmt: skip
 
 
@@ -237,13 +237,20 @@ def settings(results: Results) -> Table:
 
 
 def software(results: Results) -> Table:
-    """Code, packages, hardware and fingerprints, as study.json has them."""
+    """Fingerprints as study.json has them; code, packages and hardware as the record of each result has them."""
     study = results.study
     rows = {
-        "lumbar_utils": study["lumbar_utils"], "commit": study["commit"], "seed": study["settings"]["seed"],
+        "seed": study["settings"]["seed"],
         "fingerprint of the settings": study["fingerprint"],
         "fingerprint of the data": study["data"]["fingerprint"],
-    } | study.get("environment", {}) | study["packages"]  # fmt: skip
+    }
+    flat = {
+        result: {name: made[name] for name in ("lumbar_utils", "commit")} | made["environment"] | made["packages"]
+        for result, made in results.provenance.items()
+    }
+    names = dict.fromkeys(name for made in flat.values() for name in made)
+    for name in names:
+        rows[name] = records.one_or_each({result: made[name] for result, made in flat.items() if name in made})
     table = pd.DataFrame([(name, str(value)) for name, value in rows.items()], columns=["what", "value"])
     return _table("software", "Code, hardware and fingerprints", table, "", "study.json")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lumbar_utils import MODELS, StudyError
+from lumbar_utils import MODELS, StudyError, freshness, records
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.export import FIGURES, TABLES
 
@@ -115,6 +115,16 @@ class Results:
         return pd.DataFrame(rows)
 
     @cached_property
+    def provenance(self) -> dict[str, dict]:
+        """Result, in words -> lumbar_utils, commit, packages and environment, as recorded by the run that made it."""
+        found = {}
+        for result, made in records.recorded_provenance(self.folder).items():
+            model, _, what = result.rpartition("/")
+            name = self.models.get(model, model)
+            found[{"fit": f"training of {name}", "predict": f"label maps of {name}"}.get(what, what)] = made
+        return found
+
+    @cached_property
     def findings(self) -> pd.DataFrame:
         """What the audit found: severity, kind, case, what."""
         found = self.data.get("findings", {})
@@ -151,6 +161,8 @@ class Results:
             lacking[f"{cell.step} in {cell.study}"] = [
                 cell.state if pd.isna(cell.error) else f"{cell.state}: {cell.error}"
             ]
+        stale = freshness.stale_scores(self.folder)
+        lacking |= {"stale": [stale]} if stale else {}
         return {name: words for name, words in lacking.items() if words}
 
     @cached_property

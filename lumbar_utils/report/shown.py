@@ -92,7 +92,7 @@ PARTS = (
 DATA_FIGURES = ("fig4", "data_overview", "audit")
 
 TITLES = {
-    "table1": "Table I: the environment, the paper's and this run's",
+    "table1": "Table I: the environment, the paper's and this study's",
     "table2": "Table II: scores on the test images",
     "claims": "Verdicts on the paper's claims",
     "forensics": "What the paper's own numbers rule out",

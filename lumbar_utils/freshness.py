@@ -1,0 +1,133 @@
+"""What makes a result stale: the one place that decides it, for every kind of result.
+
+A result keeps the fingerprint of what it was made from beside it, or in its name. It is fresh while the fingerprint
+computed here is the same: of its inputs (settings, data and weights, by content), of the code that makes it, and of the
+versions of the packages that compute it. Anything else is made again.
+"""
+
+import functools
+import importlib.metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from lumbar_utils import StudyError, records
+
+if TYPE_CHECKING:
+    from lumbar_utils.datasets.folder import Cohort
+    from lumbar_utils.study import Study
+
+
+class Maker(NamedTuple):
+    """The modules that make a kind of result (none: the whole package), and the packages that compute or draw it.
+
+    Modules that only decide where, when or under which name a result is written are not listed.
+    """
+
+    code: tuple[str, ...] = ()
+    packages: tuple[str, ...] = records.REPORTED
+
+
+PIXELS = ("numpy", "opencv-python-headless", "pillow")
+NETWORKS = (*PIXELS, "torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "albumentations")
+READING = ("datasets/folder", "datasets/writing", "datasets/volumes")
+MAKERS = {
+    "phantom": Maker(
+        ("datasets/phantom", "datasets/anatomy", "datasets/surroundings", "datasets/mri"), (*PIXELS, "scipy")
+    ),
+    "converted": Maker(
+        (*READING, "datasets/composite", "datasets/dicom", "datasets/nifti", "datasets/spider"),
+        (*PIXELS, "scipy", "simpleitk", "pydicom"),
+    ),
+    "audit": Maker(
+        ("audit/__init__", "audit/kinds", "audit/cases", "audit/geometry", "audit/likeness", "datasets/folder"),
+        (*PIXELS, "scipy", "pandas"),
+    ),
+    "decoded": Maker(("decoding", "datasets/folder"), PIXELS),
+    "training": Maker(
+        (
+            "models", "pretraining", "losses", "segmentation", "training", "loading", "augmentation", "decoding",
+            "devices", "split", "preparation", "datasets/folder",
+        ),
+        NETWORKS,
+    ),
+    "label maps": Maker(("prediction", "decoding", "datasets/folder"), NETWORKS),
+    "robustness": Maker(("robustness", "metrics"), NETWORKS),
+    "cost": Maker(("cost",), NETWORKS),
+    "scores": Maker(("evaluation", "metrics", "bodies", "datasets/folder"), (*PIXELS, "scipy", "pandas")),
+    "notebook": Maker(),
+}  # fmt: skip
+
+
+def made_from(result: str, *inputs) -> str:
+    """Fingerprint of a result of a kind in MAKERS.
+
+    inputs : what is particular to this result, as JSON values: fingerprints of settings, data and earlier results.
+    """
+    code, packages = MAKERS[result]
+    return records.fingerprint(result, inputs, records.source_fingerprint(*code), versions(packages))
+
+
+@functools.cache  # what is imported stays as it is
+def versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """Package -> its installed version."""
+    return {name: importlib.metadata.version(name) for name in packages}
+
+
+def trained(study: "Study", data: str, model: str) -> str:
+    """Fingerprint of a trained network. data : fingerprint of the cohort.
+
+    The network that training starts from counts by what it was made from. Raises StudyError where there is none.
+    """
+    start = record_to_start_from(study, model)["made_from"] if study.start_from else None
+    return made_from("training", study.fingerprint, data, model, start)
+
+
+def predicted(study: "Study", data: str, model: str) -> str:
+    """Fingerprint of the label maps of a trained network. data : fingerprint of the cohort."""
+    return made_from("label maps", trained(study, data, model))
+
+
+def scored(cohort: "Cohort", folders: dict[str, Path]) -> str:
+    """Fingerprint of the scores of label maps; these count by content. folders : model -> folder of label maps."""
+    maps = {model: records.fingerprint_files(sorted(folder.glob("[!.]*"))) for model, folder in folders.items()}
+    return made_from("scores", cohort.fingerprint, cohort.cases["case"].tolist(), maps)
+
+
+def record_to_start_from(study: "Study", model: str) -> dict:
+    """fit.json of the trained network that training starts from. Raises StudyError where there is none."""
+    record = study.start_from / model / "fit.json"
+    if not records.is_whole(record):
+        raise StudyError(f"start_from={study.start_from} holds no trained {model}; name a study's folder in data/runs")
+    return records.read_json(record)
+
+
+def refuse_stale_label_maps(study: "Study", cohort: "Cohort", model: str) -> None:
+    """Raise StudyError unless a model's label maps in the study's folder are whole, and made from today's inputs.
+
+    Label maps of another tool, and those gathered from the runs of a grid, belong to the data that they were added for.
+    """
+    folder = study.folder / model
+    if not records.is_whole(folder / "predict.json"):
+        raise StudyError(f"{model} has no label maps in {folder}; run its training notebook first")
+    record = records.read_json(folder / "predict.json")
+    if "data" in record and record["data"] != cohort.fingerprint:
+        raise StudyError(
+            f"the label maps of {model} in {folder} are stale: they were added for other data; add them again by --add"
+        )
+    if "data" not in record and record["made_from"] != predicted(study, cohort.fingerprint, model):
+        raise StudyError(
+            f"the label maps of {model} in {folder} are stale: data, settings, code or packages have changed since "
+            "they were made; run its training notebook again"
+        )
+
+
+def stale_scores(folder: Path) -> str:
+    """Why the scores in a study's folder are not of the data and settings that study.json describes; "" if they are.
+
+    Scores without a record, as of an export, are taken as they are.
+    """
+    record, study = records.read_json(folder / "scores.json"), records.read_json(folder / "study.json")
+    for name, today in (("data", study.get("data", {}).get("fingerprint")), ("settings", study.get("fingerprint"))):
+        if record and record[name] != today:
+            return f"scores, tables and figures were made from other {name} than study.json describes; run notebook 05"
+    return ""

@@ -1,0 +1,261 @@
+"""Change one thing, and exactly what depends on it is made again."""
+
+import ast
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from conftest import write_dataset
+
+from lumbar_utils import StudyError, freshness, records
+from lumbar_utils.cost import cost
+from lumbar_utils.decoding import decode
+from lumbar_utils.evaluation import evaluate, label_maps
+from lumbar_utils.grid import read
+from lumbar_utils.pipeline import Step, notebooks
+from lumbar_utils.prediction import predict
+from lumbar_utils.preparation import prepare
+from lumbar_utils.robustness import robustness
+from lumbar_utils.study import Study
+from lumbar_utils.training import fit
+
+SMALL = {"epochs": 1, "unet_channels": 1, "device": "cpu"}
+NETWORK = {"training", "label maps", "robustness", "cost"}
+TRAINING, COMPARING = "02_train_unet", "05_evaluate_and_compare"
+
+
+def make(study):
+    """Make every kind of result of a study of which U-Net alone is trained, as far as it is stale."""
+    cohort = prepare(study)
+    fit(study, cohort, "unet")
+    predict(study, cohort, "unet")
+    robustness(study, cohort, "unet")
+    cost(study, cohort, "unet")
+    folders = label_maps(study, cohort, ["unet"])
+    evaluate(cohort, folders).write(study, cohort, folders)
+    for step in (Step(study, notebooks(["02"])[0], "unet"), Step(study, notebooks(["05"])[0])):
+        if not step.is_finished(cohort.fingerprint):
+            records.mark_finished(step.file(".json"), step.made_from(cohort.fingerprint), [])
+
+
+def state(study):
+    """Kind of result -> what tells that it was made again."""
+    records_of = {"training": "fit", "label maps": "predict", "robustness": "robustness", "cost": "cost"}
+    files = {kind: study.folder / "unet" / f"{name}.json" for kind, name in records_of.items()}
+    files |= {name: study.folder / "notebooks" / f"{name}.json" for name in (TRAINING, COMPARING)}
+    return {
+        "audit": sorted(path.name for path in study.cache.glob("audit-*")),
+        "decoded": sorted(path.name for path in study.cache.glob("decoded-*")),
+        "scores": records.read_json(study.folder / "scores.json")["made_from"],
+        **{kind: file.stat().st_mtime_ns for kind, file in files.items()},
+    }
+
+
+def remade(study):
+    """Kinds of results that another run makes again."""
+    before = state(study)
+    make(study)
+    after = state(study)
+    return {kind for kind in after if after[kind] != before[kind]}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A study with every kind of result."""
+    root = tmp_path_factory.mktemp("made")
+    study = Study("smoke", dataset=str(write_dataset(root / "data")), runs=root / "runs", cache=root / "cache", **SMALL)
+    make(study)
+    return root
+
+
+@pytest.fixture
+def study(made, tmp_path):
+    """A copy of that study, its data and its cache, in another place."""
+    for name in ("data", "runs", "cache"):
+        shutil.copytree(made / name, tmp_path / name)
+    places = {"dataset": str(tmp_path / "data"), "runs": tmp_path / "runs", "cache": tmp_path / "cache"}
+    return Study("smoke", **places, **SMALL)
+
+
+def test_nothing_is_made_again_in_a_project_that_was_moved(study):
+    assert remade(study) == set()
+
+
+def test_a_corrected_mask_makes_all_of_it_again(study):
+    path = study.runs.parent / "data" / "masks" / "case0.png"
+    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    mask[20, 10] = 0
+    cv2.imwrite(str(path), mask)
+    assert remade(study) == {*NETWORK, "audit", "decoded", "scores", TRAINING, COMPARING}
+
+
+# module -> what its code makes, and what is made from that
+CODE = {
+    "decoding": {*NETWORK, "decoded", "scores"},
+    "datasets/folder": {*NETWORK, "audit", "decoded", "scores"},
+    "audit/geometry": {"audit"},
+    "losses": NETWORK,
+    "preparation": NETWORK,
+    "prediction": {"label maps", "robustness"},
+    "metrics": {"robustness", "scores"},
+    "cost": {"cost"},
+    "bodies": {"scores"},
+    "tables": set(),
+}
+
+
+@pytest.mark.parametrize("module", CODE)
+def test_changed_code_makes_again_what_it_makes_and_every_notebook(study, monkeypatch, module):
+    known = records.source_fingerprint
+    changed = lambda *modules: "changed" if not modules or module in modules else known(*modules)  # noqa: E731
+    monkeypatch.setattr(records, "source_fingerprint", changed)
+    expected = CODE[module] - ({"scores"} if module == "decoding" else set())  # label maps come out the same
+    assert remade(study) == {*expected, TRAINING, COMPARING}
+
+
+PACKAGES = {
+    "torch": NETWORK,
+    "albumentations": NETWORK,
+    "opencv-python-headless": {*NETWORK, "audit", "decoded", "scores"},
+    "scipy": {"audit", "scores"},
+    "matplotlib": set(),
+}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_another_version_of_a_package_makes_again_what_it_computes_and_every_notebook(study, monkeypatch, package):
+    known = freshness.versions
+    changed = lambda names: known(names) | ({package: "99"} if package in names else {})  # noqa: E731
+    monkeypatch.setattr(freshness, "versions", changed)
+    assert remade(study) == {*PACKAGES[package], TRAINING, COMPARING}
+
+
+@pytest.mark.parametrize("setting", ["workers", "accept"])
+def test_settings_without_effect_on_results_make_nothing_again(study, setting):
+    changed = Study(**study.settings | {setting: {"workers": 1, "accept": ()}[setting]})
+    assert changed.folder == study.folder
+    assert changed.fingerprint == study.fingerprint
+
+
+def test_a_changed_label_map_makes_scores_and_comparison_again(study):
+    (path, *_) = sorted((study.folder / "unet" / "label_maps").glob("*.png"))
+    cv2.imwrite(str(path), np.zeros_like(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)))
+    assert remade(study) == {"scores", COMPARING}
+
+
+def test_a_style_and_a_template_are_part_of_the_code(tmp_path, monkeypatch):
+    for name in ("figures.py", "style.mplstyle", "report.html"):
+        (tmp_path / name).write_text("")
+    monkeypatch.setattr(records, "PACKAGE", tmp_path)
+    whole = records.source_fingerprint.__wrapped__()
+    (tmp_path / "style.mplstyle").write_text("font.size: 99")
+    assert records.source_fingerprint.__wrapped__() != whole
+
+
+def imports_of(module):
+    """Modules of the package that a module imports, anywhere in it."""
+    path = records.PACKAGE / f"{module}.py"
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lumbar_utils"):
+            base = node.module.removeprefix("lumbar_utils").strip(".").replace(".", "/")
+            for name in [base, *(f"{base}/{alias.name}".strip("/") for alias in node.names)]:
+                if (records.PACKAGE / f"{name}.py").is_file():
+                    yield name
+
+
+def reached_from(*modules):
+    found, waiting = set(), list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            waiting += imports_of(module)
+    return found
+
+
+# what training imports and what changes no weight: where files lie, how they are written, which of them are stale
+NOT_OF_THE_RESULT = {"records", "freshness", "checkpoints", "study", "audit/kinds", "audit/likeness", "audit/cases",
+                     "audit/geometry"}  # fmt: skip
+
+
+def test_all_code_that_training_and_prediction_reach_counts_for_them():
+    counted = {*freshness.MAKERS["training"].code, *freshness.MAKERS["label maps"].code}
+    assert reached_from("training", "prediction") - counted - NOT_OF_THE_RESULT == set()
+
+
+def test_every_module_that_counts_is_there():
+    named = {module for maker in freshness.MAKERS.values() for module in maker.code}
+    assert [module for module in named if not (records.PACKAGE / f"{module}.py").is_file()] == []
+
+
+def test_training_that_starts_from_another_study_follows_it(study):
+    later = Study(**study.settings | {"start_from": str(study.folder), "seed": 1})
+    step = Step(later, notebooks(["02"])[0], "unet")
+    before = freshness.trained(later, "data", "unet"), step.made_from("data")
+    record = study.folder / "unet" / "fit.json"
+    records.write_json(record, records.read_json(record) | {"made_from": "trained anew"})
+    after = freshness.trained(later, "data", "unet"), step.made_from("data")
+    assert before[0] != after[0] and before[1] != after[1]
+
+
+def test_label_maps_of_other_data_are_refused_by_name(study):
+    path = study.runs.parent / "data" / "masks" / "case0.png"
+    cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED) * 0)
+    cohort = prepare(Study(**study.settings | {"accept": ("empty-mask:case0",)}))
+    with pytest.raises(StudyError, match=r"the label maps of unet in .* are stale: data, settings, code or packages"):
+        label_maps(study, cohort, ["unet"])
+
+
+def test_a_prediction_that_was_killed_leaves_nothing_that_counts_as_whole(study, monkeypatch):
+    cohort = prepare(study)
+    monkeypatch.setattr(freshness, "versions", lambda names: {"torch": "99"})
+    fit(study, cohort, "unet")
+    written = records.atomic_file
+    monkeypatch.setattr(records, "atomic_file", lambda path: interrupt() if path.suffix == ".npz" else written(path))
+    with pytest.raises(KeyboardInterrupt):
+        predict(study, cohort, "unet")
+    with pytest.raises(StudyError, match="unet has no label maps"):
+        label_maps(study, cohort, ["unet"])
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_a_decoded_image_follows_the_code_that_decodes(study, monkeypatch):
+    cohort = prepare(study)
+    decode(cohort, 64, 64, study.cache)
+    folders = set(study.cache.glob("decoded-*"))
+    known = records.source_fingerprint
+    monkeypatch.setattr(records, "source_fingerprint", lambda *names: "new" if "decoding" in names else known(*names))
+    decode(cohort, 64, 64, study.cache)
+    assert len(set(study.cache.glob("decoded-*")) - folders) == 1
+
+
+def test_a_study_whose_tables_changed_is_not_taken_for_another_one(study):
+    folder = study.folder
+    prepare(study)
+    assert read(folder).folder == folder
+    table = study.runs.parent / "data" / "cases.csv"
+    table.write_text(table.read_text().replace("p5", "p7"))
+    with pytest.raises(StudyError, match=r"was made from other settings or data than its study.json leads to today"):
+        read(folder)
+
+
+def test_versions_are_those_of_the_run_that_trained_whatever_is_prepared_later(study, monkeypatch):
+    before = records.recorded_provenance(study.folder)
+    monkeypatch.setattr(records, "provenance", lambda: {"packages": {"torch": "99"}})
+    prepare(study)
+    assert records.recorded_provenance(study.folder) == before
+    assert set(before) == {"unet/fit", "unet/predict", "scores"}
+    assert "torch" not in json.dumps(records.read_json(study.folder / "study.json"))
+
+
+def test_scores_of_other_data_are_said_to_be_stale(study):
+    assert freshness.stale_scores(study.folder) == ""
+    path = study.runs.parent / "data" / "images" / "case0.png"
+    cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED) + np.uint8(1))
+    prepare(study)
+    assert "were made from other data than study.json describes" in freshness.stale_scores(study.folder)
