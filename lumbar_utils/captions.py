@@ -17,7 +17,7 @@ from lumbar_utils.metrics import average_precision
 from lumbar_utils.multiverse import spread
 from lumbar_utils.statistics import FEWEST
 from lumbar_utils.summary import leads
-from lumbar_utils.tables import data_words, interval_text, runs_words
+from lumbar_utils.tables import data_words, interval_text, runs_words, seeds_of
 
 SEVERITIES = ("error", "warning", "accepted")
 
@@ -86,8 +86,9 @@ def differences(gaps: pd.DataFrame, cohort: Cohort) -> str:
         f"{_name(row.first)} - {_name(row.second)} {interval_text(row.difference, row.low, row.high)}"
         for row in gaps[gaps["metric"] == "f1"].itertuples()
     ]
+    units = "patients and seeds" if seeds_of(cohort.cases) > 1 else "patients"
     return (
-        f"Model against model on the same patients: differences in score {_intervals(gaps, cohort)}. "
+        f"Model against model on the same patients: differences in score {_intervals(gaps, cohort, units)}. "
         f"F1: {'; '.join(told)}. Data: {data_words(cohort)}."
     )
 
@@ -294,15 +295,17 @@ def _values(rows: pd.DataFrame) -> str:
     return ", ".join(f"{_name(row.model)} {interval_text(row.value, row.low, row.high)}" for row in rows.itertuples())
 
 
-def _intervals(rows: pd.DataFrame, cohort: Cohort) -> str:
-    """rows : low, not known where patients are too few."""
-    return "without intervals, for which patients are too few" if rows["low"].isna().all() else f"with {_over(cohort)}"
+def _intervals(rows: pd.DataFrame, cohort: Cohort, units: str = "patients") -> str:
+    """rows : low, not known where patients are too few. units : what the intervals are over."""
+    if rows["low"].isna().all():
+        return "without intervals, for which patients are too few"
+    return f"with {_over(cohort, units)}"
 
 
-def _over(cohort: Cohort) -> str:
+def _over(cohort: Cohort, units: str = "patients") -> str:
     """What an interval is over, and whether it can be trusted."""
     few = cohort.cases.loc[cohort.cases["split"] == "test", "patient"].nunique() < FEWEST
-    return "95 % bootstrap intervals over patients" + (f" (below {FEWEST} patients they do not hold)" if few else "")
+    return f"95 % bootstrap intervals over {units}" + (f" (below {FEWEST} patients they do not hold)" if few else "")
 
 
 def _patients(counts: Iterable[int]) -> str:

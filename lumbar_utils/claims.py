@@ -1,4 +1,4 @@
-"""The paper's claims one by one, each against this run: supported, contradicted or undecided, with the numbers."""
+"""The paper's claims one by one, each judged over trainings and patients: a verdict, with the numbers behind it."""
 
 import itertools
 from collections.abc import Iterator
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pandas as pd
 
 from lumbar_utils import METRICS, MODELS, StudyError, paper
-from lumbar_utils.statistics import FEWEST
+from lumbar_utils.statistics import FEWEST, FEWEST_SEEDS
 
-VERDICTS = ("supported", "contradicted", "undecided", "not testable")
+VERDICTS = ("supported", "contradicted", "undecided", "not judged", "not testable")
 GAP = "recall-precision"  # within one model: its recall minus its precision
 MEASURED = {"map": ("map_pixel", "map_coco")}  # the paper prints one mAP and does not define it: each of ours
 NUMBERS = {"summary": ["value", "low", "high", "n"], "differences": ["difference", "low", "high"]}
@@ -47,21 +47,26 @@ def claims() -> Iterator[tuple[str, str, list[tuple[str, str, str, int]]]]:
         yield f"The recall of {MODELS[model]} is {words} its precision", "table", [(GAP, model, model, sign)]
 
 
-def judge(summary: pd.DataFrame, differences: pd.DataFrame, data: str) -> pd.DataFrame:
-    """Each claim of the paper against this run: claim, place, verdict (of VERDICTS), evidence (one sentence).
+def judge(summary: pd.DataFrame, differences: pd.DataFrame, data: str, *, seeds: int, synthetic: bool) -> pd.DataFrame:
+    """Each claim of the paper: claim, place, verdict (of VERDICTS), evidence (one sentence).
 
     summary : one row a (model, metric): value, low, high, n. Models beyond the paper's take no part.
     differences : one row a (metric, first, second), in either order: difference = first - second, low and high of its
-        95 % interval over patients. Metric `recall-precision` has first = second: recall minus precision of a model.
-    data : on what data, in words that every evidence ends with.
+        95 % interval over patients and seeds. Metric `recall-precision` has first = second: recall minus precision of
+        a model.
+    data : on what data, in words that every evidence ends with. seeds : trainings of each network. synthetic : whether
+        the images are drawn.
 
-    Supported if every interval that a claim needs lies on its side of 0, contradicted if one lies on the other, else
-    undecided: as with fewer than FEWEST patients, or where a number is missing and none lies on the other side. An
-    interval lies on one side wrongly in 2.5 % of samples, nominally. All of k do so together no more often: a claim is
-    wrongly supported in 2.5 % at most, uncorrected, at the price of power. One of k does so in up to k times 2.5 %: a
-    claim that needs two is wrongly contradicted in up to 5 %. That is for one claim; of all of them, some may err by
-    chance. Another seed, split or data set is in none of these intervals. Claims that no score could speak for or
-    against come last, as not testable.
+    The claims are about architectures on images of patients. So on synthetic images they are not judged: the evidence
+    says how the order came out there. Of fewer than FEWEST_SEEDS seeds they are undecided: the evidence says what these
+    trained networks did. Otherwise a claim is supported if every interval that it needs lies on its side of 0,
+    contradicted if one lies on the other, else undecided, as with fewer than FEWEST patients or a number missing.
+
+    An interval lies on one side wrongly in 2.5 % of samples, nominally. All of k do so together no more often: a claim
+    is wrongly supported in 2.5 % at most, uncorrected, at the price of power. One of k does so in up to k times 2.5 %:
+    a claim that needs two is wrongly contradicted in up to 5 %. That is for one claim; of all of them, some may err by
+    chance. How often verdicts change under other seeds: tests/benchmarks/verdicts.py. Claims that no score could speak
+    for or against come last, as not testable.
     """
     _refuse(summary, "summary")
     _refuse(differences, "differences")
@@ -70,11 +75,22 @@ def judge(summary: pd.DataFrame, differences: pd.DataFrame, data: str) -> pd.Dat
     rows = []
     for words, place, needs in claims():
         found = [_hold(summary, differences, *need) for need in needs]
-        sides = {side for side, _ in found}
-        verdict = "contradicted" if "against" in sides else "supported" if sides == {"for"} else "undecided"
-        rows.append((words, place, verdict, f"{'; '.join(text for _, text in found)}. Data: {data.strip()}."))
+        verdict, about = _verdict({side for side, _ in found}, seeds, synthetic)
+        numbers = "; ".join(text for _, text in found)
+        rows.append((words, place, verdict, f"{about}{numbers}. Data: {data.strip()}."))
     rows += [(words, place, "not testable", f"{why}.") for words, place, why in NOT_TESTABLE]
     return pd.DataFrame(rows, columns=["claim", "place", "verdict", "evidence"])
+
+
+def _verdict(sides: set[str], seeds: int, synthetic: bool) -> tuple[str, str]:
+    """The verdict, and the words that its evidence begins with. sides : what the intervals say, as from `_hold`."""
+    if synthetic:
+        return "not judged", "On synthetic images: "
+    if seeds < FEWEST_SEEDS:
+        return "undecided", f"These trained networks, of fewer than {FEWEST_SEEDS} seeds, on these images: "
+    if "against" in sides:
+        return "contradicted", ""
+    return ("supported" if sides == {"for"} else "undecided"), ""
 
 
 def _extreme(which: str, model: str, metric: str, place: str) -> Iterator[tuple[str, str, list]]:

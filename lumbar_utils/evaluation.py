@@ -130,6 +130,14 @@ class Evaluation:
         tables = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return Evaluation(**{name: table[table["model"].isin(list(models))] for name, table in tables.items()})
 
+    def of_cases(self, cases: Iterable[str]) -> "Evaluation":
+        """The same of some cases only; curves and reliability, which are sums over all cases, stay as they are."""
+        return dataclasses.replace(self, **{name: _rows_of(getattr(self, name), cases) for name in ROWS})
+
+
+def _rows_of(table: pd.DataFrame, cases: Iterable[str]) -> pd.DataFrame:
+    return table[table["case"].isin(list(cases))]
+
 
 def evaluate(cohort: Cohort, folders: dict[str, Path]) -> Evaluation:
     """Score label maps of the test cases.

@@ -10,7 +10,7 @@ import pandas as pd
 from lumbar_utils import METRICS, MODELS
 from lumbar_utils.evaluation import WHOLE, Evaluation
 from lumbar_utils.metrics import COCO_THRESHOLDS, coco_average_precision
-from lumbar_utils.statistics import macro, variance_parts, with_interval
+from lumbar_utils.statistics import macro, over_runs, variance_parts, with_interval
 
 # metrics of whole vertebrae over all images -> IoU thresholds; there is none of them for a single image
 COCO = {"map_coco": COCO_THRESHOLDS, "map_50": (0.5,), "map_75": (0.75,)}
@@ -104,11 +104,15 @@ def metrics_of(found: Evaluation) -> list[str]:
     return list(dict.fromkeys(named.get(metric, metric) for metric in [*found.scores["metric"], *COCO]))
 
 
-def differences(found: Evaluation, metrics: Iterable[str] = tuple(METRICS)) -> pd.DataFrame:
+def differences(
+    found: Evaluation, metrics: Iterable[str] = tuple(METRICS), cases: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Model against model on the patients of both, one row a (metric, first, second): difference, low, high.
 
-    low, high : 95 % BCa interval. A last row a model has metric `recall-precision`, its recall minus its precision.
+    low, high : 95 % interval, BCa over patients; with `cases` (case, seed) of several seeds, over patients and seeds.
+    A last row a model has metric `recall-precision`, its recall minus its precision.
     """
+    seeds = [] if cases is None else by_seed(found, cases)
     models = models_of(found)
     asked = [(metric, (a, metric), (b, metric)) for metric in metrics for a, b in combinations(models, 2)]
     asked += [("recall-precision", (model, "recall"), (model, "precision")) for model in models]
@@ -116,8 +120,16 @@ def differences(found: Evaluation, metrics: Iterable[str] = tuple(METRICS)) -> p
     for name, first, second in asked:
         both = np.intersect1d(_having(found, *first), _having(found, *second))
         if len(both):
-            rows.append((name, first[0], second[0], *with_interval(_gap(found, first, second), both)))
+            value, low, high = with_interval(_gap(found, first, second), both)
+            of_seeds = [_gap(part, first, second)(np.arange(len(patients_of(part)))) for part in seeds]
+            rows.append((name, first[0], second[0], value, *over_runs(value, low, high, np.array(of_seeds))))
     return pd.DataFrame(rows, columns=["metric", "first", "second", "difference", "low", "high"])
+
+
+def by_seed(found: Evaluation, cases: pd.DataFrame) -> list[Evaluation]:
+    """An evaluation in parts, one a seed: what the networks of that seed predicted. cases : case, seed."""
+    tested = cases[cases["case"].isin(found.pixels["case"])]
+    return [found.of_cases(rows["case"]) for _, rows in tested.groupby("seed")]
 
 
 def _gap(found: Evaluation, first: tuple[str, str], second: tuple[str, str]) -> Statistic:

@@ -9,7 +9,7 @@ from pandas.io.formats.style import Styler
 
 from lumbar_utils import METRICS, MODELS, paper, records
 from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.statistics import FEWEST
+from lumbar_utils.statistics import FEWEST, FEWEST_SEEDS
 
 CAPTION_1 = "The environment of the paper, and that in which the networks of this study were trained."
 MOST = 8  # columns of a printed table
@@ -224,7 +224,7 @@ def ranked(summary: pd.DataFrame) -> list[str]:
 
 
 def reading(summary: pd.DataFrame, gaps: pd.DataFrame, pairs: pd.DataFrame, doubt: float, cohort: Cohort) -> str:
-    """One honest paragraph on Table II, made from the numbers: who leads by F1, by how much, and what that is worth.
+    """One paragraph on Table II, made from the numbers: which network leads by F1, by how much, and what that is worth.
 
     summary, gaps : as from `summary.summarise` and `summary.differences`. pairs, doubt : as from `statistics.compare`
     and `statistics.doubt` of the leader, on the mean F1 of each patient. A lead is called one where its interval and
@@ -238,7 +238,7 @@ def reading(summary: pd.DataFrame, gaps: pd.DataFrame, pairs: pd.DataFrame, doub
     tested = max(pair["p_wilcoxon_holm"], pair["p_permutation_holm"]) < 0.05 and pair["first"] == best
     names = [MODELS.get(model, model) for model in ranked(summary)]
     sure = low > 0 and tested and pair["n"] >= FEWEST
-    verdict = f"{names[0]} leads on these images" if sure else f"this run cannot tell {names[0]} and {names[1]} apart"
+    verdict = _lead(names, sure, seeds_of(cohort.cases))
     printed = sorted(paper.RESULTS, key=lambda model: -paper.result(model, "f1"))
     order = "the paper's order" if [m for m in ranked(summary) if m in MODELS] == printed else "not the paper's order"
     again = f"Drawing the patients again, {names[0]} is not the best in {100 * doubt:.0f} % of the draws. "
@@ -249,6 +249,22 @@ def reading(summary: pd.DataFrame, gaps: pd.DataFrame, pairs: pd.DataFrame, doub
         f"corrected after Holm): {verdict}. {again if pair['n'] > 2 else ''}Behind it: {runs_words(cohort.cases)}; "
         f"others may turn it round. Data: {data_words(cohort)}."
     )
+
+
+def seeds_of(cases: pd.DataFrame) -> int:
+    """Number of seeds behind the cases of a study or grid."""
+    return cases["seed"].nunique() if "seed" in cases else 1
+
+
+def _lead(names: list[str], sure: bool, seeds: int) -> str:
+    if not sure:
+        return f"{names[0]} and {names[1]} cannot be told apart here"
+    if seeds < FEWEST_SEEDS:
+        return (
+            f"the trained {names[0]} scored higher than the trained {names[1]} on these images; of fewer than "
+            f"{FEWEST_SEEDS} seeds, this says nothing of architectures"
+        )
+    return f"{names[0]} leads on these images"
 
 
 def _between(table: pd.DataFrame, one: str, other: str) -> pd.Series:

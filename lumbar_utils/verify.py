@@ -27,11 +27,15 @@ SEEN = 0.00005  # what Table II, in four decimals, shows
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """What there is to compare of a study or reference: its Table II, and its study.json without its machine's own."""
+    """What there is to compare of a study or reference: Table II, verdicts, and study.json without its machine's own.
+
+    claims : claim, place, verdict; empty where there are none.
+    """
 
     folder: Path
     record: dict
     table: pd.DataFrame
+    claims: pd.DataFrame
 
 
 def read(folder: Path) -> Kept:
@@ -44,7 +48,9 @@ def read(folder: Path) -> Kept:
         )
     if stale := freshness.stale_scores(folder):
         raise StudyError(f"{folder}: {stale} again before it is compared")
-    return Kept(folder, described(folder), pd.read_csv(tables[0]))
+    verdicts = tables[0].with_name("claims.csv")
+    claims = pd.read_csv(verdicts) if verdicts.exists() else pd.DataFrame(columns=["claim", "place", "verdict"])
+    return Kept(folder, described(folder), pd.read_csv(tables[0]), claims)
 
 
 def newest(runs: Path, reference: Kept) -> Path:
@@ -99,7 +105,19 @@ def report(cells: pd.DataFrame, reference: Kept, study: Kept) -> str:
     about = [_describe("reference", reference), _describe("study", study)]
     different = other_settings(reference.record["settings"], study.record["settings"])
     about += [f"the study has other settings: {'; '.join(different)}"] if different else []
-    return "\n".join([*about, "", *_lines(moved), _verdict(cells, len(moved), beyond)])
+    verdicts = changed_verdicts(reference.claims, study.claims)
+    return "\n".join([*about, "", *_lines(moved), *verdicts, _verdict(cells, len(moved), beyond)])
+
+
+def changed_verdicts(reference: pd.DataFrame, study: pd.DataFrame) -> list[str]:
+    """Which verdicts on the paper's claims changed, a line each, and a line that counts them; of claims in both only.
+
+    reference, study : claim, place, verdict.
+    """
+    both = reference.merge(study, on=["claim", "place"], suffixes=("", "_of_study"))
+    changed = both[both["verdict"] != both["verdict_of_study"]]
+    lines = [f"{row.claim} ({row.place}): {row.verdict} -> {row.verdict_of_study}" for row in changed.itertuples()]
+    return [*lines, f"{len(changed)} of {len(both)} verdicts on the paper's claims changed", ""] if len(both) else []
 
 
 def _describe(what: str, kept: Kept) -> str:

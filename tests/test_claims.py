@@ -4,10 +4,16 @@ import pandas as pd
 import pytest
 
 from lumbar_utils import METRICS, MODELS, StudyError, paper
-from lumbar_utils.claims import NOT_TESTABLE, VERDICTS, claims, judge
+from lumbar_utils import claims as module
+from lumbar_utils.claims import NOT_TESTABLE, VERDICTS, claims
 
-DATA = "77 synthetic test images, profile quick, one seed"
+DATA = "77 test images, profile quick, three seeds"
 PAIRS = [("unet", "hrnet"), ("unet", "efficientnet"), ("efficientnet", "hrnet")]
+
+
+def judge(scores, table, data, seeds=3, synthetic=False):
+    """Verdicts on images of patients, over three seeds."""
+    return module.judge(scores, table, data, seeds=seeds, synthetic=synthetic)
 
 
 def summary(models=tuple(MODELS), metrics=tuple(METRICS)):
@@ -113,7 +119,7 @@ def test_the_evidence_is_a_sentence_of_the_numbers_and_the_data():
     assert verdict_of("U-Net has the highest F1", table)["evidence"] == (
         "F1, U-Net 0.9000 (n = 77) against HRNet 0.9000 (n = 77): +0.0200 (95 % interval +0.0100 to +0.0300); "
         "F1, U-Net 0.9000 (n = 77) against EfficientNet 0.9000 (n = 77): +0.0300 (95 % interval +0.0200 to +0.0400). "
-        "Data: 77 synthetic test images, profile quick, one seed."
+        "Data: 77 test images, profile quick, three seeds."
     )
 
 
@@ -188,3 +194,24 @@ def test_too_few_patients_decide_nothing():
     found = judge(summary().assign(n=5), as_the_paper_has_it(), DATA)
     assert set(found["verdict"]) == {"undecided", "not testable"}
     assert "of too few patients for an interval to hold (below 10)" in found["evidence"].iloc[0]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_of_fewer_than_three_seeds_a_claim_is_undecided_and_says_what_these_networks_did(seeds):
+    found = judge(summary(), as_the_paper_has_it(), DATA, seeds=seeds).query("verdict != 'not testable'")
+    assert set(found["verdict"]) == {"undecided"}
+    assert found["evidence"].str.startswith("These trained networks, of fewer than 3 seeds, on these images: ").all()
+    assert (
+        "+0.2534 (95 % interval +0.2524 to +0.2544)"
+        in found.set_index("claim").loc["U-Net has the highest F1", "evidence"]
+    )
+
+
+@pytest.mark.parametrize("seeds", [1, 3, 15])
+def test_on_synthetic_images_no_claim_is_judged_however_many_the_seeds(seeds):
+    found = judge(summary(), as_the_paper_has_it(), DATA, seeds=seeds, synthetic=True)
+    assert set(found["verdict"]) == {"not judged", "not testable"}
+    text = found.to_csv()
+    assert "supported" not in text and "contradicted" not in text
+    judged_on = found[found["verdict"] == "not judged"]["evidence"]
+    assert judged_on.str.startswith("On synthetic images: ").all() and judged_on.str.contains("against").all()

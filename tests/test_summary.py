@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from lumbar_utils import summary
+from lumbar_utils import statistics, summary
 from lumbar_utils.evaluation import ROWS, Evaluation
 
 
@@ -73,6 +73,38 @@ def test_differences_are_of_the_same_patients():
     assert table.loc["f1", ["difference", "low", "high"]].tolist() == pytest.approx([0.1, 0.1, 0.1])
     assert table.loc["recall-precision", ["first", "second"]].tolist() == ["unet", "unet"]
     assert table.loc["recall-precision", "difference"] == pytest.approx(0.3)
+
+
+def of_seeds(gaps):
+    """Scores of two networks on ten patients, under seeds: the first is better by the gap of a seed."""
+    rows, cases = [], []
+    for seed, gap in enumerate(gaps):
+        for patient in range(10):
+            case, level = f"c{patient}.seed{seed}", 0.5 + 0.01 * patient
+            cases.append((case, seed))
+            rows.append((case, f"p{patient}", "L1", "unet", "f1", level + gap))
+            rows.append((case, f"p{patient}", "L1", "hrnet", "f1", level))
+    return evaluation(rows), pd.DataFrame(cases, columns=["case", "seed"])
+
+
+def test_over_seeds_a_difference_has_the_t_interval_of_its_seeds_where_patients_agree():
+    found, cases = of_seeds([0.1, 0.2, 0.3])
+    row = summary.differences(found, ["f1"], cases).iloc[0]
+    half = stats.t.ppf(0.975, 2) * 0.1 / 3**0.5  # the standard deviation of 0.1, 0.2 and 0.3 is 0.1
+    assert row[["difference", "low", "high"]].tolist() == pytest.approx([0.2, 0.2 - half, 0.2 + half])
+
+
+def test_without_seeds_or_with_one_a_difference_has_its_interval_over_patients():
+    found, cases = of_seeds([0.1])
+    for table in (summary.differences(found, ["f1"]), summary.differences(found, ["f1"], cases)):
+        assert table.iloc[0][["difference", "low", "high"]].tolist() == pytest.approx([0.1, 0.1, 0.1])
+
+
+def test_the_widths_over_patients_and_seeds_add_up_as_independent_errors_do():
+    low, high = statistics.over_runs(0.5, 0.2, 0.9, np.array([0.4, 0.6]))
+    half = stats.t.ppf(0.975, 1) * np.std([0.4, 0.6], ddof=1) / 2**0.5
+    assert low == pytest.approx(0.5 - (0.3**2 + half**2) ** 0.5)
+    assert high == pytest.approx(0.5 + (0.4**2 + half**2) ** 0.5)
 
 
 def test_per_patient_is_the_mean_over_levels():

@@ -146,3 +146,16 @@ def test_the_committed_reference_can_be_compared_with():
     reference = verify.read(verify.REFERENCE)
     assert verify.compare(reference.table, reference.table)["holds"].all()
     assert {"profile", "dataset", "seed"} <= set(reference.record["settings"])
+
+
+def test_which_verdicts_changed_is_told():
+    reference = pd.DataFrame(
+        {"claim": ["A", "B", "C"], "place": "table", "verdict": ["supported", "undecided", "undecided"]}
+    )
+    study = pd.DataFrame(
+        {"claim": ["A", "B", "D"], "place": "table", "verdict": ["contradicted", "undecided", "supported"]}
+    )
+    assert verify.changed_verdicts(reference, study) == [
+        "A (table): supported -> contradicted", "1 of 2 verdicts on the paper's claims changed", "",
+    ]  # fmt: skip
+    assert verify.changed_verdicts(reference.head(0), study) == []

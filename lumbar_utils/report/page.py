@@ -69,7 +69,8 @@ def render(results: Results, papers: list[str]) -> str:
         curves=figures_of(results, ["learning_curves"]), training=training(results),
         sides=sides(results), findings=findings(results), data_figures=figures_of(results, shown.DATA_FIGURES),
         table1=tables_of(results, ["table1"]), notebooks=notebooks(results), cells_of_grid=cells(results),
-        version=__version__, settings=settings(results), software=software(results), checklist=checklist(results), papers=papers,
+        settings=settings(results), software=software(results), checklist=checklist(results), papers=papers,
+        version=__version__,
     )  # fmt: skip
 
 
@@ -131,7 +132,8 @@ def for_the_screen(file: Path) -> tuple[str, int, int]:
 def verdicts(results: Results) -> dict[str, int]:
     """How many of the paper's claims have which verdict; empty before they were judged."""
     claims = results.csv("tables/claims.csv")
-    return {verdict: int((claims["verdict"] == verdict).sum()) for verdict in VERDICTS} if len(claims) else {}
+    counts = {verdict: int((claims["verdict"] == verdict).sum()) for verdict in VERDICTS} if len(claims) else {}
+    return {verdict: number for verdict, number in counts.items() if number}
 
 
 def limits(results: Results) -> list[str]:

@@ -26,8 +26,9 @@ PARTS = (
     Part(
         "claims",
         "The paper's claims, one by one",
-        "Supported where every difference that a claim needs has its whole 95 % interval on the claim's side of zero, "
-        "contradicted where one has it on the other, undecided otherwise. A verdict is about these images.",
+        "Judged over three seeds or more, on images of patients. Supported: every difference that a claim needs has its "
+        "whole 95 % interval, over patients and seeds, on the claim's side of zero. Contradicted: one has it on the "
+        "other side. Undecided: otherwise. On simulated images the claims are not judged.",
         ("claims",),
     ),
     Part(

@@ -74,7 +74,7 @@ def score(cohort: Cohort, folders: dict[str, Path]) -> dict:
     table, gaps = summary.summarise(found), summary.differences(found)
     summary.summarise(found, dict.fromkeys(found.scores["metric"]))
     statistics.compare(summary.per_patient(found))
-    claims.judge(table, gaps, "drawn images")
+    claims.judge(table, gaps, "drawn images", seeds=1, synthetic=True)
     universe = multiverse.multiverse(found)
     multiverse.spread(universe), multiverse.nearest(universe), summary.by_group(found, cohort.cases)
     done = time.perf_counter()
