@@ -149,7 +149,7 @@ def test_numbers_are_carried_to_the_page_as_they_are(folder):
     for cell in ("0.9741 [0.960, 0.990]", "0.9742", "1,234,567", "2 of 2", "0.2500", "3.5"):
         assert cell in words
     text = "".join(words)
-    assert "Of 2 verdicts on the paper's claims, 1 supported, 0 contradicted, 1 undecided" in text
+    assert "Of 2 of the paper's claims, 1 supported, 1 undecided" in text
     assert "Scores on two images." in text and "2 patients are in the test set: fewer than 10" in text
     assert "0.9 against 0.8." in words and "Data: two images" not in text
 
