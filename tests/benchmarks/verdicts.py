@@ -50,10 +50,10 @@ def simulate(patients: int, seeds: int, repetitions: int, rng: np.random.Generat
             signs.append([sign_of(gap + of_patient + run, seeds > 1) for run in of_seed + rest])
         first, again = np.array(signs).T
         wrong = (first < 0) if gap else (first != 0)
-        rows.append({
-            "patients": patients, "seeds": seeds, "true gap": gap, "true side found": (first > 0).mean() if gap else np.nan,
-            "wrong": wrong.mean(), "flipped": (first * again < 0).mean(), "changed": (first != again).mean(),
-        })  # fmt: skip
+        row = {"patients": patients, "seeds": seeds, "true gap": gap, "wrong": wrong.mean()}
+        row |= {"true side found": (first > 0).mean() if gap else np.nan}
+        row |= {"flipped": (first * again < 0).mean(), "changed": (first != again).mean()}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
