@@ -80,6 +80,12 @@ def run(
                 )
             given = [*settings, *([f"folds={folds}"] if folds else [])]
             studies = [_study(profile, source, seed, runs, given, accept) for source in datasets or [dataset]]
+            if accept and len(studies) > 1 and not dry_run:  # each data set has findings of its own
+                from lumbar_utils.audit import accepted_of_each
+                from lumbar_utils.datasets import load
+
+                each = accepted_of_each([load(study) for study in studies], accept, studies[0].cache)
+                studies = [Study(**study.settings | {"accept": fit}) for study, fit in zip(studies, each, strict=True)]
             grids = [Grid(study, tuple(seeds or [seed])) for study in studies]
             failed = _run_grids(grids, models or list(MODELS), workers, threads, scheduler, keep or "best", dry_run)
         if failed:

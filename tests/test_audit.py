@@ -110,7 +110,7 @@ PLANTED = {  # fault -> how it is planted, finding, severity, words of what was 
     "absent mask": (lambda f: (f / "masks" / f"{A}.png").unlink(), f"unreadable:{A}", "error", "No such file"),
     "colour image": (image(lambda i: np.dstack([i, i, 255 - i])), f"unreadable:{A}", "error", "is in colour"),
     "16 bits": (image(lambda i: i.astype(np.uint16) * 256), f"unreadable:{A}", "error", "uint16"),
-    "broken table": (lambda f: (f / "cases.csv").write_text(""), "table:planted", "error", "No columns"),
+    "broken table": (lambda f: (f / "cases.csv").write_text(""), "table:planted", "error", "cases.csv is empty"),
     "broken description": (lambda f: (f / "dataset.json").write_text("{"), "table:planted", "error", "is not JSON"),
     "smaller mask": (mask(lambda m: m[:, :-1]), f"size:{A}", "error", "is 127x128 but its image is 128x128"),
     "unnamed label": (mask(paint(99, 0, 0)), f"label:{A}", "error", "has label 99"),
