@@ -221,6 +221,7 @@ def test_names_may_be_in_any_script(dataset):
         ("0,46875", 0.46875),
         ("4.6875e-1", 0.46875),
         (".5", 0.5),
+        ("1.", 1.0),
         ("", None),
         ("NaN", None),
         ("n/a", None),

@@ -23,6 +23,7 @@ from lumbar_utils.textfiles import plain, read_json, read_table
 REQUIRED = ("case", "patient", "image", "mask")
 OPTIONAL = ("spacing_mm", "contrast", "findings", "subset")
 TEXTS = (*REQUIRED, "contrast", "findings", "subset")  # whatever they look like: `001`, `NA`, `1e5`
+NUMBER = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 UNKNOWN = ("", "nan", "na", "n/a", "none", "null")  # a spacing that nobody knows, in lower case
 LEAST_MM, MOST_MM = 0.05, 10  # a pixel's side
 LONGEST = 200  # bytes of a case's name, of the 255 that a file's name may have
@@ -190,11 +191,12 @@ def _check_names(file: Path, table: pd.DataFrame) -> None:
             raise StudyError(f"{file}: case {case!r} must consist of letters, digits, '.', '_', '-', ' '")
         if len(case.encode()) > LONGEST:
             raise StudyError(f"{file} line {line}: case {case[:20]!r}... has more than {LONGEST} bytes; shorten it")
-        other = alike.setdefault(case.casefold(), case)
-        if table["case"].eq(case).sum() > 1:
+        other = alike.get(case.casefold())
+        if other == case:
             raise StudyError(f"{file} names case {case!r} twice; give every image a name of its own")
-        if other != case:
+        if other:
             raise StudyError(f"{file} names cases {other!r} and {case!r}, one file on some disks; rename one")
+        alike[case.casefold()] = case
 
 
 def _inside(file: Path, line: int, name: str) -> str:
@@ -207,10 +209,10 @@ def _inside(file: Path, line: int, name: str) -> str:
 
 def _spacing(file: Path, line: int, text: str) -> str:
     """The side of a pixel with a decimal point; empty if unknown."""
-    number = text.replace(",", ".")
     if text.lower() in UNKNOWN:
         return ""
-    if not re.fullmatch(r"[0-9]*\.?[0-9]+(e[+-]?[0-9]+)?", number.lower()) or not LEAST_MM <= float(number) <= MOST_MM:
+    number = text.replace(",", ".")
+    if not NUMBER.fullmatch(number) or not LEAST_MM <= float(number) <= MOST_MM:
         raise StudyError(
             f"{file} line {line} has spacing_mm {text!r}; allowed are {LEAST_MM} to {MOST_MM} (mm a pixel); leave it "
             "empty where it is unknown"
