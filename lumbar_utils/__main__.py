@@ -80,6 +80,8 @@ def run(
                 )
             given = [*settings, *([f"folds={folds}"] if folds else [])]
             studies = [_study(profile, source, seed, runs, given, accept) for source in datasets or [dataset]]
+            if len(studies) > 1 and not dry_run:
+                studies = _accepting(studies, accept)
             grids = [Grid(study, tuple(seeds or [seed])) for study in studies]
             failed = _run_grids(grids, models or list(MODELS), workers, threads, scheduler, keep or "best", dry_run)
         if failed:
@@ -98,6 +100,17 @@ def run(
         others = {name: Path(folder).expanduser().resolve() for name, folder in folders.items()}
         pipeline.run(study, only, say=lambda line: print(line, flush=True), others=others)
         _conclude(study)
+
+
+def _accepting(studies: list[Study], accept: list[str]) -> list[Study]:
+    """Studies of several data sets, each accepting those findings that its own has; see `accepted_of_each`."""
+    from lumbar_utils.audit import accepted_of_each
+    from lumbar_utils.datasets import load
+
+    if not accept:
+        return studies
+    each = accepted_of_each([load(study) for study in studies], accept, studies[0].cache)
+    return [Study(**study.settings | {"accept": fitting}) for study, fitting in zip(studies, each, strict=True)]
 
 
 def _run_grids(grids, models: list[str], workers, threads, scheduler, keep: str, dry_run: bool) -> list[str]:

@@ -15,7 +15,9 @@ class Stretch(A.ImageOnlyTransform):
     """The whole range of 8 bits for what lies below the 99.5th percentile, so that what follows acts alike on all.
 
     Some slices use the lowest fifth of the range: a change of brightness by a share of the whole range would
-    leave nothing of them.
+    leave nothing of them. The brightest 0.5 % become 255, in training only: images that are validated on, tested on
+    or predicted keep theirs. After `zscore` the two differ by 0.006 standard deviations inside vertebral bodies, and by
+    0.025 (root mean square) over the image: the mean of 263 T2-SPACE slices.
     """
 
     def __init__(self):

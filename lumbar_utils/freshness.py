@@ -29,31 +29,34 @@ class Maker(NamedTuple):
 
 PIXELS = ("numpy", "opencv-python-headless", "pillow")
 NETWORKS = (*PIXELS, "torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "albumentations")
-READING = ("datasets/folder", "datasets/writing", "datasets/volumes")
+READING = ("datasets/folder", "datasets/pixels", "split", "textfiles")
 MAKERS = {
     "phantom": Maker(
         ("datasets/phantom", "datasets/anatomy", "datasets/surroundings", "datasets/mri"), (*PIXELS, "scipy")
     ),
     "converted": Maker(
-        (*READING, "datasets/composite", "datasets/dicom", "datasets/nifti", "datasets/spider"),
+        (
+            *READING, "datasets/writing", "datasets/volumes", "datasets/composite", "datasets/dicom", "datasets/nifti",
+            "datasets/spider",
+        ),
         (*PIXELS, "scipy", "simpleitk", "pydicom"),
     ),
     "audit": Maker(
-        ("audit/__init__", "audit/kinds", "audit/cases", "audit/geometry", "audit/likeness", "datasets/folder"),
+        (*READING, "audit/__init__", "audit/kinds", "audit/cases", "audit/geometry", "audit/likeness"),
         (*PIXELS, "scipy", "pandas"),
     ),
-    "decoded": Maker(("decoding", "datasets/folder"), PIXELS),
+    "decoded": Maker((*READING, "decoding"), PIXELS),
     "training": Maker(
         (
-            "models", "pretraining", "losses", "segmentation", "training", "loading", "augmentation", "decoding",
-            "devices", "split", "preparation", "datasets/folder",
+            *READING, "models", "pretraining", "losses", "segmentation", "training", "loading", "augmentation",
+            "decoding", "devices", "preparation",
         ),
         NETWORKS,
     ),
-    "label maps": Maker(("prediction", "decoding", "datasets/folder"), NETWORKS),
+    "label maps": Maker((*READING, "prediction", "decoding"), NETWORKS),
     "robustness": Maker(("robustness", "metrics"), NETWORKS),
     "cost": Maker(("cost",), NETWORKS),
-    "scores": Maker(("evaluation", "metrics", "bodies", "datasets/folder"), (*PIXELS, "scipy", "pandas")),
+    "scores": Maker((*READING, "evaluation", "metrics", "bodies"), (*PIXELS, "scipy", "pandas")),
     "notebook": Maker(),
 }  # fmt: skip
 

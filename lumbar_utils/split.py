@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lumbar_utils import StudyError
+from lumbar_utils.textfiles import plain, read_table
 
 SPLITS = ("train", "test", "validation")
 
@@ -16,7 +17,9 @@ def strata_of(cases: pd.DataFrame) -> pd.Series:
     cases : one row an image; of the columns contrast, levels and subset those are used that are there.
     """
     known = [name for name in ("contrast", "levels", "subset") if name in cases]
-    described = cases[known].astype(str).agg(" ".join, axis=1) if known else pd.Series("", index=cases.index)
+    described = (
+        cases[known].astype(str).fillna("unknown").agg(" ".join, axis=1) if known else pd.Series("", index=cases.index)
+    )
     return described.groupby(cases["patient"].astype(str)).agg(lambda values: " + ".join(sorted(set(values))))
 
 
@@ -78,19 +81,25 @@ def guard(cases: pd.DataFrame, source: str | Path) -> None:
         raise StudyError(f"{source} puts patient {torn.index[0]} on two sides: {', '.join(torn.iloc[0])}; keep one")
 
 
+def read_sides(path: Path) -> pd.DataFrame:
+    """What a split.csv says, one row a line: patient, split; StudyError for a line that does not name both."""
+    table = read_table(path, ("patient", "split"))[["patient", "split"]]
+    for line, patient, side in table.itertuples():
+        if not patient:
+            raise StudyError(f"{path} line {line} names no patient; fill it in")
+        if side not in SPLITS:
+            raise StudyError(f"{path} line {line} has split {side!r}; allowed are {', '.join(SPLITS)}")
+    return table.assign(patient=table["patient"].map(plain))
+
+
 def read_split(path: Path, patients: pd.Series) -> pd.DataFrame:
     """A split that a data set brings: split.csv with patient, split; every patient once, on one side, no side empty."""
-    table = pd.read_csv(path, dtype=str)
-    if not {"patient", "split"} <= set(table):
-        raise StudyError(f"{path} must have the columns patient, split; it has {', '.join(table)}")
-    strange = set(table["split"].dropna()) - set(SPLITS)
-    if strange or table["split"].isna().any():
-        raise StudyError(f"{path} has split {min(strange, default='(empty)')!r}; allowed are {', '.join(SPLITS)}")
+    table = read_sides(path)
     guard(table, path)
     missing = set(patients.astype(str)) - set(table["patient"])
     if missing:
         raise StudyError(f"{path} leaves out {len(missing)} patients, first {min(missing)}; give each a split")
-    table = table[["patient", "split"]].drop_duplicates()
+    table = table.drop_duplicates()
     table = table[table["patient"].isin(patients.astype(str))].sort_values("patient", ignore_index=True)
     empty = set(SPLITS) - set(table["split"])
     if empty:

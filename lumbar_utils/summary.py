@@ -1,5 +1,6 @@
 """From scores to the numbers of a table, each with its interval: patients are the unit, in every one of them."""
 
+import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import combinations, product
@@ -15,6 +16,7 @@ from lumbar_utils.statistics import macro, over_runs, variance_parts, with_inter
 # metrics of whole vertebrae over all images -> IoU thresholds; there is none of them for a single image
 COCO = {"map_coco": COCO_THRESHOLDS, "map_50": (0.5,), "map_75": (0.75,)}
 NAMED = {"map_pixel": "ap_pixel"}  # metrics of a table whose scores have another name
+LEVELLED = re.compile(r"(?P<name>.+?)(\s+(?P<level>[CTLS]\d+))?")  # a finding and its level: `wedge L2`
 Statistic = Callable[[np.ndarray], np.ndarray]  # (..., n) rows of patients, drawn again or not -> (...) values
 
 
@@ -192,7 +194,8 @@ def by_group(found: Evaluation, cases: pd.DataFrame, metric: str = "f1") -> pd.D
     scores = scores.merge(_grouped(cases), on="case")
     tables = {kind: scores.assign(group=scores[kind]) for kind in ("level", "contrast", "spacing") if kind in scores}
     if "findings" in scores:
-        tables["finding"] = scores.assign(group=_findings(scores)).explode("group")
+        texts = scores["findings"].fillna("").astype(str)
+        tables["finding"] = scores.assign(group=list(map(_findings, texts, scores["level"]))).explode("group")
     rows = []
     for kind, table in tables.items():
         for (model, group), part in table.groupby(["model", "group"], sort=False):
@@ -218,11 +221,10 @@ def _grouped(cases: pd.DataFrame) -> pd.DataFrame:
     return known.assign(spacing=named.astype(object).where(spacing.notna(), "unknown"))
 
 
-def _findings(scores: pd.DataFrame) -> list[list[str]]:
-    """Findings of the vertebra of each row, `none` where it has none. findings : "wedge L2;spur L4;spur L2"."""
-    texts = scores["findings"].fillna("")
-    pairs = {text: [part.strip().rsplit(" ", 1) for part in text.split(";") if part.strip()] for text in texts.unique()}
-    return [
-        [name for name, of in pairs[text] if of == level] or ["none"]
-        for text, level in zip(texts, scores["level"], strict=True)
-    ]
+def _findings(text: str, level: str) -> list[str]:
+    """What is found at a vertebra, `none` if nothing is: of "wedge L2; spur L4; fracture" wedge and fracture at L2.
+
+    A finding that names no level is of every vertebra of its image.
+    """
+    parts = [LEVELLED.fullmatch(part.strip()) for part in re.split("[;\n]", text)]
+    return list(dict.fromkeys(part["name"] for part in parts if part and part["level"] in (None, level))) or ["none"]

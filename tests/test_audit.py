@@ -8,14 +8,15 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REAL
+from conftest import REAL, in_process
 from typer.testing import CliRunner
 
 from lumbar_utils import StudyError, figures
-from lumbar_utils.__main__ import app
-from lumbar_utils.audit import accept, audit, geometry, likeness
+from lumbar_utils.__main__ import _accepting, app
+from lumbar_utils.audit import accept, accepted_of_each, audit, geometry, likeness
 from lumbar_utils.audit.report import overview, pictures, report
 from lumbar_utils.datasets import phantom
+from lumbar_utils.datasets.folder import read
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import Study
 
@@ -110,7 +111,14 @@ PLANTED = {  # fault -> how it is planted, finding, severity, words of what was 
     "absent mask": (lambda f: (f / "masks" / f"{A}.png").unlink(), f"unreadable:{A}", "error", "No such file"),
     "colour image": (image(lambda i: np.dstack([i, i, 255 - i])), f"unreadable:{A}", "error", "is in colour"),
     "16 bits": (image(lambda i: i.astype(np.uint16) * 256), f"unreadable:{A}", "error", "uint16"),
-    "broken table": (lambda f: (f / "cases.csv").write_text(""), "table:planted", "error", "No columns"),
+    "broken table": (lambda f: (f / "cases.csv").write_text(""), "table:planted", "error", "cases.csv is empty"),
+    "a line cut off": (
+        lambda f: (f / "cases.csv").write_text((f / "cases.csv").read_text().rpartition(",")[0]),
+        "table:planted", "error", "cases.csv line 15 has",
+    ),
+    "split of another form": (
+        lambda f: (f / "split.csv").write_text("patient;side\n"), "table:planted", "error", "lacks the column 'split'",
+    ),
     "broken description": (lambda f: (f / "dataset.json").write_text("{"), "table:planted", "error", "is not JSON"),
     "smaller mask": (mask(lambda m: m[:, :-1]), f"size:{A}", "error", "is 127x128 but its image is 128x128"),
     "unnamed label": (mask(paint(99, 0, 0)), f"label:{A}", "error", "has label 99"),
@@ -192,6 +200,34 @@ def test_accepted_findings_stay_in_the_table_behind_the_others(folder):
     ]
     with pytest.raises(StudyError, match=f"'gap:phantom' fits none of the 2 findings; did you mean 'gap:{A}'"):
         audit(folder, accepted=["gap:phantom"])
+
+
+def test_of_several_data_sets_each_accepts_what_is_found_in_it(clean, folder, tmp_path):
+    PLANTED["L3 left out"][0](folder)
+    cohorts = [read(clean), read(folder)]
+    assert accepted_of_each(cohorts, [f"gap:{A}"], tmp_path) == [(), (f"gap:{A}",)]
+    with pytest.raises(StudyError, match=r"accepted finding 'gap:phantom' fits none of the 1 findings; did you mean"):
+        accepted_of_each(cohorts, [f"gap:{A}", "gap:phantom"], tmp_path)
+
+
+def test_a_grid_of_two_data_sets_goes_on_with_what_one_of_them_needs_accepted(clean, folder, tmp_path):
+    PLANTED["L3 left out"][0](folder)
+    studies = [Study("smoke", dataset=str(path), runs=tmp_path / "runs", cache=tmp_path) for path in (clean, folder)]
+    with pytest.raises(StudyError, match=f"'gap:{A}' fits none of the 0 findings"):
+        prepare(Study(**studies[0].settings | {"accept": f"gap:{A}"}))
+    accepting = _accepting(studies, [f"gap:{A}"])
+    assert [study.accept for study in accepting] == [(), (f"gap:{A}",)]
+    assert [study.folder for study in accepting] == [study.folder for study in studies]
+    for study in accepting:
+        prepare(study)
+
+
+def test_a_name_that_fits_no_data_set_of_a_grid_is_refused_before_any_cell(clean, folder, tmp_path):
+    settings = ["run", "--profile", "smoke", "--seeds", 0, "--runs", tmp_path / "runs", "--set", f"cache={tmp_path}"]
+    result = in_process(*settings, "--datasets", clean, folder, "--accept", "gap:phantom")
+    assert result.returncode == 2
+    assert "accepted finding 'gap:phantom' fits none of the 0 findings" in result.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_errors_stop_a_study_until_they_are_corrected_or_accepted(folder, tmp_path):

@@ -7,7 +7,7 @@ import torch
 from conftest import write_dataset
 
 from lumbar_utils import StudyError
-from lumbar_utils.augmentation import BiasField, Ghosting, augmentation
+from lumbar_utils.augmentation import BiasField, Ghosting, Stretch, augmentation
 from lumbar_utils.decoding import Fit, decode
 from lumbar_utils.loading import Cases, Order, loader, normalise, untouched
 from lumbar_utils.preparation import first_look, prepare
@@ -88,6 +88,14 @@ def test_a_dark_image_survives_what_is_done_to_its_grey_values():
         varied = augment(image=image, mask=(image > 0).astype(np.uint8))
         inside, outside = varied["image"][varied["mask"] > 0], varied["image"][varied["mask"] == 0]
         assert inside.mean() > 100 > 60 > outside.mean()
+
+
+def test_the_brightest_half_percent_is_clipped_in_training_and_kept_elsewhere():
+    image = np.full((20, 20), 50, np.uint8)
+    image[0, :4] = (100, 100, 100, 200)  # of 400 pixels two lie above the percentile, between 100 and 100
+    assert Stretch()(image=image)["image"][0, :5].tolist() == [255, 255, 255, 255, 128]
+    kept = Cases(image[None], image[None], np.array([0]), 0, augmentation("intensity"), "zscore")[-1, 0][0][0]
+    assert torch.equal(kept, torch.from_numpy(normalise(image)))
 
 
 def test_a_bias_field_is_a_slow_factor_within_its_strength():

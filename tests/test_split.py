@@ -56,6 +56,11 @@ def test_more_folds_than_patients_are_refused():
         split_by_fold(alike(4), 0, 5, 0, 0.15)
 
 
+def test_a_patient_of_unknown_contrast_has_a_stratum_too():
+    cases = pd.DataFrame({"patient": ["a", "b"], "contrast": ["T1", None]})
+    assert strata_of(cases).to_dict() == {"a": "T1", "b": "unknown"}
+
+
 def test_what_is_known_of_a_patient_is_one_stratum_over_all_of_the_images():
     cases = pd.DataFrame({"patient": ["a", "a", "b"], "contrast": ["T2", "T1", "T1"], "levels": [6, 6, 5]})
     assert strata_of(cases).to_dict() == {"a": "T1 6 + T2 6", "b": "T1 5"}
@@ -119,3 +124,26 @@ def test_a_split_that_comes_with_the_data_is_used(tmp_path):
 def test_a_split_that_would_leak_or_lack_is_refused(tmp_path, rows, message):
     with pytest.raises(StudyError, match=message):
         read_split(given(tmp_path, rows), names(3))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_a_split_is_read_in_any_spelling_and_names_stay_names(tmp_path, encoding):
+    text = " Split ;Patient\r\ntrain; NA\r\ntest;001\r\n\r\nvalidation;Müller\r\n;\r\n"
+    (tmp_path / "split.csv").write_bytes(text.encode(encoding))
+    table = read_split(tmp_path / "split.csv", pd.Series(["NA", "001", "Müller"]))
+    assert table.set_index("patient")["split"].to_dict() == {"001": "test", "Müller": "validation", "NA": "train"}
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("patient,split\np0,train,x\n", "split.csv line 2 has 3 values and the header 2"),
+        ("patient,split\n,train\n", "split.csv line 2 names no patient"),
+        ("patient,split\np0,\n", "split.csv line 2 has split ''; allowed are train, test, validation"),
+        ("patient,side\np0,train\n", "split.csv lacks the column 'split'; it has patient, side"),
+    ],
+)
+def test_a_table_that_is_no_split_is_refused_by_its_line(tmp_path, text, message):
+    (tmp_path / "split.csv").write_text(text)
+    with pytest.raises(StudyError, match=message):
+        read_split(tmp_path / "split.csv", names(1))

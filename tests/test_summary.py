@@ -125,6 +125,25 @@ def test_groups_by_hand():
     assert table.set_index(["kind", "group"])["n"].to_dict()["level", "L1"] == 2
 
 
+@pytest.mark.parametrize(
+    "findings, level, expected",
+    [
+        pytest.param("fracture", "L1", ["fracture"], id="of every vertebra"),
+        pytest.param("wedge L2; old fracture", "L1", ["old fracture"], id="of another vertebra, and of all"),
+        pytest.param("wedge L2; old fracture", "L2", ["wedge", "old fracture"], id="of this one, and of all"),
+        pytest.param("wedge T12", "L1", ["none"], id="of a vertebra without scores"),
+        pytest.param("wedge L1\nspur L2", "L2", ["spur"], id="one a line"),
+        pytest.param(3, "L1", ["3"], id="a number"),
+        pytest.param(None, "L1", ["none"], id="nothing"),
+        pytest.param(" ; ", "L1", ["none"], id="separators alone"),
+    ],
+)
+def test_findings_in_free_text_belong_to_their_level_or_to_all(findings, level, expected):
+    cases = pd.DataFrame({"case": ["c0"], "findings": [findings], "spacing_mm": [np.nan]})
+    table = summary.by_group(evaluation(f1([0.5], level=level)), cases)
+    assert table.loc[table["kind"] == "finding", "group"].tolist() == expected
+
+
 @pytest.mark.parametrize("many", [2, 11])
 def test_a_spacing_that_is_not_known_is_a_group_of_its_own(many):
     spacings = [*(0.5 + 0.1 * n for n in range(many)), np.nan]

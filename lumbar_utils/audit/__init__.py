@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from itertools import combinations
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
@@ -18,6 +19,7 @@ from lumbar_utils.audit import likeness
 from lumbar_utils.audit.cases import Seen, inspect
 from lumbar_utils.audit.kinds import KINDS, Fault
 from lumbar_utils.datasets.folder import Cohort, read_cases, read_description
+from lumbar_utils.split import read_sides
 
 COLUMNS = ["finding", "severity", "kind", "case", "what", "meaning", "remedy"]
 SEVERITIES = ("error", "warning", "accepted")
@@ -40,14 +42,14 @@ def audit(data: Path | Cohort, split: pd.DataFrame | None = None, accepted: Coll
         description = read_description(folder)
         cases = read_cases(folder, masked=bool(description["annotated_levels"]))
         if split is None and (folder / "split.csv").exists():
-            split = pd.read_csv(folder / "split.csv", dtype=str)
-    except (ValueError, OSError) as error:  # StudyError, and what pandas raises on a broken table, are ValueErrors
+            split = read_sides(folder / "split.csv")
+    except (StudyError, OSError) as error:
         what, _, remedy = str(error).partition("; ")
         return accept(_table([(folder.name, Fault("table", what, remedy))]), accepted)
     labels = {int(value): name for value, name in description["labels"].items()}
     looks = (delayed(inspect)(folder, row, labels, description["annotated_levels"]) for _, row in cases.iterrows())
-    seen = Parallel(n_jobs=-1, prefer="threads")(looks)
-    sides = {} if split is None or not {"patient", "split"} <= set(split) else _sides(split)
+    seen = Parallel(n_jobs=joblib.cpu_count(), prefer="threads")(looks)
+    sides = {} if split is None else _sides(split)
     found = [(one.case, fault) for one in seen for fault in one.faults]
     found += [*_outliers(seen), *_alike(seen, sides), *_names(cases["patient"]), *_torn(sides)]
     return accept(_table(found), accepted)
@@ -57,23 +59,19 @@ def accept(findings: pd.DataFrame, accepted: Collection[str]) -> pd.DataFrame:
     """The findings with those accepted marked as such, errors first. Raises StudyError for a name that fits none."""
     severity = findings["severity"].copy()
     for name in accepted:
-        fits = findings["finding"].map(lambda finding, name=name: finding == name or fnmatch.fnmatch(finding, name))
+        fits = _fitting(findings, name)
         if not fits.any():
             near = difflib.get_close_matches(name, findings["finding"], n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}?" if near else "drop it, or take a name from the audit's table"
             raise StudyError(f"accepted finding {name!r} fits none of the {len(findings)} findings; {hint}")
-        severity[fits.astype(bool)] = "accepted"
+        severity[fits] = "accepted"
     order = severity.map(SEVERITIES.index)
     return findings.assign(severity=severity).iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
 
 
 def check(cohort: Cohort, accepted: Collection[str], cache: Path) -> pd.DataFrame:
     """The findings on a cohort, looked for once and kept in `cache`. Raises StudyError at errors not accepted."""
-    key = freshness.made_from("audit", cohort.fingerprint, cohort.cases["case"].tolist())
-    kept = cache / f"audit-{key[:16]}.csv"
-    if not kept.exists():
-        records.write_csv(kept, audit(cohort))
-    findings = accept(pd.read_csv(kept, dtype=str, keep_default_na=False), accepted)
+    findings = accept(_look(cohort, cache), accepted)
     errors = findings[findings["severity"] == "error"]
     if len(errors):
         first = " | ".join(f"{row.finding}: {row.what}; {row.remedy}" for row in errors.head(3).itertuples())
@@ -82,6 +80,27 @@ def check(cohort: Cohort, accepted: Collection[str], cache: Path) -> pd.DataFram
             f"`python -m lumbar_utils audit {cohort.folder}`; correct them, or --accept what is right as it is"
         )
     return findings
+
+
+def accepted_of_each(cohorts: list[Cohort], accepted: Collection[str], cache: Path) -> list[tuple[str, ...]]:
+    """The accepted names that fit a finding of each cohort. Raises StudyError for a name that fits none of any."""
+    tables = [_look(cohort, cache) for cohort in cohorts]
+    accept(pd.concat(tables, ignore_index=True), accepted)
+    return [tuple(name for name in accepted if _fitting(table, name).any()) for table in tables]
+
+
+def _look(cohort: Cohort, cache: Path) -> pd.DataFrame:
+    """The findings on a cohort, none accepted, from `cache` if they are there."""
+    key = freshness.made_from("audit", cohort.fingerprint, cohort.cases["case"].tolist())
+    kept = cache / f"audit-{key[:16]}.csv"
+    if not kept.exists():
+        records.write_csv(kept, audit(cohort))
+    return pd.read_csv(kept, dtype=str, keep_default_na=False)
+
+
+def _fitting(findings: pd.DataFrame, name: str) -> pd.Series:
+    """Which findings have this name, or one that fits it as a pattern."""
+    return findings["finding"].map(lambda finding: finding == name or fnmatch.fnmatch(finding, name)).astype(bool)
 
 
 def _table(found: list[tuple[str, Fault]]) -> pd.DataFrame:

@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 
@@ -68,8 +67,8 @@ def _read(reader, path: Path, *more) -> tuple[np.ndarray | None, list[Fault]]:
         return reader(path, *more), []
     except StudyError as error:
         what, _, remedy = str(error).partition("; ")
-    except (OSError, cv2.error) as error:
-        what, remedy = f"{path} cannot be read: {getattr(error, 'strerror', None) or error}", ""
+    except OSError as error:
+        what, remedy = f"{path} cannot be read: {error.strerror or error}", ""
     return None, [Fault("unreadable", what, remedy)]
 
 

@@ -11,12 +11,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-import cv2
 import numpy as np
 from scipy.spatial.distance import cdist
 
 from lumbar_utils import LEVELS, StudyError
 from lumbar_utils.datasets import writing
+from lumbar_utils.datasets.folder import grey
+from lumbar_utils.datasets.pixels import decode
 
 NAME = "Composite lumbar spine set, mid-sagittal T1"
 PAGE = "https://data.mendeley.com/datasets/k3b363f3vz/2"
@@ -160,8 +161,8 @@ def _refuse_upwards(orders: dict[str, str]) -> None:
 
 
 def _slice(case: str, image_path: PurePosixPath, mask_path: PurePosixPath, files: Files) -> writing.Slice:
-    image = _grey(image_path, files[image_path]())
-    rgb = _decode(mask_path, files[mask_path](), cv2.IMREAD_COLOR)[..., ::-1]  # OpenCV decodes to BGR
+    image = grey(files[image_path](), image_path)
+    rgb = np.asarray(decode(files[mask_path](), mask_path, lossless=True).convert("RGB"))
     if image.shape != rgb.shape[:2]:
         (height, width), (mask_height, mask_width) = image.shape, rgb.shape[:2]
         raise StudyError(
@@ -190,20 +191,3 @@ def order_of_levels(mask: np.ndarray) -> str:
     """`down` where the centroids of L1 to S1 follow each other downwards, `up` if they all rise, else `mixed`."""
     steps = np.diff([np.nonzero(mask == value)[0].mean() for value in np.unique(mask[mask > 0])])
     return "down" if (steps > 0).all() else "up" if (steps < 0).all() else "mixed"
-
-
-def _grey(path: PurePosixPath, data: bytes) -> np.ndarray:
-    """(height, width) uint8 of an image whose channels are equal."""
-    image = _decode(path, data, cv2.IMREAD_UNCHANGED)
-    if image.dtype != np.uint8:
-        raise StudyError(f"image {path} has {image.dtype} pixels; 8 bits are expected")
-    if image.ndim == 3 and (image[..., :3] != image[..., :1]).any():
-        raise StudyError(f"image {path} is in colour; three equal channels are expected: is it a mask?")
-    return image if image.ndim == 2 else np.ascontiguousarray(image[..., 0])
-
-
-def _decode(path: PurePosixPath, data: bytes, how: int) -> np.ndarray:
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), how) if data else None
-    if pixels is None:
-        raise StudyError(f"{path} cannot be read as an image; take it from the original archive")
-    return pixels

@@ -5,19 +5,33 @@ Every other source is written into this form once and read from it ever after.
 
 import dataclasses
 import difflib
-import json
+import io
+import os
 import re
-from pathlib import Path
+import unicodedata
+from pathlib import Path, PurePath, PureWindowsPath
 
-import cv2
 import numpy as np
 import pandas as pd
 
 from lumbar_utils import LEVELS, StudyError
+from lumbar_utils.datasets.pixels import decode, greys_of, single_channel
 from lumbar_utils.records import fingerprint, fingerprint_files
 from lumbar_utils.split import guard
+from lumbar_utils.textfiles import plain, read_json, read_table
 
 REQUIRED = ("case", "patient", "image", "mask")
+OPTIONAL = ("spacing_mm", "contrast", "findings", "subset")
+TEXTS = (*REQUIRED, "contrast", "findings", "subset")  # whatever they look like: `001`, `NA`, `1e5`
+NUMBER = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+UNKNOWN = ("", "nan", "na", "n/a", "none", "null")  # a spacing that nobody knows, in lower case
+LEAST_MM, MOST_MM = 0.05, 10  # a pixel's side
+LONGEST = 200  # bytes of a case's name, of the 255 that a file's name may have
+FORM = {
+    "name": str, "licence": str, "citation": str, "synthetic": bool, "labels": dict, "annotated_levels": list,
+    "notes": list, "left_out": list,
+}  # fmt: skip
+WORDS = {str: "text", bool: "true or false", dict: "an object of values and names", list: "a list of texts"}
 REMEDY = "see data/README.md for the form of a data set"
 
 
@@ -75,7 +89,7 @@ def read(folder: Path) -> Cohort:
     description = read_description(folder)
     cases = read_cases(folder, masked=bool(description["annotated_levels"]))
     files = [folder / name for column in ("image", "mask") for name in cases[column] if name]
-    missing = [file for file in files if not file.is_file()]
+    missing = [file for file in files if not os.path.isfile(file)]  # Path.is_file raises at a name that is too long
     if missing:
         raise StudyError(f"{folder}/cases.csv names {len(missing)} files that are not there, first {missing[0]}")
     tables = [file for name in ("cases.csv", "dataset.json", "split.csv") if (file := folder / name).exists()]
@@ -98,30 +112,48 @@ def read_description(folder: Path) -> dict:
     for name in ("dataset.json", "cases.csv", "images"):
         if not (folder / name).exists():
             raise StudyError(f"{folder} has no {name}; {REMEDY}")
-    try:
-        description = json.loads((folder / "dataset.json").read_text())
-    except json.JSONDecodeError as error:
-        raise StudyError(f"{folder}/dataset.json is not JSON: {error}; {REMEDY}") from None
+    file = folder / "dataset.json"
+    description = read_json(file)
     lacking = {"name", "labels", "annotated_levels"} - set(description)
     if lacking:
-        raise StudyError(f"{folder}/dataset.json lacks {', '.join(sorted(lacking))}; {REMEDY}")
+        raise StudyError(f"{file} lacks {', '.join(sorted(lacking))}; {REMEDY}")
+    for name in FORM.keys() & description.keys():
+        value, form = description[name], FORM[name]
+        texts = value if form is list and isinstance(value, list) else []
+        if type(value) is not form or not all(isinstance(text, str) for text in texts):
+            raise StudyError(f"{file} has {name} = {value!r:.60}; it must be {WORDS[form]}; {REMEDY}")
+    _check_labels(file, description["labels"])
+    _check_levels(file, description)
     if description["annotated_levels"] and not (folder / "masks").exists():
         raise StudyError(f"{folder} has no masks; {REMEDY}")
-    _check_levels(folder, description)
     return description
 
 
-def _check_levels(folder: Path, description: dict) -> None:
+def _check_labels(file: Path, labels: dict) -> None:
+    """Values are whole numbers from 0 to 255, each there once; a level has one of them, and 0 is none."""
+    values, levels = set(), set()
+    for value, name in labels.items():
+        if not re.fullmatch("[0-9]{1,3}", value) or int(value) > 255:
+            raise StudyError(f'{file} has label {value!r:.60}; allowed are 0 to 255, as in {{"1": "L1"}}')
+        if not isinstance(name, str) or not name.strip():
+            raise StudyError(f'{file} names label {value} {name!r:.60}; give it a name, as in {{"1": "L1"}}')
+        if int(value) in values or name in levels:
+            raise StudyError(f"{file} has label {value} = {name!r} twice; give each value and each level one label")
+        if int(value) == 0 and name in LEVELS:
+            raise StudyError(f"{file} names label 0 {name!r}; 0 is background, so give the level another value")
+        values.add(int(value))
+        levels |= {name} & set(LEVELS)
+
+
+def _check_levels(file: Path, description: dict) -> None:
     """Every annotated level is one of the study's and has a label."""
     annotated, named = description["annotated_levels"], set(description["labels"].values())
     for level in annotated:
         if level not in LEVELS:
             near = difflib.get_close_matches(level, LEVELS, n=1, cutoff=0)
-            raise StudyError(
-                f"{folder}/dataset.json annotates {level!r}; allowed are {', '.join(LEVELS)} (did you mean {near[0]}?)"
-            )
+            raise StudyError(f"{file} annotates {level!r}; allowed are {', '.join(LEVELS)} (did you mean {near[0]}?)")
         if level not in named:
-            raise StudyError(f"{folder}/dataset.json annotates {level} but no label has that name; add it to labels")
+            raise StudyError(f"{file} annotates {level} but no label has that name; add it to labels")
 
 
 def read_cases(folder: Path, masked: bool) -> pd.DataFrame:
@@ -129,57 +161,102 @@ def read_cases(folder: Path, masked: bool) -> pd.DataFrame:
 
     masked : whether every case needs a mask; else it may be left empty.
     """
-    cases = pd.read_csv(folder / "cases.csv", dtype=dict.fromkeys(REQUIRED, str))
-    lacking = [name for name in REQUIRED if name not in cases]
-    if lacking:
-        raise StudyError(f"{folder}/cases.csv lacks the column {lacking[0]!r}; it has {', '.join(cases)}; {REMEDY}")
-    if not masked:
-        cases["mask"] = cases["mask"].fillna("")
-    empty = cases[list(REQUIRED)].isna().any(axis=1)
+    file = folder / "cases.csv"
+    table = read_table(file, REQUIRED, optional=OPTIONAL)
+    if table.empty:
+        raise StudyError(f"{file} names no case; give it one line an image")
+    needed = list(REQUIRED if masked else REQUIRED[:-1])
+    empty = table[needed].eq("").any(axis=1)
     if empty.any():
-        line = int(empty.idxmax()) + 2
-        raise StudyError(f"{folder}/cases.csv line {line} leaves one of {', '.join(REQUIRED)} empty; fill it in")
-    if cases["case"].duplicated().any():
-        twice = cases["case"][cases["case"].duplicated()].iloc[0]
-        raise StudyError(f"{folder}/cases.csv names case {twice!r} twice; give every image a name of its own")
-    for case in cases["case"]:  # a case names files of its own, so it must not reach into other folders
-        if not re.fullmatch(r"[\w.\- ]+", case) or case.startswith("."):
-            raise StudyError(f"{folder}/cases.csv: case {case!r} must consist of letters, digits, '.', '_', '-', ' '")
+        raise StudyError(f"{file} line {empty.idxmax()} leaves one of {', '.join(needed)} empty; fill it in")
+    table["case"], table["patient"] = table["case"].map(plain), table["patient"].map(plain)
+    _check_names(file, table)
+    for column in ("image", "mask"):
+        table[column] = [_inside(file, line, name) for line, name in table[column].items()]
+    if "spacing_mm" in table:
+        table["spacing_mm"] = [_spacing(file, line, text) for line, text in table["spacing_mm"].items()]
+    cases = pd.read_csv(
+        io.StringIO(table.to_csv(index=False)), dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=[""]
+    )
+    cases["mask"] = cases["mask"].fillna("")
     return cases if "spacing_mm" in cases else cases.assign(spacing_mm=np.nan)
+
+
+def _check_names(file: Path, table: pd.DataFrame) -> None:
+    """Cases name files, so each must be a file's name that no disk confuses with another's."""
+    alike = {}
+    for line, case in table["case"].items():
+        letters = re.sub(r"[\w.\- ]", "", case)
+        if any(unicodedata.category(letter)[0] != "M" for letter in letters) or case.startswith("."):  # M: accents
+            raise StudyError(f"{file}: case {case!r} must consist of letters, digits, '.', '_', '-', ' '")
+        if len(case.encode()) > LONGEST:
+            raise StudyError(f"{file} line {line}: case {case[:20]!r}... has more than {LONGEST} bytes; shorten it")
+        other = alike.get(case.casefold())
+        if other == case:
+            raise StudyError(f"{file} names case {case!r} twice; give every image a name of its own")
+        if other:
+            raise StudyError(f"{file} names cases {other!r} and {case!r}, one file on some disks; rename one")
+        alike[case.casefold()] = case
+
+
+def _inside(file: Path, line: int, name: str) -> str:
+    """A file's path within the folder, its parts separated by / if they were by \\."""
+    path = PureWindowsPath(name)
+    if path.anchor or ".." in path.parts:
+        raise StudyError(f"{file} line {line} names {name!r}; paths begin in {file.parent} and stay within it")
+    return path.as_posix() if name else ""
+
+
+def _spacing(file: Path, line: int, text: str) -> str:
+    """The side of a pixel with a decimal point; empty if unknown."""
+    if text.lower() in UNKNOWN:
+        return ""
+    number = text.replace(",", ".")
+    if not NUMBER.fullmatch(number) or not LEAST_MM <= float(number) <= MOST_MM:
+        raise StudyError(
+            f"{file} line {line} has spacing_mm {text!r}; allowed are {LEAST_MM} to {MOST_MM} (mm a pixel); leave it "
+            "empty where it is unknown"
+        )
+    return number
 
 
 def read_image(path: Path) -> np.ndarray:
     """(height, width) uint8 of a grey image, or of a colour image with equal channels."""
-    image = _decode(path)
-    if image.dtype != np.uint8:
-        raise StudyError(f"image {path} has {image.dtype} pixels; export it with 8 bits")
-    if image.ndim == 3:
-        if (image[..., :3] != image[..., :1]).any():
-            raise StudyError(f"image {path} is in colour; export it as grey")
-        image = np.ascontiguousarray(image[..., 0])
-    return image
+    return grey(path.read_bytes(), path)
+
+
+def grey(data: bytes, name: PurePath) -> np.ndarray:
+    """(height, width) uint8 of a grey image file, or of one in colour with equal channels; `name` is for errors."""
+    image = decode(data, name)
+    pixels = single_channel(image.convert("RGB") if image.mode == "P" else image)
+    if pixels is None:
+        raise StudyError(f"image {name} is in colour; export it as grey; or is it a mask?")
+    if pixels.dtype != np.uint8:
+        raise StudyError(f"image {name} has {pixels.dtype} pixels; export it with 8 bits")
+    return pixels
 
 
 def read_mask(path: Path, labels: dict[int, str]) -> np.ndarray:
     """(height, width) uint8 label map in the study's values: 0 background, 1..6 for L1..S1.
 
+    The value of a pixel is its grey value or, in an image with a palette, its index; of grey images with fewer than 8
+    bits it is, as PNG has it, from 0 to 255.
     labels : mask value -> name, as in dataset.json; a name outside the study's levels becomes background.
     """
-    mask = _decode(path)
-    if mask.dtype != np.uint8 or mask.ndim != 2:
-        raise StudyError(f"mask {path} is {mask.dtype} with shape {mask.shape}; export 8-bit index PNG, one channel")
-    unknown = set(np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()) - set(labels) - {0}
-    if unknown:
+    image = decode(path.read_bytes(), path, lossless=True)
+    pixels = single_channel(image)
+    if image.mode == "P" and not (greys_of(image)[pixels] == pixels).all():
+        raise StudyError(f"mask {path} has a palette of greys that are not its indices; export it as 8-bit grey PNG")
+    if pixels is None:
+        raise StudyError(f"mask {path} is in colour; export it as 8-bit index PNG, one value a label")
+    with np.errstate(invalid="ignore"):
+        mask = pixels.astype(np.uint8)
+    known = np.isin(mask, [0, *labels]) & (mask == pixels)
+    if not known.all():
         named = ", ".join(f"{value} = {name}" for value, name in sorted(labels.items()))
-        raise StudyError(f"mask {path} has label {min(unknown)}, which dataset.json does not name; it names {named}")
+        unknown = pixels[~known].min()
+        raise StudyError(f"mask {path} has label {unknown:g}, which dataset.json does not name; it names {named}")
     values = np.zeros(256, np.uint8)
     for value, name in labels.items():
         values[value] = LEVELS.index(name) + 1 if name in LEVELS else 0
     return values[mask]
-
-
-def _decode(path: Path) -> np.ndarray:
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
-    if pixels is None:
-        raise StudyError(f"{path} cannot be read as an image; export it again as PNG")
-    return pixels
