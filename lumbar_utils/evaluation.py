@@ -54,7 +54,7 @@ def kept(folders: dict[str, Path], name: str) -> pd.DataFrame:
     files = [file for folder in folders.values() if (file := folder.with_name(name)).exists()]
     if not files:
         raise StudyError(f"no model has {name}; run the training notebooks 02 to 04 again: what is trained stays so")
-    return pd.concat(map(pd.read_csv, files), ignore_index=True)
+    return pd.concat(map(records.read_csv, files), ignore_index=True)
 
 
 def read_label_map(folder: Path, case: pd.Series, shape: tuple[int, int]) -> np.ndarray:

@@ -181,7 +181,7 @@ def _gather_model(grid: Grid, model: str, cases: pd.DataFrame, members: list[Stu
                 source = member.folder / model / "label_maps" / f"{there}{ending}"
                 _link_file(source, folder / "label_maps" / f"{here}{ending}")
     history, worse, cost = (
-        pd.concat([pd.read_csv(member.folder / model / name) for member in members], ignore_index=True)
+        pd.concat([records.read_csv(member.folder / model / name) for member in members], ignore_index=True)
         for name in OF_EACH
     )
     records.write_csv(folder / "history.csv", history.groupby(["model", "epoch"], as_index=False).mean())

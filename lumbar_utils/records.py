@@ -137,6 +137,12 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     write_text(path, buffer.getvalue())
 
 
+def read_csv(path: Path) -> pd.DataFrame:
+    """A table as `write_csv` wrote it: names of cases and patients are text, whatever they look like (`001`, `NA`)."""
+    names = dict.fromkeys(("case", "case_there", "patient", "model", "claim"), str)
+    return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
+
+
 def read_json(path: Path) -> dict:
     """What a JSON file holds; empty where there is none."""
     return json.loads(path.read_text()) if path.exists() else {}

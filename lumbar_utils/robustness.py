@@ -119,7 +119,7 @@ def robustness(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
         refuse_untrained(study, cohort, model)
         records.write_csv(file, _measure(study, cohort, model))
         records.mark_finished(record, made_from, [file])
-    return pd.read_csv(file, dtype={"case": str, "patient": str})
+    return records.read_csv(file)
 
 
 def chosen(cohort: Cohort) -> list[int]:

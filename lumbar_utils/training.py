@@ -41,7 +41,7 @@ def _refuse_known_patients(study: Study, cohort: Cohort) -> None:
     before = json.loads((study.start_from / "study.json").read_text())
     if before["data"]["fingerprint"] != cohort.fingerprint:
         return
-    sides = pd.read_csv(study.start_from / "split.csv", dtype=str)
+    sides = records.read_csv(study.start_from / "split.csv")
     seen = set(sides.loc[sides["split"] != "test", "patient"])
     known = seen & set(cohort.cases.loc[cohort.cases["split"] == "test", "patient"].astype(str))
     if known:

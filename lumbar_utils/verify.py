@@ -49,8 +49,8 @@ def read(folder: Path) -> Kept:
     if stale := freshness.stale_scores(folder):
         raise StudyError(f"{folder}: {stale} again before it is compared")
     verdicts = tables[0].with_name("claims.csv")
-    claims = pd.read_csv(verdicts) if verdicts.exists() else pd.DataFrame(columns=["claim", "place", "verdict"])
-    return Kept(folder, described(folder), pd.read_csv(tables[0]), claims)
+    claims = records.read_csv(verdicts) if verdicts.exists() else pd.DataFrame(columns=["claim", "place", "verdict"])
+    return Kept(folder, described(folder), records.read_csv(tables[0]), claims)
 
 
 def newest(runs: Path, reference: Kept) -> Path:

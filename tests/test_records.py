@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 
+import pandas as pd
 import pytest
 
 from lumbar_utils import StudyError, records
@@ -23,6 +24,12 @@ def test_a_folder_that_cannot_be_written_is_named_with_its_remedy(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyError, match=r"could not write .*history.csv: .*; make room or grant access and run again"):
         records.write_text(tmp_path / "file" / "history.csv", "x")
+
+
+def test_names_that_look_like_numbers_or_nothing_are_read_back_as_they_were_written(tmp_path):
+    table = pd.DataFrame({"case": ["001", "NA"], "patient": ["1e5", "None"], "value": [0.5, float("nan")]})
+    records.write_csv(tmp_path / "a.csv", table)
+    pd.testing.assert_frame_equal(records.read_csv(tmp_path / "a.csv"), table)
 
 
 def test_a_file_that_says_the_same_is_not_written_again(tmp_path):

@@ -70,7 +70,7 @@ class Results:
         """cases.csv, with patient and split; empty before the data were prepared."""
         file = self.folder / "cases.csv"
         wanted = pd.DataFrame(columns=["case", "patient", "split"])
-        return pd.read_csv(file, dtype={"patient": str}) if file.exists() else wanted
+        return records.read_csv(file) if file.exists() else wanted
 
     @cached_property
     def cohort(self) -> Cohort:
@@ -93,7 +93,7 @@ class Results:
     def csv(self, name: str) -> pd.DataFrame:
         """A CSV file of the study; empty if it is absent."""
         file = self.folder / name
-        return pd.read_csv(file) if file.exists() else pd.DataFrame()
+        return records.read_csv(file) if file.exists() else pd.DataFrame()
 
     def has(self, *names: str) -> bool:
         """Whether files of the study are all there."""
