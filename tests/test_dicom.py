@@ -168,12 +168,13 @@ def test_a_folder_without_dicom_is_refused(tmp_path):
         convert("dicom", tmp_path, tmp_path / "out")
 
 
-def test_pixels_that_cannot_be_decoded_are_an_error_that_names_the_file(tmp_path):
+def test_a_series_none_of_whose_pixels_can_be_decoded_is_an_error_and_its_files_are_named(tmp_path, capsys):
     write_series(tmp_path / "in")
     for path in (tmp_path / "in").iterdir():
         path.write_bytes(path.read_bytes()[:-400])
-    with pytest.raises(StudyError, match=r"the pixels of .*IM\d cannot be decoded; remove it, or export"):
+    with pytest.raises(StudyError, match="p0001_s1 has 0 images whose pixels can be decoded; 5 or more are needed"):
         convert("dicom", tmp_path / "in", tmp_path / "out")
+    assert f"left out: {tmp_path / 'in' / 'IM3'} has pixels that cannot be decoded" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
 
 

@@ -1,6 +1,7 @@
 """A folder of NIfTI volumes: what is read, and what is refused."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -61,8 +62,8 @@ def test_a_table_says_whose_volumes_they_are(source, tmp_path):
 
 
 def without_masks(folder):
-    for path in (folder / "masks").iterdir():
-        path.unlink()
+    shutil.rmtree(folder / "masks")
+    (folder / "labels.json").unlink()
 
 
 def test_without_masks_it_is_for_prediction_only(source, tmp_path):
@@ -97,7 +98,7 @@ def test_a_volume_that_is_not_sagittal_is_left_out(source, tmp_path):
 
 FAULTS = {
     "no labels.json": (lambda folder: (folder / "labels.json").unlink(), "there are masks but no .*labels.json; write"),
-    "labels.json is a list": (lambda folder: (folder / "labels.json").write_text("[1]"), "must be JSON of mask values"),
+    "labels.json is a list": (lambda folder: (folder / "labels.json").write_text("[1]"), "must be a JSON object"),
     "no level named": (lambda folder: (folder / "labels.json").write_text('{"1": "T1"}'), "one of L1, .* or more"),
     "an unnamed value": (
         lambda folder: (folder / "labels.json").write_text('{"7": "L2"}'),
@@ -105,7 +106,7 @@ FAULTS = {
     ),
     "a mask less": (lambda folder: (folder / "masks" / "bert.nii.gz").unlink(), "bert.nii.gz has no mask but others"),
     "an image less": (lambda folder: (folder / "bert.nii.gz").unlink(), "masks/bert.nii.gz belongs to no image"),
-    "a name twice": (lambda folder: write_volume(folder / "bert.mha", MASK), "share a name; remove one"),
+    "a name twice": (lambda folder: write_volume(folder / "bert.mha", MASK), "share a name; remove or rename one"),
     "a patient less": (
         lambda folder: (folder / "patients.csv").write_text("file,patient\nanna_t1,1\n"),
         "leaves out 2 volumes, first anna_t2",

@@ -98,20 +98,24 @@ def test_the_middle_is_the_mean_over_marked_voxels():
 @pytest.mark.parametrize(
     "change, message",
     [
-        pytest.param(lambda mask: mask[:-1], r"has a mask of \(3, 3, 5\) voxels but is \(4, 3, 5\)", id="size"),
+        pytest.param(
+            lambda mask: sitk.ConstantPad(mask, (1, 0, 0)),
+            r"has a mask of \(5, 3, 5\) voxels but is \(4, 3, 5\)",
+            id="size",
+        ),
         pytest.param(lambda mask: mask.SetOrigin((2, 0, 0)) or mask, "has a mask that lies 2.0 mm off", id="origin"),
         pytest.param(lambda mask: mask.SetSpacing((1, 2, 4)) or mask, "has a mask that lies 2.0 mm off", id="spacing"),
     ],
 )
 def test_a_mask_on_another_grid_is_refused(change, message):
     with pytest.raises(volumes.Unsuitable, match=message):
-        volumes.check_grid(volume(), change(volume()))
+        volumes.onto_grid(volume(), change(volume()))
 
 
 def test_a_mask_whose_header_is_rounded_is_accepted():
     mask = volume()
     mask.SetOrigin((0.001, 0, 0))
-    assert volumes.check_grid(volume(), mask) is None
+    assert np.array_equal(sitk.GetArrayFromImage(volumes.onto_grid(volume(), mask)), STACK)
 
 
 def test_what_is_no_grey_volume_is_refused(tmp_path):
