@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
+from pydicom.uid import EnhancedMRImageStorage, MediaStorageDirectoryStorage, MRImageStorage
 
 from lumbar_utils import StudyError
 from lumbar_utils.datasets import volumes
@@ -100,7 +100,7 @@ def _image(path: Path) -> Image | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an odd value is judged where it is used
         header = _header(path)
-        if header is None or not {"SeriesInstanceUID", "Rows"} & set(header.dir()):
+        if header is None or header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
             return None
         fault = _fault(header)
         place = [header.ImageOrientationPatient, header.ImagePositionPatient] if not fault else [[np.nan] * 6] * 2

@@ -122,7 +122,8 @@ def onto_grid(image: sitk.Image, mask: sitk.Image) -> sitk.Image:
 def whole_labels(mask: np.ndarray) -> np.ndarray:
     """A mask's values as whole numbers. Raises Unsuitable if one is none, but for the rounding of its file."""
     whole = np.rint(mask)
-    off = ~(np.abs(mask - whole) <= ROUNDING)  # nan too
+    with np.errstate(invalid="ignore"):
+        off = ~(np.abs(mask - whole) <= ROUNDING)  # nan and infinity too
     if off.any():
         raise Unsuitable(f"has label {mask[off][0]:g}, which is no whole number; resample labels to the nearest")
     return whole
