@@ -128,6 +128,11 @@ def load(path: Path) -> sitk.Image:
     return volume[..., 0] if volume.GetDimension() == 4 and volume.GetSize()[3] == 1 else volume
 
 
+def header_of(volume: sitk.Image) -> dict[str, str]:
+    """What the file told of itself; names that are no plain text are left out, which SimpleITK cannot look up."""
+    return {key: volume.GetMetaData(key) for key in volume.GetMetaDataKeys() if key.isascii()}
+
+
 def _copy(path: Path, copy: Path) -> None:
     """Copy a file, unpacked where it is a packed NIfTI; gzip raises at an end or a checksum that does not fit."""
     with path.open("rb") as file:

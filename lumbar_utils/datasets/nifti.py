@@ -77,12 +77,14 @@ def _mask(image: sitk.Image, path: Path, labels: dict[int, str]) -> np.ndarray:
 
 def _check_segments(mask: sitk.Image, path: Path, labels: dict[int, str]) -> None:
     """Raise StudyError if 3D Slicer, which numbers the segments of each file anew, has another level for a value."""
-    for key in mask.GetMetaDataKeys():
-        if re.fullmatch(r"Segment\d+_Name", key):
-            level, value = level_of(mask.GetMetaData(key)), mask.GetMetaData(key.replace("Name", "LabelValue"))
-            if level in LEVELS and labels.get(int(value)) != level:
+    header = volumes.header_of(mask)
+    for key, name in header.items():
+        number = header.get(key.replace("Name", "LabelValue"), "") if re.fullmatch(r"Segment\d+_Name", key) else ""
+        if number.isdecimal() and level_of(name) in LEVELS:
+            level, value = level_of(name), int(number)
+            if labels.get(value) != level:
                 raise StudyError(
-                    f"mask {path} calls its value {value} {level}, labels.json {labels.get(int(value), 'nothing')}; "
+                    f"mask {path} calls its value {value} {level}, labels.json {labels.get(value, 'nothing')}; "
                     "export all masks with one numbering"
                 )
 

@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from lumbar_utils import StudyError
-from lumbar_utils.datasets.files import Unsuitable, load, split_suffix
+from lumbar_utils.datasets.files import Unsuitable, header_of, load, split_suffix
 from lumbar_utils.datasets.writing import Slice
 
 FRAME = "PIL"  # columns run to the back, rows down, slices to the left; ITK names an axis by where it leads
@@ -29,16 +29,17 @@ def read(path: Path) -> sitk.Image:
     if volume.GetDimension() != 3 or volume.GetNumberOfComponentsPerPixel() != 1:
         size, channels = "x".join(map(str, volume.GetSize())), volume.GetNumberOfComponentsPerPixel()
         raise Unsuitable(f"is {size} with {channels} values a voxel; a grey volume of three dimensions is needed")
-    _check_header({key: volume.GetMetaData(key) for key in volume.GetMetaDataKeys()}, split_suffix(path)[1])
+    _check_header(header_of(volume), split_suffix(path)[1])
     return volume
 
 
 def _check_header(header: dict[str, str], suffix: str) -> None:
     """Raise Unsuitable for a header that leaves geometry open: ITK takes one of its own then, without a word."""
-    says_nothing = "NRRD_space" not in header if suffix == ".nrrd" else header.get("qform_code") == "0"
-    if says_nothing and header.get("sform_code", "0") == "0":
+    is_nifti = suffix in (".nii", ".nii.gz")
+    no_space = suffix == ".nrrd" and "NRRD_space" not in header
+    if no_space or (is_nifti and header["qform_code"] == header["sform_code"] == "0"):
         raise Unsuitable("does not say in its header how the patient lies (qform, sform or space); export it again")
-    if header.get("sform_code", "0") == "0":
+    if not is_nifti or header["sform_code"] == "0":
         return
     sides = np.array([float(header[f"pixdim[{axis}]"]) for axis in (1, 2, 3)])
     axes = np.array([header[f"srow_{row}"].split()[:3] for row in "xyz"], float)
