@@ -78,15 +78,13 @@ def _mask(image: sitk.Image, path: Path, labels: dict[int, str]) -> np.ndarray:
 def _check_segments(mask: sitk.Image, path: Path, labels: dict[int, str]) -> None:
     """Raise StudyError if 3D Slicer, which numbers the segments of each file anew, has another level for a value."""
     header = volumes.header_of(mask)
-    for key, name in header.items():
-        number = header.get(key.replace("Name", "LabelValue"), "") if re.fullmatch(r"Segment\d+_Name", key) else ""
-        if number.isdecimal() and level_of(name) in LEVELS:
-            level, value = level_of(name), int(number)
-            if labels.get(value) != level:
-                raise StudyError(
-                    f"mask {path} calls its value {value} {level}, labels.json {labels.get(value, 'nothing')}; "
-                    "export all masks with one numbering"
-                )
+    for segment in [key.removesuffix("_Name") for key in header if re.fullmatch(r"Segment\d+_Name", key)]:
+        level, value = level_of(header[f"{segment}_Name"]), header.get(f"{segment}_LabelValue", "")
+        meant = labels.get(int(value), "nothing") if value.isdecimal() else level
+        if level in LEVELS and meant != level:
+            raise StudyError(
+                f"mask {path} calls its value {value} {level}, labels.json {meant}; export all masks with one numbering"
+            )
 
 
 def _volumes(source: Path) -> tuple[dict[str, Path], dict[str, Path]]:
