@@ -134,7 +134,7 @@ def test_a_cropped_mask_half_a_voxel_off_is_refused():
 
 def test_labels_are_whole_but_for_the_rounding_of_their_file():
     assert volumes.whole_labels(np.array([0, 254 / 255, 2 * (1 - 1e-9)])).tolist() == [0, 1, 2]
-    for odd in (0.5, 1.03, np.nan, np.inf):
+    for odd in (2 / 255, 0.5, 1.03, np.nan, np.inf):
         with pytest.raises(volumes.Unsuitable, match=f"has label {odd:g}, which is no whole number"):
             volumes.whole_labels(np.array([1, odd]))
 

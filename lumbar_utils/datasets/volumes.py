@@ -19,6 +19,7 @@ COARSER = 1.5  # an axis so much coarser than left-right is the one that was sli
 VOXEL_MM = (0.01, 100)  # sides of a voxel that can be true
 LARGEST = 4096  # pixels along a side of a slice
 SHEAR = 0.01  # cosine between two axes of a header that are still at right angles
+ROUNDING_TO_0 = 1e-3
 ROUNDING = 0.02  # most that a label is off its whole number: half a step where 255 steps share 10 labels
 PERCENTILES = (0.5, 99.5)  # of a slice's intensities, that become 0 and 255
 
@@ -124,7 +125,8 @@ def whole_labels(mask: np.ndarray) -> np.ndarray:
     """A mask's values as whole numbers. Raises Unsuitable if one is none, but for the rounding of its file."""
     whole = np.rint(mask)
     with np.errstate(invalid="ignore"):
-        off = ~(np.abs(mask - whole) <= ROUNDING)  # nan and infinity too
+        # nan and infinity are off too; a label must not be lost as 0, as where a slope was put on labels by mistake
+        off = ~(np.abs(mask - whole) <= np.where(whole == 0, ROUNDING_TO_0, ROUNDING))
     if off.any():
         raise Unsuitable(f"has label {mask[off][0]:g}, which is no whole number; resample labels to the nearest")
     return whole
