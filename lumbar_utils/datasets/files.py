@@ -152,7 +152,7 @@ def _check_whole(reader: sitk.ImageFileReader, file: Path) -> None:
         if re.search(rb"CompressedData\s*=\s*True", header, re.IGNORECASE):
             one = sitk.Image([1, 1], reader.GetPixelID(), reader.GetNumberOfComponents())
             promised = voxels * sitk.GetArrayViewFromImage(one).nbytes
-            there = len(zlib.decompressobj(AUTO).decompress(data, promised)) if voxels / DEFLATE < there else 0
+            there = len(zlib.decompressobj(AUTO).decompress(data, promised + 1)) if voxels / DEFLATE < there else 0
     if not promised <= there:
         raise Unsuitable(f"holds {there} of the {promised:.0f} bytes that its header promises; is the file whole?")
 
@@ -165,7 +165,7 @@ def _bytes_of_nifti(file: Path) -> float:
     fields = NIFTI.get(struct.unpack(f"{order}i", head[:4])[0], {})
     dim, bits, sides, offset = (struct.unpack_from(order + form, head, at) for at, form in fields)
     axes = dim[1 : dim[0] + 1]
-    if not all(0 < side < math.inf for side in sides[1 : dim[0] + 1][:3]):
+    if not all(0 < abs(side) < math.inf for side in sides[1 : dim[0] + 1][:3]):
         shown = " x ".join(f"{side:g}" for side in sides[1 : dim[0] + 1][:3])
         raise Unsuitable(f"has voxels of {shown} mm by its header; mend its pixdim")
     return offset[0] + math.prod(max(size, 1) for size in axes) * bits[0] / 8
