@@ -1,6 +1,5 @@
 """Label maps of another tool, put into a study's folder as one more column of the comparison."""
 
-import json
 import re
 from pathlib import Path
 
@@ -9,10 +8,13 @@ import numpy as np
 import SimpleITK as sitk
 
 from lumbar_utils import LEVELS, MODELS, StudyError, records
+from lumbar_utils.datasets.files import VOLUMES, Unsuitable, load, read_json
 from lumbar_utils.datasets.folder import Cohort, read_mask
+from lumbar_utils.datasets.labels import named_values
+from lumbar_utils.datasets.volumes import whole_labels
 from lumbar_utils.study import ROOT, Study
 
-ENDINGS = (".png", ".nii.gz", ".nii", ".mha", ".nrrd")
+ENDINGS = (".png", *VOLUMES)
 
 
 def add(study: Study, cohort: Cohort, name: str, folder: Path) -> Path:
@@ -29,9 +31,9 @@ def add(study: Study, cohort: Cohort, name: str, folder: Path) -> Path:
         raise StudyError(
             f"{name!r} cannot name a column; use letters, digits, '.', '_', '-', and none of the study's own"
         )
-    labels, maps = _labels(folder), {}
     test = cohort.cases[cohort.cases["split"] == "test"]
-    files = {case: _file(folder, case) for case in test["case"]}
+    files, maps = _files(folder, list(test["case"])), {}
+    labels = _labels(folder, cohort.annotated)
     target, record = study.folder / name / "label_maps", study.folder / name / "predict.json"
     made_from = records.fingerprint(cohort.fingerprint, labels, records.fingerprint_files(files.values()))
     if records.is_finished(record, made_from):
@@ -40,7 +42,7 @@ def add(study: Study, cohort: Cohort, name: str, folder: Path) -> Path:
         raise StudyError(f"{name!r} is a network of this study; give the added label maps another name")
     for _, case in test.iterrows():
         file, shape = files[case["case"]], cohort.image(case).shape
-        maps[case["case"]] = read_mask(file, labels) if file.suffix == ".png" else _read_volume(file, labels)
+        maps[case["case"]] = read_mask(file, labels) if file.suffix.lower() == ".png" else _read_volume(file, labels)
         if maps[case["case"]].shape != shape:
             raise StudyError(
                 f"label map {file} is {_size(maps[case['case']].shape)} but its image {_size(shape)}; "
@@ -64,30 +66,50 @@ def _size(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _file(folder: Path, case: str) -> Path:
-    for ending in ENDINGS:
-        if (folder / f"{case}{ending}").exists():
-            return folder / f"{case}{ending}"
-    raise StudyError(
-        f"{folder} has no label map for case {case} ({', '.join(ENDINGS)}); predict every case of the test set"
-    )
+def _files(folder: Path, cases: list[str]) -> dict[str, Path]:
+    """Case -> its one label map. Raises StudyError if there is none, or more than one."""
+    if not folder.is_dir():
+        raise StudyError(f"there is no folder {folder}; name the one that holds the label maps")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        ending = next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), None)
+        case = path.name[: -len(ending)] if ending else None
+        if case in files and case in cases:
+            raise StudyError(f"{folder} has two label maps of {case}, {files[case].name} and {path.name}; remove one")
+        if case is not None:
+            files[case] = path
+    missing = [case for case in cases if case not in files]
+    if missing:
+        raise StudyError(
+            f"{folder} has no label map for case {missing[0]} ({', '.join(ENDINGS)}); "
+            "predict every case of the test set"
+        )
+    return {case: files[case] for case in cases}
 
 
-def _labels(folder: Path) -> dict[int, str]:
+def _labels(folder: Path, annotated: tuple[str, ...]) -> dict[int, str]:
     """Value -> name, as the folder's dataset.json has them, or the study's own."""
-    if not (folder / "dataset.json").exists():
+    file = folder / "dataset.json"
+    if not file.exists():
         return dict(enumerate(LEVELS, 1))
-    named = json.loads((folder / "dataset.json").read_text())["labels"]
-    return {
-        int(value): name for value, name in (pair if str(pair[0]).isdigit() else pair[::-1] for pair in named.items())
-    }
+    return named_values(read_json(file).get("labels"), file, annotated)
 
 
 def _read_volume(file: Path, labels: dict[int, str]) -> np.ndarray:
     """(height, width) uint8 in the study's values of a file of medical formats that holds one slice."""
-    pixels = np.squeeze(sitk.GetArrayFromImage(sitk.ReadImage(str(file))))
-    if pixels.ndim != 2:
-        raise StudyError(f"label map {file} has shape {pixels.shape}; write one slice a file")
+    try:
+        pixels = np.squeeze(sitk.GetArrayFromImage(load(file)))
+        if pixels.ndim != 2:
+            raise Unsuitable(f"has shape {pixels.shape}; write one slice a file")
+        pixels = whole_labels(pixels)
+    except Unsuitable as reason:
+        raise StudyError(f"label map {file} {reason}") from None
+    unknown = set(np.unique(pixels).tolist()) - {0, *labels}
+    if unknown:
+        named = ", ".join(f"{value} = {name}" for value, name in sorted(labels.items()))
+        raise StudyError(
+            f"label map {file} has label {min(unknown):g}; known are {named}; name it in dataset.json beside it"
+        )
     values = np.zeros(pixels.shape, np.uint8)
     unknown = set(np.unique(pixels).tolist()) - {0, *labels}
     if unknown:

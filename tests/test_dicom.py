@@ -1,6 +1,8 @@
 """DICOM series written by hand: found among others, in order, and without a trace of whom they are of."""
 
 import random
+import re
+import shutil
 
 import numpy as np
 import pydicom
@@ -162,18 +164,96 @@ def test_patients_are_told_apart_by_their_number_and_study_if_it_is_missing(tmp_
     )]  # fmt: skip
 
 
+def without_preamble(path):
+    whole = path.read_bytes()
+    path.write_bytes(whole[whole.index(b"\x08\x00\x16\x00") :])
+
+
+def without_modality(path):
+    ds = pydicom.dcmread(path)
+    del ds.Modality
+    ds.save_as(path)
+
+
+@pytest.mark.parametrize("change", [without_preamble, without_modality])
+def test_what_the_rest_of_a_file_tells_may_be_missing(tmp_path, change):
+    write_series(tmp_path / "in")
+    for path in (tmp_path / "in").iterdir():
+        change(path)
+    assert np.array_equal(images(tmp_path / "in", tmp_path / "out")[1], [window(pixels) for pixels in STACK])
+
+
+def test_linked_folders_and_files_are_found(tmp_path):
+    write_series(tmp_path / "real", stack=STACK[:6])
+    write_image(tmp_path / "last", STACK[6], [12, 0, 0], "1.2.3.1")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "patient1").symlink_to(tmp_path / "real")
+    (tmp_path / "in" / "last").symlink_to(tmp_path / "last")
+    assert np.array_equal(images(tmp_path / "in", tmp_path / "out")[1], [window(pixels) for pixels in STACK])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"orientation": AXIAL}, id="orientation"),
+        pytest.param({"PixelSpacing": [0.7, 0.7]}, id="spacing"),
+        pytest.param({"pixels": STACK[0, :8]}, id="size"),
+        pytest.param({"ImageType": ["DERIVED", "SECONDARY", "LOCALIZER"]}, id="kind"),
+    ],
+)
+def test_one_foreign_image_in_a_series_is_left_out_by_name(tmp_path, capsys, change):
+    write_series(tmp_path / "in")
+    write_image(tmp_path / "in" / "X", **({"pixels": STACK[0], "place": [99, 0, 0], "series": "1.2.3.1"} | change))
+    _, found = images(tmp_path / "in", tmp_path / "out")
+    assert np.array_equal(found, [window(pixels) for pixels in STACK])
+    assert capsys.readouterr().out == (
+        f"left out: {tmp_path / 'in' / 'X'} is of another kind, orientation or size than its series\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "keep, message",
+    [
+        (-400, "has pixels that cannot be decoded; copy it again"),
+        (300, r"cannot be read as DICOM \(\w+\); copy it again"),
+    ],
+)
+def test_one_broken_file_among_many_is_left_out_by_name_and_its_place_is_said_to_be_empty(
+    tmp_path, capsys, keep, message
+):
+    write_series(tmp_path / "in")
+    middle = next(path for path in (tmp_path / "in").iterdir() if pydicom.dcmread(path).ImagePositionPatient[0] == 0)
+    middle.write_bytes(middle.read_bytes()[:keep])
+    cohort, found = images(tmp_path / "in", tmp_path / "out")
+    assert np.array_equal(found, [window(pixels) for pixels in np.delete(STACK, 3, axis=0)])
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(f"left out: {middle} {message}.*", first)
+    assert second == "note: p0001_s1 lacks slices: neighbours lie up to 8 mm apart, most 4 mm"
+    assert middle.name not in (cohort.folder / "dataset.json").read_text()
+
+
+def test_copies_of_an_image_are_taken_once_and_what_is_no_image_is_passed_over(tmp_path):
+    write_series(tmp_path / "in")
+    shutil.copytree(tmp_path / "in", tmp_path / "in" / "copy")
+    for name in ("._IM0", "Thumbs.db", "empty"):
+        (tmp_path / "in" / name).write_bytes(b"" if name == "empty" else b"\0\1\2\3")
+    shutil.copy(get_testdata_file("DICOMDIR", download=False), tmp_path / "in" / "DICOMDIR")
+    assert np.array_equal(images(tmp_path / "in", tmp_path / "out")[1], [window(pixels) for pixels in STACK])
+
+
 def test_a_folder_without_dicom_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("no DICOM")
     with pytest.raises(StudyError, match="holds no DICOM image, at any depth; name the folder that does"):
         convert("dicom", tmp_path, tmp_path / "out")
 
 
-def test_pixels_that_cannot_be_decoded_are_an_error_that_names_the_file(tmp_path):
+def test_a_series_none_of_whose_pixels_can_be_decoded_is_an_error_and_its_files_are_named(tmp_path, capsys):
     write_series(tmp_path / "in")
     for path in (tmp_path / "in").iterdir():
         path.write_bytes(path.read_bytes()[:-400])
-    with pytest.raises(StudyError, match=r"the pixels of .*IM\d cannot be decoded; remove it, or export"):
+    with pytest.raises(StudyError, match="p0001_s1 has 0 images whose pixels can be decoded; 5 or more are needed"):
         convert("dicom", tmp_path / "in", tmp_path / "out")
+    assert f"left out: {tmp_path / 'in' / 'IM3'} has pixels that cannot be decoded" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
 
 

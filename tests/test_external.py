@@ -53,6 +53,53 @@ def test_labels_are_read_as_nnu_net_names_them(study, cohort, tmp_path):
     assert (evaluate(cohort, {"nnunet": folder}).scores.query("metric == 'f1'")["value"] == 1).all()
 
 
+@pytest.mark.parametrize("names", [("vertebrae_L1", "vertebrae_L2"), ("l1", "l2"), ("L1 vertebra", "L2 vertebra")])
+def test_names_of_other_tools_are_read_as_levels(study, cohort, tmp_path, names):
+    maps = write(cohort, tmp_path / "maps", ".nii.gz", lambda mask: mask.astype(np.float64) * (1 - 1e-9))
+    for file in list(maps.iterdir()):
+        file.rename(maps / file.name.replace(".nii.gz", ".NII.GZ"))
+    (maps / "dataset.json").write_text(json.dumps({"labels": {"background": 0, names[0]: 1, names[1]: [2]}}))
+    folder = add(study, cohort, "other", maps)
+    assert (evaluate(cohort, {"other": folder}).scores.query("metric == 'f1'")["value"] == 1).all()
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            '{"labels": {"disc": 1, "L5": 2}}',
+            "dataset.json names 'disc', 'L5'; one of L1, L2 or more must be among them",
+        ),
+        ("{}", "dataset.json has no labels but None"),
+        ("[]", "dataset.json must be a JSON object"),
+        ("{", "dataset.json is not JSON"),
+    ],
+)
+def test_a_dataset_json_that_names_no_level_of_the_study_is_refused(study, cohort, tmp_path, text, message):
+    maps = write(cohort, tmp_path / "maps")
+    (maps / "dataset.json").write_text(text)
+    with pytest.raises(StudyError, match=message):
+        add(study, cohort, "other", maps)
+    assert not (study.folder / "other").exists()
+
+
+@pytest.mark.parametrize("keep", [100, 355, -60])
+def test_a_label_map_that_is_cut_off_is_refused_in_one_line(study, cohort, tmp_path, keep):
+    maps = write(cohort, tmp_path / "maps", ".nii")
+    file = maps / f"{of_the_test_set(cohort)[0]['case']}.nii"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(StudyError, match=rf"label map {file} .*; is the file whole\?") as refused:
+        add(study, cohort, "other", maps)
+    assert "\n" not in str(refused.value)
+
+
+def test_two_label_maps_of_one_case_are_refused(study, cohort, tmp_path):
+    maps, case = write(cohort, tmp_path / "maps"), of_the_test_set(cohort)[0]["case"]
+    (maps / f"{case}.nii.gz").touch()
+    with pytest.raises(StudyError, match=f"has two label maps of {case}, {case}.nii.gz and {case}.png; remove one"):
+        add(study, cohort, "other", maps)
+
+
 def test_added_again_nothing_is_written_and_changed_files_replace_it(study, cohort, tmp_path):
     maps = write(cohort, tmp_path / "maps")
     record = add(study, cohort, "other", maps).parent / "predict.json"

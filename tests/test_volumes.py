@@ -98,20 +98,60 @@ def test_the_middle_is_the_mean_over_marked_voxels():
 @pytest.mark.parametrize(
     "change, message",
     [
-        pytest.param(lambda mask: mask[:-1], r"has a mask of \(3, 3, 5\) voxels but is \(4, 3, 5\)", id="size"),
+        pytest.param(
+            lambda mask: sitk.ConstantPad(mask, (1, 0, 0)),
+            r"has a mask of \(5, 3, 5\) voxels but is \(4, 3, 5\)",
+            id="size",
+        ),
         pytest.param(lambda mask: mask.SetOrigin((2, 0, 0)) or mask, "has a mask that lies 2.0 mm off", id="origin"),
         pytest.param(lambda mask: mask.SetSpacing((1, 2, 4)) or mask, "has a mask that lies 2.0 mm off", id="spacing"),
     ],
 )
 def test_a_mask_on_another_grid_is_refused(change, message):
     with pytest.raises(volumes.Unsuitable, match=message):
-        volumes.check_grid(volume(), change(volume()))
+        volumes.onto_grid(volume(), change(volume()))
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LPS", "ASR"])
+def test_a_mask_in_another_voxel_order_is_turned_onto_its_image(orientation):
+    mask = volumes.onto_grid(volume(orientation="SAL"), volume(orientation=orientation))
+    assert np.array_equal(volumes.sagittal(mask, is_mask=True)[0], STACK)
+
+
+def test_a_mask_that_was_cropped_to_its_content_lies_where_its_header_says():
+    cropped = sitk.DICOMOrient(volume()[1:3, 2:, 1:4], "RAS")
+    expected = np.zeros_like(STACK)
+    expected[1:4, 2:, 1:3] = STACK[1:4, 2:, 1:3]
+    assert np.array_equal(sitk.GetArrayFromImage(volumes.onto_grid(volume(), cropped)), expected)
+
+
+def test_a_cropped_mask_half_a_voxel_off_is_refused():
+    cropped = volume()[1:3, 1:, :]
+    cropped.SetOrigin(cropped.TransformContinuousIndexToPhysicalPoint((0.4, 0.4, 0)))
+    with pytest.raises(volumes.Unsuitable, match=r"has a mask that lies 0.6 mm off by its header"):
+        volumes.onto_grid(volume(), cropped)
+
+
+def test_labels_are_whole_but_for_the_rounding_of_their_file():
+    assert volumes.whole_labels(np.array([0, 254 / 255, 2 * (1 - 1e-9)])).tolist() == [0, 1, 2]
+    for odd in (2 / 255, 0.5, 1.03, np.nan, np.inf):
+        with pytest.raises(volumes.Unsuitable, match=f"has label {odd:g}, which is no whole number"):
+            volumes.whole_labels(np.array([1, odd]))
+
+
+@pytest.mark.parametrize(
+    "spacing, message",
+    [((1, 1, 1e-6), "has voxels of 1 x 1 x 1e-06 mm by its header"), ((0.01, 40, 40), "becomes .* square pixels")],
+)
+def test_voxels_that_no_scanner_makes_are_refused(spacing, message):
+    with pytest.raises(volumes.Unsuitable, match=message):
+        volumes.sagittal(volume(spacing=spacing))
 
 
 def test_a_mask_whose_header_is_rounded_is_accepted():
     mask = volume()
     mask.SetOrigin((0.001, 0, 0))
-    assert volumes.check_grid(volume(), mask) is None
+    assert np.array_equal(sitk.GetArrayFromImage(volumes.onto_grid(volume(), mask)), STACK)
 
 
 def test_what_is_no_grey_volume_is_refused(tmp_path):

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from lumbar_utils import StudyError, freshness
 from lumbar_utils.datasets import writing
+from lumbar_utils.datasets.files import files_in
 from lumbar_utils.datasets.folder import Cohort, read
-from lumbar_utils.records import fingerprint, source_fingerprint
+from lumbar_utils.records import fingerprint, fingerprint_files, source_fingerprint
 from lumbar_utils.study import DATA, Study, kind_and_path
 
 
@@ -52,12 +53,17 @@ def find_raw(kind: str, raw: Path = DATA / "raw") -> Path:
 
 
 def _converted(study: Study, kind: str, source: Path) -> Path:
-    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
-    seen = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    code = source_fingerprint(f"datasets/{kind}", "datasets/volumes", "datasets/writing")
-    made_from = fingerprint(kind, seen, study.slices, code)
+    files = [source] if source.is_file() else files_in(source)
+    names = [path.relative_to(source).as_posix() for path in files]  # a source that was moved is the same
+    code = source_fingerprint(*(f"datasets/{name}" for name in (kind, "files", "labels", "volumes", "writing")))
+    made_from = fingerprint(kind, names, fingerprint_files(files), study.slices, code)
     folder = study.cache / f"{kind}-{made_from[:16]}"
-    return folder if folder.exists() else convert(kind, source, folder, study.slices)
+    try:
+        return folder if folder.exists() else convert(kind, source, folder, study.slices)
+    except StudyError:
+        if not folder.exists():  # else another process wrote the same one meanwhile
+            raise
+        return folder
 
 
 def _phantom(study: Study) -> Path:

@@ -3,83 +3,165 @@
 Patients become p0001, p0002, ... in the order of their first file by path. Of a header only geometry is written.
 """
 
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pydicom
 import SimpleITK as sitk
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import EnhancedMRImageStorage, MediaStorageDirectoryStorage, MRImageStorage
 
 from lumbar_utils import StudyError
 from lumbar_utils.datasets import volumes
+from lumbar_utils.datasets.files import files_in
 from lumbar_utils.datasets.writing import Slice
 
 FEWEST = 5  # slices of a series; localisers have about three a plane
 SAME_DIRECTION = 0.01  # largest difference of direction cosines within a series
 SAME_PLACE_MM = 0.01
+FOREIGN = 0.25  # largest share of a series' images that may be left out as not of its stack
+GAP = 1.5  # neighbours so many times farther apart than usual lack a slice between them
+SUFFIXES = (".dcm", ".dicom", ".ima")  # of files that claim to be DICOM; most have none
 TAGS = [
-    "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "NumberOfFrames", "Rows",
-    "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "PhotometricInterpretation",
-    "BurnedInAnnotation",
+    "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType",
+    "NumberOfFrames", "Rows", "Columns", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing",
+    "PhotometricInterpretation", "BurnedInAnnotation",
 ]  # fmt: skip
+
+
+class Image(NamedTuple):
+    """What is needed of a file's header. fault : why it cannot be used, or empty; geometry is nan then.
+
+    orientation : (6,) direction cosines; position : (3,) mm. grid : rows, columns, spacing.
+    """
+
+    path: Path
+    patient: str
+    series: str
+    identifier: str
+    fault: str
+    orientation: np.ndarray
+    position: np.ndarray
+    grid: tuple
 
 
 def read_source(source: Path, slices: int) -> tuple[dict, Iterator[Slice]]:
     """What was found, and `slices` of each sagittal MR series about its middle one; there are no masks.
 
-    source : folder, searched at any depth, of DICOM files with any names; other files are passed over.
-    Raises StudyError if it holds no DICOM file.
+    source : folder, searched at any depth, of DICOM files with any names; other files are passed over, and broken ones
+        are left out, said by name.
+    Raises StudyError if it holds no DICOM file that can be read.
     """
-    series = _series(source)
+    series, broken = _series(source)
     if not series:
-        raise StudyError(f"{source} holds no DICOM image, at any depth; name the folder that does")
+        found = f"no DICOM image that can be read but {broken} broken files" if broken else "no DICOM image"
+        raise StudyError(f"{source} holds {found}, at any depth; name the folder that does")
     description = {
         "name": "DICOM series, sagittal slices",
         "licence": "not stated",
         "labels": {"0": "background"},
         "annotated_levels": [],
+        "left_out": [f"files that cannot be read: {broken}"] if broken else [],
     }
-    return description, volumes.usable(list(series), lambda name: _cut(name, series[name], slices), description)
+
+    def cut(name: str) -> Iterator[Slice]:
+        return _cut(name, series[name], slices, description)
+
+    return description, volumes.usable(list(series), cut, description)
 
 
-def _series(source: Path) -> dict[str, list[tuple[Path, pydicom.Dataset]]]:
-    """Pseudonym of a series, p0001_s1, -> its files with their headers, in the order of the paths."""
-    patients: dict[str, dict[str, list]] = {}
-    for path in sorted(path for path in source.rglob("*") if path.is_file()):
-        header = _header(path)
-        if header is not None and "SeriesInstanceUID" in header:  # others are directories of media
-            patient = header.get("PatientID") or header.get("StudyInstanceUID")
-            patients.setdefault(patient, {}).setdefault(header.SeriesInstanceUID, []).append((path, header))
-    return {
-        f"p{number:04}_s{count}": files
+def _series(source: Path) -> tuple[dict[str, list[Image]], int]:
+    """Pseudonym of a series, p0001_s1, -> its images in the order of the paths; and how many files are broken."""
+    patients: dict[str, dict[str, list[Image]]] = {}
+    broken = 0
+    for path in files_in(source) if source.is_dir() else [source]:
+        try:
+            image = _image(path)
+        except Exception as error:  # pydicom raises many kinds on a file that is cut off
+            print(f"left out: {path} cannot be read as DICOM ({type(error).__name__}); copy it again or remove it")
+            broken += 1
+            continue
+        if image is not None:
+            patients.setdefault(image.patient, {}).setdefault(image.series, []).append(image)
+    named = {
+        f"p{number:04}_s{count}": images
         for number, found in enumerate(patients.values(), 1)
-        for count, files in enumerate(found.values(), 1)
+        for count, images in enumerate(found.values(), 1)
     }
+    return named, broken
+
+
+def _image(path: Path) -> Image | None:
+    """A file's header; None if it is no DICOM file, or a directory of media. Raises whatever a broken one causes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an odd value is judged where it is used
+        header = _header(path)
+        if header is None or header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+            return None
+        fault = _fault(header)
+        place = [header.ImageOrientationPatient, header.ImagePositionPatient] if not fault else [[np.nan] * 6] * 2
+        spacing = [float(side) for side in header.get("PixelSpacing") or ()]
+        return Image(
+            path, str(header.get("PatientID") or header.get("StudyInstanceUID")), str(header.SeriesInstanceUID),
+            str(header.get("SOPInstanceUID") or path), fault, *(np.array(part, float) for part in place),
+            (header.get("Rows"), header.get("Columns"), *np.round(spacing, 3).tolist()),
+        )  # fmt: skip
 
 
 def _header(path: Path) -> pydicom.Dataset | None:
-    """What is needed of a file's header; None if it is no DICOM file. Raises StudyError if it is a broken one."""
     try:
         return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
     except InvalidDicomError:
+        with path.open("rb") as file:  # the preamble may be missing: then the first element's group comes first
+            plausible = file.read(2) in (b"\x02\x00", b"\x08\x00", b"\x00\x08")
+        if plausible:
+            return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS, force=True)
+        if path.suffix.lower() in SUFFIXES:
+            raise
         return None
-    except Exception as error:  # pydicom raises many kinds on a file that is cut off
-        raise StudyError(
-            f"{path} cannot be read as DICOM ({type(error).__name__}); remove it or copy it again"
-        ) from None
 
 
-def _cut(name: str, files: list[tuple[Path, pydicom.Dataset]], slices: int) -> Iterator[Slice]:
+def _fault(header: pydicom.Dataset) -> str:
+    """Why an image cannot be used: other modalities, localisers, several frames, no geometry, or written-on pixels."""
+    kind, orientation = header.get("SOPClassUID"), header.get("ImageOrientationPatient") or ()
+    modality = header.get("Modality") or ("MR" if kind in (MRImageStorage, EnhancedMRImageStorage) else "")
+    position = header.get("ImagePositionPatient") or ()
+    frames = int(header.get("NumberOfFrames") or 1)
+    faults = {
+        "is no MR": modality != "MR",
+        "is a localiser": "LOCALIZER" in (header.get("ImageType") or []),
+        "is multi-frame; convert it to one file a slice, or by dcm2niix to NIfTI": (
+            frames > 1 or kind == EnhancedMRImageStorage
+        ),
+        "is in colour": not str(header.get("PhotometricInterpretation")).startswith("MONOCHROME"),
+        "has text burnt into its pixels, which may name the patient": header.get("BurnedInAnnotation") == "YES",
+        "has no position or orientation": not _is_geometry(orientation, position),
+        "has no pixels": not header.get("Rows"),
+    }
+    return next((fault for fault, found in faults.items() if found), "")
+
+
+def _is_geometry(orientation, position) -> bool:
+    """Whether these are two directions at right angles, and a point."""
+    if (len(orientation), len(position)) != (6, 3) or not np.isfinite([*orientation, *position]).all():
+        return False
+    axes = np.reshape(orientation, (2, 3)).astype(float)
+    return bool(np.abs(axes @ axes.T - np.eye(2)).max() < volumes.SHEAR)
+
+
+def _cut(name: str, images: list[Image], slices: int, description: dict) -> Iterator[Slice]:
     """The slices of one series from right to left; only one image is in memory."""
-    ordered = _ordered(files)
-    centre = len(ordered) // 2
-    for index in volumes.about(centre, slices, len(ordered)):
-        path, header = ordered[index]
-        pixels, spacing_mm = volumes.sagittal(decode(path))
+    stack = _stack(name, images, description)
+    centre = len(stack) // 2
+    for index in volumes.about(centre, slices, len(stack)):
+        pixels, spacing_mm = volumes.sagittal(decode(stack[index].path))
         yield Slice(
             f"{name}_slice{index}", name.partition("_")[0], volumes.window(pixels[0]), None,
-            spacing_mm if header.get("PixelSpacing") else float("nan"), volumes.facts(index, centre),
+            spacing_mm if len(stack[index].grid) > 2 else float("nan"), volumes.facts(index, centre),
         )  # fmt: skip
 
 
@@ -89,47 +171,84 @@ def decode(path: Path) -> sitk.Image:
     MONOCHROME1, whose lowest value is white, is inverted by ITK: the lowest value is black here.
     Raises StudyError if it cannot be decoded.
     """
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         return sitk.ReadImage(str(path), imageIO="GDCMImageIO")
     except RuntimeError:
         raise StudyError(f"the pixels of {path} cannot be decoded; remove it, or export it uncompressed") from None
 
 
-def _ordered(files: list[tuple[Path, pydicom.Dataset]]) -> list[tuple[Path, pydicom.Dataset]]:
-    """The files of a series from right to left. Raises Unsuitable unless it is one sagittal stack of MR images."""
-    headers = [header for _, header in files]
-    _refuse_what_is_no_plain_mr(headers)
-    orientations = np.array([header.ImageOrientationPatient for header in headers], float)
-    if np.abs(orientations - orientations[0]).max() > SAME_DIRECTION:
-        raise volumes.Unsuitable("has images of several orientations, as a localiser has")
-    across = np.cross(orientations[0, :3], orientations[0, 3:])
+def _stack(name: str, images: list[Image], description: dict) -> list[Image]:
+    """The images of a series from right to left. Raises Unsuitable unless they are one sagittal stack of MR images.
+
+    Copies are kept once. Single images of another stack, or that cannot be decoded, are left out and said; where
+    slices are missing between others is said too.
+    """
+    once = list({(image.identifier, *image.position): image for image in images[::-1]}.values())[::-1]
+    stack = _alike(once)
+    kept = {image.path for image in stack}
+    foreign = [image for image in once if image.path not in kept]
+    _leave_out(name, foreign, "is of another kind, orientation or size than its series", description)
+    across = np.cross(stack[0].orientation[:3], stack[0].orientation[3:])
     volumes.check_slice_axis(across[0])
-    if len(files) < FEWEST:
-        raise volumes.Unsuitable(f"has {len(files)} images, as a localiser has; {FEWEST} or more are needed")
-    places = np.array([header.ImagePositionPatient for header in headers], float) @ (across * np.sign(across[0]))
-    order = np.argsort(places)
-    if np.diff(places[order]).min() < SAME_PLACE_MM:
+    if len(stack) < FEWEST:
+        raise volumes.Unsuitable(f"has {len(stack)} images, as a localiser has; {FEWEST} or more are needed")
+    places = {image.path: image.position @ (across * np.sign(across[0])) for image in stack}
+    stack.sort(key=lambda image: places[image.path])
+    if np.diff([places[image.path] for image in stack]).min() < SAME_PLACE_MM:
         raise volumes.Unsuitable("has several images at one place (echoes or times); export one of them")
-    return [files[index] for index in order]
+    broken = {image.path for image in stack if not _can_be_decoded(image.path)}
+    damaged = [image for image in stack if image.path in broken]
+    _leave_out(
+        name, damaged, "has pixels that cannot be decoded; copy it again, or export it uncompressed", description
+    )
+    stack = [image for image in stack if image.path not in broken]
+    if len(stack) < FEWEST:
+        raise volumes.Unsuitable(f"has {len(stack)} images whose pixels can be decoded; {FEWEST} or more are needed")
+    _note_gaps(name, np.diff([places[image.path] for image in stack]), description)
+    return stack
 
 
-def _refuse_what_is_no_plain_mr(headers: list[pydicom.Dataset]) -> None:
-    """Raise Unsuitable for other modalities, localisers, multi-frame files, lacking geometry, or written-on pixels."""
-    for header in headers:
-        faults = {
-            "is no MR": header.get("Modality") != "MR",
-            "is a localiser": "LOCALIZER" in (header.get("ImageType") or []),
-            "is multi-frame; convert it to one file a slice, or by dcm2niix to NIfTI": (
-                header.get("NumberOfFrames") or 1
-            )
-            > 1,
-            "is in colour": not str(header.get("PhotometricInterpretation")).startswith("MONOCHROME"),
-            "has text burnt into its pixels, which may name the patient": header.get("BurnedInAnnotation") == "YES",
-            "has no position or orientation": not (
-                header.get("ImageOrientationPatient") and header.get("ImagePositionPatient")
-            ),
-            "has no pixels": not header.get("Rows"),
-        }
-        for fault, found in faults.items():
-            if found:
-                raise volumes.Unsuitable(fault)
+def _alike(images: list[Image]) -> list[Image]:
+    """The images of the commonest orientation and size. Raises Unsuitable if too many are not, or text is burnt in."""
+    faults = [image.fault for image in images if image.fault]
+    good = [image for image in images if not image.fault]
+    most = Counter((*image.orientation.round(1), *image.grid) for image in good).most_common(1)
+    alike = []
+    if most:
+        first = next(image for image in good if (*image.orientation.round(1), *image.grid) == most[0][0])
+        alike = [image for image in good if _fits(image, first)]
+    if len(images) - len(alike) > FOREIGN * len(images) or any("burnt" in fault for fault in faults):
+        sizes = {image.grid for image in good}
+        mixed = f"has images of several {'sizes' if len(sizes) > 1 else 'orientations, as a localiser has'}"
+        raise volumes.Unsuitable((faults or [mixed])[0])
+    return alike
+
+
+def _fits(image: Image, first: Image) -> bool:
+    """Whether two images are of one orientation and one size."""
+    apart = np.abs(image.orientation - first.orientation).max()
+    return apart <= SAME_DIRECTION and len(image.grid) == len(first.grid) and np.allclose(image.grid, first.grid, 1e-3)
+
+
+def _can_be_decoded(path: Path) -> bool:
+    try:
+        return decode(path) is not None
+    except StudyError:
+        return False
+
+
+def _leave_out(name: str, images: list[Image], why: str, description: dict) -> None:
+    """Say the files, and keep in the description, where nothing may name a patient, how many they are."""
+    for image in images:
+        print(f"left out: {image.path} {why}")
+    if images:
+        description["left_out"].append(f"{len(images)} images of {name}: each {why}")
+
+
+def _note_gaps(name: str, steps: np.ndarray, description: dict) -> None:
+    """Say it if slices are missing; steps : distances of neighbours in mm."""
+    if steps.max() > GAP * np.median(steps):
+        note = f"{name} lacks slices: neighbours lie up to {steps.max():.3g} mm apart, most {np.median(steps):.3g} mm"
+        print(f"note: {note}")
+        description.setdefault("notes", []).append(note)

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from scipy import ndimage
 
 from lumbar_utils import StudyError
 from lumbar_utils.datasets import volumes
+from lumbar_utils.datasets.files import files_in, read_table
 from lumbar_utils.datasets.writing import Slice
 
 CANAL, PARTLY = 100, 100  # the canal's value; what is added to a vertebra's that the field of view cuts
@@ -26,8 +26,8 @@ def read_source(source: Path, slices: int) -> tuple[dict, Iterator[Slice]]:
     source : folder with images/ and masks/, both of <patient>_<t1|t2|t2_SPACE>.mha, and overview.csv if there.
     Masks keep SPIDER's numbers 1..25 of whole vertebrae, their arches cut off; all else becomes background.
     """
-    names = sorted(path.stem for path in (source / "images").glob("*.mha"))
-    if not names or not (source / "masks").is_dir():
+    images, masks = (_by_name(source / part) if (source / part).is_dir() else {} for part in ("images", "masks"))
+    if not images or not masks:
         raise StudyError(f"{source} has no images/*.mha or no masks; {REMEDY}")
     subsets = _subsets(source / "overview.csv")
     description = {
@@ -39,17 +39,26 @@ def read_source(source: Path, slices: int) -> tuple[dict, Iterator[Slice]]:
         "annotated_levels": ["L1", "L2", "L3", "L4", "L5"],
         "not_annotated": ["S1"],
     }
-    return description, volumes.usable(names, lambda name: _cut(source, name, slices, subsets.get(name)), description)
+    return description, volumes.usable(
+        list(images), lambda name: _cut(name, images[name], masks.get(name), slices, subsets.get(name)), description
+    )
 
 
-def _cut(source: Path, name: str, slices: int, subset: str | None) -> Iterator[Slice]:
+def _by_name(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in files_in(folder) if path.suffix.lower() == ".mha"}
+
+
+def _cut(name: str, image_path: Path, mask_path: Path | None, slices: int, subset: str | None) -> Iterator[Slice]:
     """The slices of one volume; only this volume is in memory."""
-    if not (source / "masks" / f"{name}.mha").exists():
+    if mask_path is None:
         raise volumes.Unsuitable("has no mask")
-    image, mask = (volumes.read(source / part / f"{name}.mha") for part in ("images", "masks"))
-    volumes.check_grid(image, mask)
+    image = volumes.read(image_path)
+    try:
+        mask = volumes.read(mask_path)
+    except volumes.Unsuitable as reason:
+        raise volumes.Unsuitable(f"has a mask that {reason}") from None
     pixels, spacing_mm = volumes.sagittal(image)
-    labels, _ = volumes.sagittal(mask, is_mask=True)
+    labels = volumes.whole_labels(volumes.sagittal(volumes.onto_grid(image, mask), is_mask=True)[0])
     centre, front = mid_sagittal(labels), in_front_of_the_canal(labels == CANAL)
     partly = [NAMES[value] for value in NAMES if (labels == value + PARTLY).any()]
     patient, _, sequence = name.partition("_")
@@ -105,8 +114,5 @@ def _subsets(path: Path) -> dict[str, str]:
     """
     if not path.exists():
         return {}
-    table = pd.read_csv(path, sep=None, engine="python", dtype=str)  # comma or semicolon
-    table.columns = [name.strip().lower() for name in table]
-    if not {"new_file_name", "subset"} <= set(table):
-        raise StudyError(f"{path} must have the columns new_file_name, subset; it has {', '.join(table)}")
-    return dict(zip(table["new_file_name"].str.strip().str.removesuffix(".mha"), table["subset"], strict=True))
+    rows = read_table(path, "new_file_name", "subset")
+    return {row["new_file_name"].removesuffix(".mha"): row["subset"] for row in rows}

@@ -10,28 +10,54 @@ import numpy as np
 import SimpleITK as sitk
 
 from lumbar_utils import StudyError
+from lumbar_utils.datasets.files import Unsuitable, header_of, load, split_suffix
 from lumbar_utils.datasets.writing import Slice
 
 FRAME = "PIL"  # columns run to the back, rows down, slices to the left; ITK names an axis by where it leads
 STEEPEST = np.cos(np.radians(45))  # least share of left-right in the direction of the slice axis
 COARSER = 1.5  # an axis so much coarser than left-right is the one that was sliced
+VOXEL_MM = (0.01, 100)  # sides of a voxel that can be true
+LARGEST = 4096  # pixels along a side of a slice
+SHEAR = 0.01  # cosine between two axes of a header that are still at right angles
+ROUNDING_TO_0 = 1e-3
+ROUNDING = 0.02  # most that a label is off its whole number: half a step where 255 steps share 10 labels
 PERCENTILES = (0.5, 99.5)  # of a slice's intensities, that become 0 and 255
-
-
-class Unsuitable(StudyError):
-    """A volume that no sagittal slices can be cut from; the message says why."""
 
 
 def read(path: Path) -> sitk.Image:
     """A grey volume as it is stored. Raises Unsuitable if it cannot be read, or is anything else."""
-    try:
-        volume = sitk.ReadImage(str(path))
-    except RuntimeError:  # its message is a page of C++
-        raise Unsuitable("cannot be read as an image; is the file whole?") from None
+    volume = load(path)
     if volume.GetDimension() != 3 or volume.GetNumberOfComponentsPerPixel() != 1:
         size, channels = "x".join(map(str, volume.GetSize())), volume.GetNumberOfComponentsPerPixel()
         raise Unsuitable(f"is {size} with {channels} values a voxel; a grey volume of three dimensions is needed")
+    _check_header(header_of(volume), split_suffix(path)[1])
     return volume
+
+
+def _check_header(header: dict[str, str], suffix: str) -> None:
+    """Raise Unsuitable for a header that leaves geometry open: ITK takes one of its own then, without a word."""
+    is_nifti = suffix in (".nii", ".nii.gz")
+    no_space = suffix == ".nrrd" and "NRRD_space" not in header
+    if no_space or (is_nifti and header["qform_code"] == header["sform_code"] == "0"):
+        raise Unsuitable("does not say in its header how the patient lies (qform, sform or space); export it again")
+    if not is_nifti or header["sform_code"] == "0":
+        return
+    sides = np.array([float(header[f"pixdim[{axis}]"]) for axis in (1, 2, 3)])
+    axes = np.array([header[f"srow_{row}"].split()[:3] for row in "xyz"], float)
+    apart = np.abs(axes.T @ axes - np.diag(sides**2)).max()
+    if not apart <= SHEAR * sides.max() ** 2:
+        raise Unsuitable(
+            "has axes that are not at right angles, or other voxels than pixdim, by its sform; resample it"
+        )
+
+
+def _check_geometry(volume: sitk.Image) -> None:
+    """Raise Unsuitable for numbers that no scanner gives."""
+    if not np.isfinite([*volume.GetOrigin(), *volume.GetDirection()]).all():
+        raise Unsuitable("has no finite origin and directions in its header; export it again")
+    if not all(VOXEL_MM[0] <= side <= VOXEL_MM[1] for side in volume.GetSpacing()):
+        sides = " x ".join(f"{side:g}" for side in volume.GetSpacing())
+        raise Unsuitable(f"has voxels of {sides} mm by its header; {VOXEL_MM[0]} to {VOXEL_MM[1]} mm are allowed")
 
 
 def sagittal(volume: sitk.Image, is_mask: bool = False) -> tuple[np.ndarray, float]:
@@ -40,6 +66,7 @@ def sagittal(volume: sitk.Image, is_mask: bool = False) -> tuple[np.ndarray, flo
     Pixels that are not square are resampled to squares of their shorter side, images linearly (float32), masks to the
     nearest. A volume that lies oblique keeps its own planes. Raises Unsuitable if it was not acquired sagittally.
     """
+    _check_geometry(volume)
     turned = sitk.DICOMOrient(volume, FRAME)
     to_back, down, to_left = turned.GetSpacing()
     check_slice_axis(turned.GetDirection()[2])
@@ -65,6 +92,8 @@ def _square(volume: sitk.Image, is_mask: bool) -> sitk.Image:
         return volume
     wanted = np.array([side, side, spacing[2]])
     size = np.rint(volume.GetSize() * spacing / wanted).astype(int)
+    if size[:2].max() > LARGEST:
+        raise Unsuitable(f"becomes {size[0]} x {size[1]} square pixels; {LARGEST} a side are allowed: check its header")
     # the edges of the field of view stay in place, not the centres of the outermost pixels
     first = volume.TransformContinuousIndexToPhysicalPoint(((wanted / spacing - 1) / 2).tolist())
     return sitk.Resample(
@@ -73,11 +102,39 @@ def _square(volume: sitk.Image, is_mask: bool) -> sitk.Image:
     )  # fmt: skip
 
 
+def onto_grid(image: sitk.Image, mask: sitk.Image) -> sitk.Image:
+    """The mask in FRAME, on the grid of its image; one that was cropped, as 3D Slicer does, is filled up with 0.
+
+    Raises Unsuitable if it lies on another grid, or beyond its image.
+    """
+    _check_geometry(mask)
+    image, mask = (sitk.DICOMOrient(volume, FRAME) for volume in (image, mask))
+    size = np.subtract(image.GetSize(), mask.GetSize())
+    if size.any():
+        before = np.rint(image.TransformPhysicalPointToContinuousIndex(mask.GetOrigin())).astype(int)
+        if min(*before, *(size - before)) < 0:
+            raise Unsuitable(
+                f"has a mask of {mask.GetSize()} voxels but is {image.GetSize()}; resample the mask onto the image"
+            )
+        mask = sitk.ConstantPad(mask, before.tolist(), (size - before).tolist(), 0)
+    check_grid(image, mask)
+    return mask
+
+
+def whole_labels(mask: np.ndarray) -> np.ndarray:
+    """A mask's values as whole numbers. Raises Unsuitable if one is none, but for the rounding of its file."""
+    whole = np.rint(mask)
+    with np.errstate(invalid="ignore"):
+        # nan and infinity are off too; a label must not be lost as 0, as where a slope was put on labels by mistake
+        off = ~(np.abs(mask - whole) <= np.where(whole == 0, ROUNDING_TO_0, ROUNDING))
+    if off.any():
+        raise Unsuitable(f"has label {mask[off][0]:g}, which is no whole number; resample labels to the nearest")
+    return whole
+
+
 def check_grid(image: sitk.Image, mask: sitk.Image) -> None:
-    """Raise Unsuitable unless image and mask lie on one grid, to half a voxel at their corners."""
+    """Raise Unsuitable unless image and mask, of one size, lie on one grid, to half a voxel at their corners."""
     size = image.GetSize()
-    if mask.GetSize() != size:
-        raise Unsuitable(f"has a mask of {mask.GetSize()} voxels but is {size}; resample the mask onto the image")
     corners = [(0, 0, 0), *(tuple((size[axis] - 1) * (axis == other) for other in range(3)) for axis in range(3))]
     points = [[grid.TransformIndexToPhysicalPoint(corner) for corner in corners] for grid in (image, mask)]
     apart = np.linalg.norm(np.subtract(*points), axis=1).max()
@@ -87,7 +144,7 @@ def check_grid(image: sitk.Image, mask: sitk.Image) -> None:
 
 def window(pixels: np.ndarray) -> np.ndarray:
     """A slice as uint8: PERCENTILES of its intensities become 0 and 255, what lies beyond is clipped; flat is 0."""
-    pixels = np.nan_to_num(pixels.astype(np.float64))
+    pixels = np.nan_to_num(pixels.astype(np.float64), posinf=0, neginf=0)
     low, high = np.percentile(pixels, PERCENTILES)
     return np.rint(255 * np.clip((pixels - low) / ((high - low) or 1), 0, 1)).astype(np.uint8)
 
@@ -115,13 +172,14 @@ def usable(names: list[str], cut: Callable[[str], Iterator[Slice]], description:
     cut : name of a volume -> its slices; it raises Unsuitable before the first of them.
     Raises StudyError if none is left.
     """
-    left_out = description.setdefault("left_out", [])
+    left_out, unsuitable = description.setdefault("left_out", []), []
     for name in names:
         try:
             yield from cut(name)
         except Unsuitable as reason:
-            left_out.append(f"{name} {reason}")
+            unsuitable.append(f"{name} {reason}")
+            left_out.append(unsuitable[-1])
             print(f"left out: {name} {reason}")
-    if len(left_out) == len(names):
-        first = left_out[0] if left_out else "there is none"
+    if len(unsuitable) == len(names):
+        first = unsuitable[0] if unsuitable else "there is none"
         raise StudyError(f"{description['name']}: none of {len(names)} volumes can be used; first: {first}")
