@@ -8,11 +8,12 @@ import numpy as np
 import SimpleITK as sitk
 
 from lumbar_utils import LEVELS, MODELS, StudyError, records
-from lumbar_utils.datasets.files import VOLUMES, Unsuitable, load, read_json
+from lumbar_utils.datasets.files import VOLUMES, Unsuitable, load
 from lumbar_utils.datasets.folder import Cohort, read_mask
 from lumbar_utils.datasets.labels import named_values
 from lumbar_utils.datasets.volumes import whole_labels
 from lumbar_utils.study import ROOT, Study
+from lumbar_utils.textfiles import read_json
 
 ENDINGS = (".png", *VOLUMES)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lumbar_utils import StudyError, records
+from lumbar_utils.study import CONVERTED
 
 if TYPE_CHECKING:
     from lumbar_utils.datasets.folder import Cohort
@@ -30,17 +31,14 @@ class Maker(NamedTuple):
 PIXELS = ("numpy", "opencv-python-headless", "pillow")
 NETWORKS = (*PIXELS, "torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "albumentations")
 READING = ("datasets/folder", "datasets/pixels", "split", "textfiles")
+CONVERTING = (*READING, "datasets/files", "datasets/labels", "datasets/volumes", "datasets/writing")
 MAKERS = {
     "phantom": Maker(
         ("datasets/phantom", "datasets/anatomy", "datasets/surroundings", "datasets/mri"), (*PIXELS, "scipy")
     ),
-    "converted": Maker(
-        (
-            *READING, "datasets/writing", "datasets/volumes", "datasets/composite", "datasets/dicom", "datasets/nifti",
-            "datasets/spider",
-        ),
-        (*PIXELS, "scipy", "simpleitk", "pydicom"),
-    ),
+    **{
+        kind: Maker((*CONVERTING, f"datasets/{kind}"), (*PIXELS, "scipy", "simpleitk", "pydicom")) for kind in CONVERTED
+    },
     "audit": Maker(
         (*READING, "audit/__init__", "audit/kinds", "audit/cases", "audit/geometry", "audit/likeness"),
         (*PIXELS, "scipy", "pandas"),

@@ -71,7 +71,7 @@ def test_names_of_other_tools_are_read_as_levels(study, cohort, tmp_path, names)
             "dataset.json names 'disc', 'L5'; one of L1, L2 or more must be among them",
         ),
         ("{}", "dataset.json has no labels but None"),
-        ("[]", "dataset.json must be a JSON object"),
+        ("[]", "dataset.json holds list where an object is expected"),
         ("{", "dataset.json is not JSON"),
     ],
 )

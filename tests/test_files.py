@@ -119,48 +119,6 @@ def test_a_link_that_leads_nowhere_is_an_error(tmp_path):
         files.files_in(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"\xef\xbb\xbffile,patient\na,NA\n",
-        b"File;Patient \r\na; NA\r\n",
-        b"\nfile\tpatient\n\na\tNA",
-        b'file,patient\n"a","NA"\n',
-    ],
-)
-def test_a_table_may_be_written_in_several_ways(tmp_path, text):
-    (tmp_path / "t.csv").write_bytes(text.lstrip(b"\n"))
-    assert files.read_table(tmp_path / "t.csv", "file", "patient") == [{"file": "a", "patient": "NA"}]
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        (b"", "must have the columns file, patient; it has none"),
-        (b"file,patient\n\xfc,1", "cannot be read as a table"),
-        (b"file,patient\na,1,2", "has 3 cells in row 2 but 2 columns"),
-        (b"file,patient,file\na,1,b", "names a column twice"),
-        (b'file,patient\n"a,1', "cannot be read as a table"),
-    ],
-)
-def test_a_table_that_is_none_is_refused(tmp_path, text, message):
-    (tmp_path / "t.csv").write_bytes(text)
-    with pytest.raises(StudyError, match=message):
-        files.read_table(tmp_path / "t.csv", "file", "patient")
-
-
-@pytest.mark.parametrize("text", [b"", b"[1]", b"{", b"\xff", b'{"1": "L1", "1": "L2"}', b"[" * 9999])
-def test_what_is_no_json_object_is_refused(tmp_path, text):
-    (tmp_path / "labels.json").write_bytes(text)
-    with pytest.raises(StudyError, match=r"labels.json (is not JSON|must be a JSON object)"):
-        files.read_json(tmp_path / "labels.json")
-
-
-def test_a_byte_order_mark_is_no_part_of_json(tmp_path):
-    (tmp_path / "labels.json").write_bytes(b"\xef\xbb\xbf{}")
-    assert files.read_json(tmp_path / "labels.json") == {}
-
-
 def test_zlib_data_longer_than_promised_are_not_unpacked_whole(tmp_path):
     head, mark, data = bytes(stored(tmp_path, ".mha", True)).partition(b"LOCAL\n")
     (tmp_path / "more.mha").write_bytes(head + mark + zlib.compress(zlib.decompress(data) + bytes(10**6)))

@@ -201,7 +201,10 @@ def test_a_volume_that_is_not_sagittal_is_left_out(source, tmp_path):
 
 FAULTS = {
     "no labels.json": (lambda folder: (folder / "labels.json").unlink(), "there are masks but no .*labels.json; write"),
-    "labels.json is a list": (lambda folder: (folder / "labels.json").write_text("[1]"), "must be a JSON object"),
+    "labels.json is a list": (
+        lambda folder: (folder / "labels.json").write_text("[1]"),
+        "holds list where an object is expected",
+    ),
     "no level named": (lambda folder: (folder / "labels.json").write_text('{"1": "T1"}'), "one of L1, .* or more"),
     "an unnamed value": (
         lambda folder: (folder / "labels.json").write_text('{"7": "L2"}'),
@@ -243,7 +246,7 @@ FAULTS = {
     ),
     "a table of other columns": (
         lambda folder: (folder / "patients.csv").write_text("name\nanna_t1\n"),
-        "must have the columns file, patient; it has name",
+        "lacks the column .file.; it has name",
     ),
 }
 

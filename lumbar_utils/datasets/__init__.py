@@ -8,7 +8,7 @@ from lumbar_utils import StudyError, freshness
 from lumbar_utils.datasets import writing
 from lumbar_utils.datasets.files import files_in
 from lumbar_utils.datasets.folder import Cohort, read
-from lumbar_utils.records import fingerprint, fingerprint_files, source_fingerprint
+from lumbar_utils.records import fingerprint_files
 from lumbar_utils.study import DATA, Study, kind_and_path
 
 
@@ -55,8 +55,7 @@ def find_raw(kind: str, raw: Path = DATA / "raw") -> Path:
 def _converted(study: Study, kind: str, source: Path) -> Path:
     files = [source] if source.is_file() else files_in(source)
     names = [path.relative_to(source).as_posix() for path in files]  # a source that was moved is the same
-    code = source_fingerprint(*(f"datasets/{name}" for name in (kind, "files", "labels", "volumes", "writing")))
-    made_from = fingerprint(kind, names, fingerprint_files(files), study.slices, code)
+    made_from = freshness.made_from(kind, names, fingerprint_files(files), study.slices)
     folder = study.cache / f"{kind}-{made_from[:16]}"
     try:
         return folder if folder.exists() else convert(kind, source, folder, study.slices)

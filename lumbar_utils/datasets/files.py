@@ -1,9 +1,6 @@
 """Files that other tools wrote: found at any depth, and read whole or refused by name."""
 
-import csv
 import gzip
-import io
-import json
 import math
 import os
 import re
@@ -56,46 +53,6 @@ def split_suffix(path: Path) -> tuple[str, str]:
     """Name without suffix, and the suffix of a volume in small letters; empty where the file is none."""
     suffix = next((suffix for suffix in VOLUMES if path.name.lower().endswith(suffix)), "")
     return path.name[: len(path.name) - len(suffix)], suffix
-
-
-def read_json(path: Path) -> dict:
-    """A JSON file's object. Raises StudyError if the file holds anything else, or one name twice."""
-
-    def unique(pairs: list[tuple]) -> dict:
-        if len(dict(pairs)) < len(pairs):
-            raise ValueError("one name stands there twice")
-        return dict(pairs)
-
-    try:
-        value = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise StudyError(f"{path} is not JSON in UTF-8 ({error}); mend it in a text editor") from None
-    if not isinstance(value, dict):
-        raise StudyError(f"{path} must be a JSON object, {{...}}; it is a {type(value).__name__}")
-    return value
-
-
-def read_table(path: Path, *columns: str) -> list[dict[str, str]]:
-    """Rows of a CSV file (comma, semicolon or tab) as text by column, whose names are in small letters.
-
-    Raises StudyError if it is no such table, lacks one of `columns`, or has a row of another length.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        delimiter = max(",;\t", key=text.partition("\n")[0].count)
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-    except (ValueError, csv.Error) as error:
-        raise StudyError(f"{path} cannot be read as a table ({error}); save it as CSV in UTF-8") from None
-    rows = [[cell.strip() for cell in row] for row in rows if any(row)] or [[]]
-    names = [name.lower() for name in rows[0]]
-    if not set(columns) <= set(names):
-        raise StudyError(f"{path} must have the columns {', '.join(columns)}; it has {', '.join(names) or 'none'}")
-    if len(set(names)) < len(names):
-        raise StudyError(f"{path} names a column twice, of {', '.join(names)}; rename or remove one")
-    for line, row in enumerate(rows[1:], 2):
-        if len(row) != len(names):
-            raise StudyError(f"{path} has {len(row)} cells in row {line} but {len(names)} columns; mend the row")
-    return [dict(zip(names, row, strict=True)) for row in rows[1:]]
 
 
 def load(path: Path) -> sitk.Image:

@@ -9,9 +9,10 @@ import SimpleITK as sitk
 
 from lumbar_utils import LEVELS, StudyError
 from lumbar_utils.datasets import volumes
-from lumbar_utils.datasets.files import NOT_READ, VOLUMES, files_in, read_json, read_table, split_suffix
+from lumbar_utils.datasets.files import NOT_READ, VOLUMES, files_in, split_suffix
 from lumbar_utils.datasets.labels import level_of, named_values
 from lumbar_utils.datasets.writing import Slice
+from lumbar_utils.textfiles import read_json, read_table
 
 MASK_FOLDERS = {"masks", "labels", "labelsTr", "labelsTs"}
 MASK_ENDING = re.compile(r"[._-](mask|masks|seg|dseg|label|labels|labelmap|segmentation)$", re.IGNORECASE)
@@ -167,7 +168,7 @@ def _patients(path: Path, names: list[str], masked: bool) -> dict[str, str]:
             _refuse_doubt(path, patients)
         return patients
     known: dict[str, str] = {}
-    for row in read_table(path, "file", "patient"):
+    for row in read_table(path, ("file", "patient")).to_dict("records"):
         name = split_suffix(Path(row["file"]))[0]
         if known.setdefault(name, row["patient"]) != row["patient"]:
             raise StudyError(f"{path} gives {name} to {known[name]} and to {row['patient']}; leave one")

@@ -8,8 +8,9 @@ from scipy import ndimage
 
 from lumbar_utils import StudyError
 from lumbar_utils.datasets import volumes
-from lumbar_utils.datasets.files import files_in, read_table
+from lumbar_utils.datasets.files import files_in
 from lumbar_utils.datasets.writing import Slice
+from lumbar_utils.textfiles import read_table
 
 CANAL, PARTLY = 100, 100  # the canal's value; what is added to a vertebra's that the field of view cuts
 REGIONS = (("L", 5), ("T", 12), ("C", 7))  # upwards from the sacrum
@@ -114,5 +115,5 @@ def _subsets(path: Path) -> dict[str, str]:
     """
     if not path.exists():
         return {}
-    rows = read_table(path, "new_file_name", "subset")
-    return {row["new_file_name"].removesuffix(".mha"): row["subset"] for row in rows}
+    table = read_table(path, ("new_file_name", "subset"))
+    return dict(zip(table["new_file_name"].str.removesuffix(".mha"), table["subset"], strict=True))
