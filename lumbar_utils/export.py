@@ -7,13 +7,12 @@ images that nobody may ask for.
 
 import contextlib
 import dataclasses
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lumbar_utils import StudyError, records
-from lumbar_utils.study import WITHOUT_EFFECT_ON_RESULTS
+from lumbar_utils.study import WITHOUT_EFFECT_ON_RESULTS, record_of
 
 # name -> number of the notebook that makes it
 FIGURES = {
@@ -67,8 +66,7 @@ def export(
     (.txt) go with the figures, and `tables.tex`, which shows them all, with the tables. A second time gives the same
     bytes. Raises StudyError for an unknown name or format, and where there is nothing to write.
     """
-    if not (study / "study.json").exists():
-        raise StudyError(f"{study} has no study.json; name a study's folder, one of those in data/runs")
+    record = record_of(study)
     _refuse_unknown("format", formats, FORMATS)
     _refuse_unknown("figure or table", only, list(dict.fromkeys([*_drawn(study), *TABLES])))
     written, missing = [], []
@@ -87,7 +85,7 @@ def export(
         )
     told = {item.name for item in missing} | {path.stem.removesuffix("-600dpi") for path in written}
     absent = [f"{name}: there is none as {', '.join(formats)}" for name in only if name not in told]
-    return [*written, *_add(study, to, written)], [*_words(missing), *absent]
+    return [*written, *_add(study, record, to, written)], [*_words(missing), *absent]
 
 
 def published(record: dict) -> dict:
@@ -159,9 +157,9 @@ def _draw(pdf: Path, image: Path, dpi: int) -> None:
     page.save(image, dpi=(dpi, dpi), **lossless)
 
 
-def _add(study: Path, to: Path, written: Sequence[Path]) -> list[Path]:
+def _add(study: Path, record: dict, to: Path, written: Sequence[Path]) -> list[Path]:
     """What the study was and cost, and a document of all tables in LaTeX, to compile or to take the preamble from."""
-    records.write_json(to / "study.json", published(json.loads((study / "study.json").read_text())))
+    records.write_json(to / "study.json", published(record))
     added, costs = [to / "study.json"], records.costs_of(study)
     if len(costs):
         records.write_csv(to / "cells.csv", costs)

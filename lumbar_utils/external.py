@@ -6,11 +6,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import SimpleITK as sitk
 
 from lumbar_utils import LEVELS, MODELS, StudyError, records
 from lumbar_utils.datasets.folder import Cohort, read_mask
-from lumbar_utils.study import ROOT, Study
+from lumbar_utils.study import Study, absolute
 
 ENDINGS = (".png", ".nii.gz", ".nii", ".mha", ".nrrd")
 
@@ -56,7 +55,7 @@ def add(study: Study, cohort: Cohort, name: str, folder: Path) -> Path:
 def add_all(study: Study, cohort: Cohort, folders: dict[str, str | Path]) -> None:
     """Add each folder under its name; see `add`. A relative folder starts at the project's root."""
     for name, folder in folders.items():
-        add(study, cohort, name, ROOT / Path(folder).expanduser())
+        add(study, cohort, name, absolute(folder))
 
 
 def _size(shape: tuple[int, ...]) -> str:
@@ -84,6 +83,8 @@ def _labels(folder: Path) -> dict[int, str]:
 
 def _read_volume(file: Path, labels: dict[int, str]) -> np.ndarray:
     """(height, width) uint8 in the study's values of a file of medical formats that holds one slice."""
+    import SimpleITK as sitk
+
     pixels = np.squeeze(sitk.GetArrayFromImage(sitk.ReadImage(str(file))))
     if pixels.ndim != 2:
         raise StudyError(f"label map {file} has shape {pixels.shape}; write one slice a file")
