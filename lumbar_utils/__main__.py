@@ -102,9 +102,11 @@ def run(
     """
     if any((seeds, folds, models, datasets, workers, threads, scheduler, keep)):
         given = [*settings, *([f"folds={folds}"] if folds else [])]
+        pairs = _parse(given)
         _refuse_of_one_study({
             "--only": only, "--add": add, "--seed": seeds and seed, "--dataset": datasets and dataset != "phantom",
-            **{f"--set {name}": name in _parse(given) for name in ("seed", "fold", "dataset")},
+            "--set seed": "seed" in pairs, "--set fold": "fold" in pairs,
+            "--set dataset": datasets and "dataset" in pairs,
         })  # fmt: skip
         sources = dict.fromkeys(datasets or [dataset])
         studies = [_study(profile, source, seed, runs, given, accept) for source in sources]
@@ -342,10 +344,13 @@ def _from_here(dataset: str) -> str:
 
 
 def _study(profile: str, dataset: str, seed: int, runs: Path | None, settings: list[str], accept: list[str]) -> Study:
-    """Of the options and of `--set`, which wins; relative paths begin where the command is given."""
-    named = {"profile": profile, "dataset": dataset, "seed": seed}
-    named |= ({"runs": runs} if runs else {}) | ({"accept": accept} if accept else {})
-    return Study(**begun_at(Path.cwd(), named | _parse(settings)))
+    """Of the options and of `--set`; relative paths begin where the command is given."""
+    usual = {"profile": "auto", "dataset": "phantom", "seed": 0, "runs": None, "accept": []}
+    named = {"profile": profile, "dataset": dataset, "seed": seed, "runs": runs, "accept": accept}
+    named, pairs = {name: value for name, value in named.items() if value != usual[name]}, _parse(settings)
+    for name in named.keys() & pairs.keys():
+        raise StudyError(f"--{name} and --set {name} are both given; give one of them")
+    return Study(**begun_at(Path.cwd(), named | pairs))
 
 
 def _parse(settings: list[str], option: str = "--set", form: str = "FIELD=VALUE, --set epochs=12 for instance") -> dict:

@@ -32,6 +32,7 @@ REFUSED = [
     (["run", "--set", "learning_rate=inf"], "setting learning_rate='inf' is refused: Input should be a finite number"),
     (["run", "--set", "epochs=1", "epochs=2"], "--set epochs is given twice, as 1 and as 2; give it once"),
     (["run", "--set", "folds=3", "--folds", "4"], "--set folds is given twice, as 3 and as 4"),
+    (["run", "--seed", "1", "--set", "seed=2"], "--seed and --set seed are both given; give one of them"),
     (["run", "--seed", "3", "--seeds", "1", "2"], "--seed: of a single study; a grid has --seeds"),
     (["run", "--seeds", "1", "--set", "fold=2"], "--set fold: of a single study"),
     (["run", "--add", "x="], "--add x= needs NAME=FOLDER"),
