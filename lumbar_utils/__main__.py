@@ -1,6 +1,7 @@
 """The command line: `python -m lumbar_utils COMMAND`."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,27 @@ from typing import Annotated
 import typer
 
 from lumbar_utils import MODELS, Failure, StudyError
-from lumbar_utils.study import CONVERTED, DATA, Study, kind_and_path
+from lumbar_utils.study import CONVERTED, DATA, Study, begun_at, kind_and_path, record_of
+
+UsageError = typer.BadParameter.__base__  # of typer's own copy of click, where it has no public name
+
+
+class Commands(typer.core.TyperGroup):
+    """Commands whose errors are one line each."""
+
+    def parse_args(self, ctx, args: list[str]) -> list[str]:
+        """Refuse what is empty, a script's variable that was never set for instance, before it stands for a folder."""
+        with _one_line():
+            empty = [before for before, arg in zip(["", *args], args, strict=False) if not arg.strip()]
+            empty += [arg[:-1] for arg in args if re.fullmatch(r"--[\w-]+=", arg)]
+            if empty:
+                raise StudyError(f"{empty[0] or 'the command'} is given an empty text; give a value, or leave it out")
+            return super().parse_args(ctx, args or ["--help"])
+
+    def invoke(self, ctx):
+        """Run the command, or say why not."""
+        with _one_line():
+            return super().invoke(ctx)
 
 
 class Lists(typer.core.TyperCommand):
@@ -27,13 +48,24 @@ class Lists(typer.core.TyperCommand):
         return super().parse_args(ctx, written)
 
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False)
+
+
+def _with_record(folder: Path | None) -> Path | None:
+    """The absolute path of a study's folder, refused at once where it is none."""
+    if folder is not None:
+        record_of(folder.resolve())
+    return folder and folder.resolve()
+
 
 Profile = Annotated[str, typer.Option(help="smoke, quick or paper; auto: paper with a GPU, else quick")]
 Source = Annotated[str, typer.Option(help="phantom, a folder, or KIND:PATH: see data/README.md")]
 Seed = Annotated[int, typer.Option(help="seed of everything that is drawn")]
 Runs = Annotated[Path | None, typer.Option(help="folder that holds one folder a study; data/runs")]
 Settings = Annotated[list[str], typer.Option("--set", help="FIELD=VALUE, any other setting; repeatable")]
+StudyFolder = Annotated[
+    Path, typer.Argument(help="folder of a study or grid, with its study.json", callback=_with_record)
+]
 Accept = Annotated[list[str], typer.Option(help="a finding of the audit that is right; repeatable")]
 
 
@@ -68,38 +100,36 @@ def run(
 
     With several seeds, folds or data sets a grid: every network under every one, as many at once as the machine bears.
     """
-    from lumbar_utils import pipeline
-
     if any((seeds, folds, models, datasets, workers, threads, scheduler, keep)):
-        with _told():
-            from lumbar_utils.grid import Grid
-
-            if only or add:
-                raise StudyError(
-                    "--only and --add are of a single study; a grid takes its notebooks and networks as they are"
-                )
-            given = [*settings, *([f"folds={folds}"] if folds else [])]
-            studies = [_study(profile, source, seed, runs, given, accept) for source in datasets or [dataset]]
-            if len(studies) > 1 and not dry_run:
-                studies = _accepting(studies, accept)
-            grids = [Grid(study, tuple(seeds or [seed])) for study in studies]
-            failed = _run_grids(grids, models or list(MODELS), workers, threads, scheduler, keep or "best", dry_run)
-        if failed:
+        given = [*settings, *([f"folds={folds}"] if folds else [])]
+        pairs = _parse(given)
+        _refuse_of_one_study({
+            "--only": only, "--add": add, "--seed": seeds and seed, "--dataset": datasets and dataset != "phantom",
+            "--set seed": "seed" in pairs, "--set fold": "fold" in pairs,
+            "--set dataset": datasets and "dataset" in pairs,
+        })  # fmt: skip
+        sources = dict.fromkeys(datasets or [dataset])
+        studies = [_study(profile, source, seed, runs, given, accept) for source in sources]
+        if len(studies) > 1 and accept and not dry_run:
+            studies = _accepting(studies, accept)
+        models = list(dict.fromkeys(models or MODELS))
+        if _run_grids(studies, seeds or [seed], models, workers, threads, scheduler, keep or "best", dry_run):
             raise typer.Exit(1)
         return
-    with _told():
-        study = _study(profile, dataset, seed, runs, settings, accept)
-        folders = _parse(add, "--add", "NAME=FOLDER")
-        if dry_run:
-            import joblib
+    folders = _parse(add, "--add", "NAME=FOLDER")
+    study = _study(profile, dataset, seed, runs, settings, accept)
+    from lumbar_utils import pipeline
 
-            from lumbar_utils import forecast
+    if dry_run:
+        import joblib
 
-            print(forecast.plan([study], 1, joblib.cpu_count()))
-            return
-        others = {name: Path(folder).expanduser().resolve() for name, folder in folders.items()}
-        pipeline.run(study, only, say=lambda line: print(line, flush=True), others=others)
-        _conclude(study)
+        from lumbar_utils import forecast
+
+        print(forecast.plan([study], 1, joblib.cpu_count()))
+        return
+    others = {name: Path(folder).expanduser().resolve() for name, folder in folders.items()}
+    pipeline.run(study, only, say=lambda line: print(line, flush=True), others=others)
+    _conclude(study)
 
 
 def _accepting(studies: list[Study], accept: list[str]) -> list[Study]:
@@ -107,19 +137,28 @@ def _accepting(studies: list[Study], accept: list[str]) -> list[Study]:
     from lumbar_utils.audit import accepted_of_each
     from lumbar_utils.datasets import load
 
-    if not accept:
-        return studies
     each = accepted_of_each([load(study) for study in studies], accept, studies[0].cache)
     return [Study(**study.settings | {"accept": fitting}) for study, fitting in zip(studies, each, strict=True)]
 
 
-def _run_grids(grids, models: list[str], workers, threads, scheduler, keep: str, dry_run: bool) -> list[str]:
-    """Run grids, or say what they will cost; returns words on each cell that failed."""
-    from lumbar_utils import cluster, forecast, progress
-    from lumbar_utils.grid import threads_of
+def _refuse_of_one_study(given: dict[str, object]) -> None:
+    """Raise StudyError for what a grid would not heed. given : option -> what it was given, empty for nothing."""
+    unheeded = [option for option, value in given.items() if value]
+    if unheeded:
+        raise StudyError(
+            f"{' and '.join(unheeded)}: of a single study; a grid has --seeds, --folds, --models and --datasets instead"
+        )
+
+
+def _run_grids(studies, seeds, models: list[str], workers, threads, scheduler, keep: str, dry_run: bool) -> list[str]:
+    """Run the grid of each study, or say what it will cost; returns words on each cell that failed."""
+    from lumbar_utils.grid import Grid, threads_of
     from lumbar_utils.pipeline import cells_of
 
+    grids = [Grid(study, tuple(seeds)) for study in studies]
     steps = [step for grid in grids for step in cells_of(grid, tuple(models))]
+    from lumbar_utils import cluster, forecast, progress
+
     engine = cluster.Engine.of(len(steps), workers, threads or threads_of(grids), scheduler, keep)
     if dry_run:
         print(forecast.plan(grids, engine.workers, engine.threads, tuple(models)))
@@ -134,12 +173,11 @@ def _run_grids(grids, models: list[str], workers, threads, scheduler, keep: str,
 
 
 @app.command()
-def status(study: Annotated[Path, typer.Argument(help="folder of a study or grid, running or not")]) -> None:
+def status(study: StudyFolder) -> None:
     """Say how far a study or a grid is: each cell finished, running, failed or waiting, and the time left."""
-    with _told():
-        from lumbar_utils import forecast
+    from lumbar_utils import forecast
 
-        print(forecast.status(study.resolve()))
+    print(forecast.status(study))
 
 
 @app.command()
@@ -155,15 +193,14 @@ def train(
     accept: Accept = [],  # noqa: B006
 ) -> None:
     """Train without a notebook, on several GPUs too; the notebooks then find the networks trained."""
+    study = _study(profile, dataset, seed, runs, settings, accept)
     from lumbar_utils.preparation import prepare
     from lumbar_utils.training import fit
 
-    with _told():
-        study = _study(profile, dataset, seed, runs, settings, accept)
-        cohort = prepare(study)
-        for name in model:
-            fit(study, cohort, name)
-            print(study.folder / name)
+    cohort = prepare(study)
+    for name in model:
+        fit(study, cohort, name)
+        print(study.folder / name)
 
 
 @app.command("import")
@@ -173,30 +210,26 @@ def import_(
     slices: Annotated[int, typer.Option(help="taken from a volume, about its mid-sagittal one", min=1)] = 1,
 ) -> None:
     """Write a source into a folder of images, masks, cases.csv and dataset.json."""
+    kind, path = kind_and_path(source, Path.cwd())
+    if kind not in CONVERTED:
+        raise StudyError(f"{source} is no source to import; name it as KIND:PATH, KIND one of {', '.join(CONVERTED)}")
     from lumbar_utils import datasets
 
-    with _told():
-        kind, path = kind_and_path(source, Path.cwd())
-        if kind not in CONVERTED:
-            raise StudyError(
-                f"{source} is no source to import; name it as KIND:PATH, KIND one of {', '.join(CONVERTED)}"
-            )
-        print(datasets.convert(kind, path or datasets.find_raw(kind), destination.resolve(), slices))
+    print(datasets.convert(kind, path or datasets.find_raw(kind), destination.resolve(), slices))
 
 
 @app.command()
 def predict(
-    study: Annotated[Path, typer.Argument(help="folder of a study, with its study.json")],
+    study: StudyFolder,
     model: Annotated[str, typer.Argument(help="unet, hrnet, efficientnet or tu-NAME")],
     source: Annotated[str, typer.Argument(help="phantom, a folder, or KIND:PATH: see data/README.md")],
     destination: Annotated[Path, typer.Argument(help="new folder for label maps and a sheet to look them over")],
     slices: Annotated[int, typer.Option(help="taken from a volume, about its mid-sagittal one", min=1)] = 1,
 ) -> None:
     """Apply a network that a study trained to the images of any source."""
-    with _told():
-        from lumbar_utils.application import predict_source
+    from lumbar_utils.application import predict_source
 
-        print(predict_source(study.resolve(), model, _from_here(source), destination.resolve(), slices))
+    print(predict_source(study, model, _from_here(source), destination.resolve(), slices))
 
 
 @app.command()
@@ -207,10 +240,9 @@ def fetch(
     """Download a public data set; one that was interrupted goes on from where it was."""
     from lumbar_utils.datasets import fetching
 
-    with _told():
-        if kind not in fetching.SOURCES:
-            raise StudyError(f"{kind!r} cannot be fetched; known are {', '.join(fetching.SOURCES)}")
-        fetching.fetch(fetching.SOURCES[kind], to.resolve() if to else DATA / "raw")
+    if kind not in fetching.SOURCES:
+        raise StudyError(f"{kind!r} cannot be fetched; known are {', '.join(fetching.SOURCES)}")
+    fetching.fetch(fetching.SOURCES[kind], to.resolve() if to else DATA / "raw")
 
 
 @app.command()
@@ -220,26 +252,27 @@ def audit(
     to: Annotated[Path | None, typer.Option(help="folder for table and figure; data/runs/audit-NAME")] = None,
 ) -> None:
     """Say what is wrong with a data set: broken files, misnamed levels, one patient under two names, and more."""
-    from lumbar_utils import captions, datasets, figures, records
+    from lumbar_utils import datasets
+
+    study = Study("quick", dataset=_from_here(dataset))
+    source = datasets.locate(study)
+    from lumbar_utils import captions, figures, records
     from lumbar_utils.audit import audit
     from lumbar_utils.audit.report import pictures, report
 
-    with _told():
-        study = Study("quick", dataset=_from_here(dataset))
-        source = datasets.locate(study)
-        findings = audit(source, accepted=accept)
-        folder = to.resolve() if to else study.runs / f"audit-{Path(study.dataset).name}"
-        records.write_csv(folder / "findings.csv", findings)
-        page = figures.audit_page(findings, pictures(source, findings), source.name)
-        figures.save(page, folder, "findings", captions.audit(findings, source.name))
-        print(report(findings, folder / "findings.csv"))
+    findings = audit(source, accepted=accept)
+    folder = to.resolve() if to else study.runs / f"audit-{Path(study.dataset).name}"
+    records.write_csv(folder / "findings.csv", findings)
+    page = figures.audit_page(findings, pictures(source, findings), source.name)
+    figures.save(page, folder, "findings", captions.audit(findings, source.name))
+    print(report(findings, folder / "findings.csv"))
     if (findings["severity"] == "error").any():
         raise typer.Exit(1)
 
 
 @app.command()
 def export(
-    study: Annotated[Path, typer.Argument(help="folder of a study, with its study.json")],
+    study: StudyFolder,
     to: Annotated[Path, typer.Option(help="folder to write into")],
     formats: Annotated[
         list[str], typer.Option("--format", help="pdf, svg, png, tiff, png600, tiff600; csv, tex, md, html; repeatable")
@@ -247,11 +280,10 @@ def export(
     only: Annotated[list[str], typer.Option(help="a figure or table by its name, fig5; repeatable")] = [],  # noqa: B006
 ) -> None:
     """Gather a study's figures, tables and captions in the formats of journals; say what is missing."""
-    with _told():
-        from lumbar_utils.export import export
+    from lumbar_utils.export import export
 
-        written, missing = export(study.resolve(), to.resolve(), formats, only)
-        print(f"{len(written)} files -> {to.resolve()}")
+    written, missing = export(study, to.resolve(), formats, only)
+    print(f"{len(written)} files -> {to.resolve()}")
     if missing:
         print("missing, since the study has not made it yet:", *missing, sep="\n  ")
 
@@ -259,7 +291,8 @@ def export(
 @app.command()
 def verify(
     study: Annotated[
-        Path | None, typer.Argument(help="folder of a finished study; the newest like the reference")
+        Path | None,
+        typer.Argument(help="folder of a finished study; the newest like the reference", callback=_with_record),
     ] = None,
     reference: Annotated[
         Path | None, typer.Option(help="another study, or a folder that `export` wrote; figures/reference")
@@ -270,39 +303,43 @@ def verify(
     ] = False,
 ) -> None:
     """Compare a study's Table II with the reference's, cell by cell; exit code 1 where one moved beyond tolerance."""
-    from lumbar_utils import pipeline, verify
+    from lumbar_utils import verify
 
-    with _told():
-        if study and run:
-            raise StudyError(f"--run makes a study itself, so it needs no {study}; leave one of the two out")
-        expected = verify.read((reference or verify.REFERENCE).resolve())
-        runs = (runs or DATA / "runs").resolve()
-        if run:
-            made = Study(**expected.record["settings"] | {"runs": runs})
-            pipeline.run(made, say=lambda line: print(line, flush=True))
-        found = verify.read(study.resolve() if study else made.folder if run else verify.newest(runs, expected))
-        cells = verify.compare(expected.table, found.table)
-        print(verify.report(cells, expected, found))
+    if study and run:
+        raise StudyError(f"--run makes a study itself, so it needs no {study}; leave one of the two out")
+    expected = verify.read((reference or verify.REFERENCE).resolve())
+    runs = (runs or DATA / "runs").resolve()
+    if run:
+        from lumbar_utils import pipeline
+
+        made = Study(**expected.record["settings"] | {"runs": runs})
+        pipeline.run(made, say=lambda line: print(line, flush=True))
+    found = verify.read(study or (made.folder if run else verify.newest(runs, expected)))
+    cells = verify.compare(expected.table, found.table)
+    print(verify.report(cells, expected, found))
     if not cells["holds"].all():
         raise typer.Exit(1)
 
 
 @app.command()
-def report(study: Annotated[Path, typer.Argument(help="folder of a study, finished or not")]) -> None:
+def report(study: StudyFolder) -> None:
     """Write report.html and record/ into a study's folder: all that it holds on one page, and what is missing."""
-    with _told():
-        from lumbar_utils.report import write
+    from lumbar_utils.report import write
 
-        print(write(study.resolve()))
+    print(write(study))
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _one_line() -> Iterator[None]:
     """Errors as one clear line, and an exit code: 2 for what cannot be used, 1 for what failed, 130 for Ctrl-C."""
     try:
         yield
     except (StudyError, OSError) as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
+        raise typer.Exit(2) from None
+    except UsageError as error:
+        line = " ".join(error.format_message().split()).rstrip(".")
+        typer.echo(f"{line}; see `{error.ctx.command_path} --help`", err=True)
         raise typer.Exit(2) from None
     except Failure as error:
         typer.echo(str(error), err=True)
@@ -314,23 +351,30 @@ def _told() -> Iterator[None]:
 
 def _from_here(dataset: str) -> str:
     """A data set's relative path begins where the command is given, not at the project's root."""
-    kind, path = kind_and_path(dataset, Path.cwd())
-    return kind if path is None else f"{kind}:{path}"
+    return begun_at(Path.cwd(), {"dataset": dataset})["dataset"]
 
 
 def _study(profile: str, dataset: str, seed: int, runs: Path | None, settings: list[str], accept: list[str]) -> Study:
-    named = {"profile": profile, "dataset": _from_here(dataset), "seed": seed}
-    named |= ({"runs": runs.resolve()} if runs else {}) | ({"accept": accept} if accept else {})
-    return Study(**named | _parse(settings))
+    """Of the options and of `--set`; relative paths begin where the command is given."""
+    usual = {"profile": "auto", "dataset": "phantom", "seed": 0, "runs": None, "accept": []}
+    named = {"profile": profile, "dataset": dataset, "seed": seed, "runs": runs, "accept": accept}
+    named, pairs = {name: value for name, value in named.items() if value != usual[name]}, _parse(settings)
+    for name in named.keys() & pairs.keys():
+        raise StudyError(f"--{name} and --set {name} are both given; give one of them")
+    return Study(**begun_at(Path.cwd(), named | pairs))
 
 
 def _parse(settings: list[str], option: str = "--set", form: str = "FIELD=VALUE, --set epochs=12 for instance") -> dict:
     """Pairs with = between; the values of settings are validated, and turned into their types, by Study."""
-    pairs = [setting.partition("=") for setting in settings]
-    for field, equals, _ in pairs:
-        if not equals:
-            raise StudyError(f"{option} {field} needs {form}")
-    return {field: value for field, _, value in pairs}
+    pairs = {}
+    for setting in settings:
+        field, _, value = setting.partition("=")
+        if not field.strip() or not value.strip():
+            raise StudyError(f"{option} {setting} needs {form}")
+        if field in pairs:
+            raise StudyError(f"{option} {field} is given twice, as {pairs[field]} and as {value}; give it once")
+        pairs[field] = value
+    return pairs
 
 
 def _conclude(study) -> None:

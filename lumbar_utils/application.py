@@ -1,16 +1,16 @@
 """A trained network applied to images of any source: label maps, and a sheet to look them over."""
 
 import dataclasses
-import json
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lumbar_utils import FURTHER, LEVELS, MODELS, StudyError, captions, datasets, figures, records
+from lumbar_utils import FURTHER, LEVELS, MODELS, StudyError, datasets, records
 from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.evaluation import read_label_map
-from lumbar_utils.examples import Example
-from lumbar_utils.prediction import trained_network, write_label_maps
-from lumbar_utils.study import Study
+from lumbar_utils.study import Study, record_of
+
+if TYPE_CHECKING:
+    from lumbar_utils.examples import Example
 
 SHEET = 24  # images on the sheet: what fits on a page
 
@@ -26,6 +26,9 @@ def predict_source(trained: Path, model: str, source: str, destination: Path, sl
     settings, levels = _read_study(trained, model)
     if destination.exists():
         raise StudyError(f"{destination} exists already; remove it, or name another folder to write into")
+    from lumbar_utils import captions, figures
+    from lumbar_utils.prediction import trained_network, write_label_maps
+
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:  # no copy of the images stays behind
         here = {"dataset": source, "slices": slices, "cache": cache, "device": "auto", "workers": 0}
         here |= {"encoder_weights": "none"}  # and what training started from need not be here
@@ -52,16 +55,17 @@ def _read_study(trained: Path, model: str) -> tuple[dict, list[str]]:
     """Settings of a study, and the levels it taught. Raises StudyError if the model is not trained in its folder."""
     if model not in MODELS and not model.startswith(FURTHER):
         raise StudyError(f"unknown model {model!r}; allowed are {', '.join(MODELS)}, and {FURTHER}NAME")
-    if not (trained / "study.json").exists():
-        raise StudyError(f"{trained} has no study.json; name a study's folder, one of those in data/runs")
+    record = record_of(trained)
     if not records.is_whole(trained / model / "fit.json"):
         raise StudyError(f"{model} is not trained in {trained}; run its training notebook first")
-    record = json.loads((trained / "study.json").read_text())
     return record["settings"], record["data"]["annotated"]
 
 
-def _overlays(cohort: Cohort, folder: Path) -> list[Example]:
+def _overlays(cohort: Cohort, folder: Path) -> "list[Example]":
     """The first images of a cohort, with the label maps in a folder to be drawn over them."""
+    from lumbar_utils.evaluation import read_label_map
+    from lumbar_utils.examples import Example
+
     found = []
     for _, case in cohort.cases.head(SHEET).iterrows():
         image = cohort.image(case)

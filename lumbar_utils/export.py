@@ -7,13 +7,12 @@ images that nobody may ask for.
 
 import contextlib
 import dataclasses
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lumbar_utils import StudyError, freshness, records
-from lumbar_utils.study import WITHOUT_EFFECT_ON_RESULTS
+from lumbar_utils.study import WITHOUT_EFFECT_ON_RESULTS, record_of
 
 # name -> number of the notebook that makes it
 FIGURES = {
@@ -67,8 +66,7 @@ def export(
     (.txt) go with the figures, and `tables.tex`, which shows them all, with the tables. A second time gives the same
     bytes. Raises StudyError for an unknown name or format, and where there is nothing to write.
     """
-    if not (study / "study.json").exists():
-        raise StudyError(f"{study} has no study.json; name a study's folder, one of those in data/runs")
+    record_of(study)
     _refuse_unknown("format", formats, FORMATS)
     _refuse_unknown("figure or table", only, list(dict.fromkeys([*_drawn(study), *TABLES])))
     written, missing = [], []
@@ -103,7 +101,7 @@ def published(record: dict) -> dict:
 
 def described(study: Path) -> dict:
     """What a study's study.json publishes, and the provenance of each of its results; of an export, its study.json."""
-    record = json.loads((study / "study.json").read_text())
+    record = record_of(study)
     made = records.recorded_provenance(study)
     return published(record) | ({"provenance": made} if made else {})
 

@@ -12,7 +12,7 @@ from lumbar_utils.datasets.files import VOLUMES, Unsuitable, load
 from lumbar_utils.datasets.folder import Cohort, read_mask
 from lumbar_utils.datasets.labels import named_values
 from lumbar_utils.datasets.volumes import whole_labels
-from lumbar_utils.study import ROOT, Study
+from lumbar_utils.study import Study, absolute
 from lumbar_utils.textfiles import read_json
 
 ENDINGS = (".png", *VOLUMES)
@@ -60,7 +60,7 @@ def add(study: Study, cohort: Cohort, name: str, folder: Path) -> Path:
 def add_all(study: Study, cohort: Cohort, folders: dict[str, str | Path]) -> None:
     """Add each folder under its name; see `add`. A relative folder starts at the project's root."""
     for name, folder in folders.items():
-        add(study, cohort, name, ROOT / Path(folder).expanduser())
+        add(study, cohort, name, absolute(folder))
 
 
 def _size(shape: tuple[int, ...]) -> str:
@@ -112,12 +112,6 @@ def _read_volume(file: Path, labels: dict[int, str]) -> np.ndarray:
             f"label map {file} has label {min(unknown):g}; known are {named}; name it in dataset.json beside it"
         )
     values = np.zeros(pixels.shape, np.uint8)
-    unknown = set(np.unique(pixels).tolist()) - {0, *labels}
-    if unknown:
-        named = ", ".join(f"{value} = {name}" for value, name in sorted(labels.items()))
-        raise StudyError(
-            f"label map {file} has label {min(unknown)}; known are {named}; name it in dataset.json beside it"
-        )
     for value, name in labels.items():
         if name in LEVELS:
             values[pixels == value] = LEVELS.index(name) + 1

@@ -14,10 +14,8 @@ import pandas as pd
 
 from lumbar_utils import MODELS, StudyError, freshness, records
 from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.evaluation import label_maps
-from lumbar_utils.external import add_all
 from lumbar_utils.preparation import prepare
-from lumbar_utils.study import Study
+from lumbar_utils.study import Study, record_of
 
 OF_EACH = ("history.csv", "robustness.csv", "cost.csv")  # what every trained network leaves beside its label maps
 
@@ -71,9 +69,7 @@ class Grid:
 
 def read(folder: Path) -> Study | Grid:
     """The study or grid that a folder holds. Raises StudyError where there is none."""
-    told = records.read_json(folder / "study.json")
-    if not told:
-        raise StudyError(f"{folder} has no study.json; name the folder of a study or grid, one of those in data/runs")
+    told = record_of(folder)
     study = Study(**told["settings"] | {"runs": str(folder.parent)})
     study = Grid(study, tuple(told["grid"]["seeds"])) if "grid" in told else study
     if study.folder != folder.resolve():
@@ -112,6 +108,9 @@ def gather(study: Study | Grid, add: dict[str, str]) -> tuple[Cohort, dict[str, 
     networks that its patient had no part in training. Columns `seed` and `fold` say by which. Runs in which a network
     is not finished are left out, so that all are compared on the same; StudyError where none is left.
     """
+    from lumbar_utils.evaluation import label_maps
+    from lumbar_utils.external import add_all
+
     if isinstance(study, Study):
         cohort = prepare(study)
         cohort = dataclasses.replace(cohort, cases=cohort.cases.assign(seed=study.seed, fold=study.fold))
@@ -124,6 +123,7 @@ def gather(study: Study | Grid, add: dict[str, str]) -> tuple[Cohort, dict[str, 
 
 def finished(study: Study, cohort: Cohort) -> list[str]:
     """Networks of a study that are trained, by these settings, data and code, and have predicted the test cases."""
+
     models = [file.parent.name for file in sorted(study.folder.glob("*/fit.json"))]
     return [
         model for model in models

@@ -25,7 +25,7 @@ def put_in_order(cohort: Cohort, folders: dict[str, Path]) -> dict[str, Path]:
     test, put = cohort.cases[cohort.cases["split"] == "test"], {}
     patients = test.groupby([name for name in ("patient", "contrast", "seed") if name in test], dropna=False)["case"]
     for model, folder in folders.items():
-        if any(read_probabilities(folder, case) is None for case in test["case"]):
+        if not all((folder / f"{case}.npz").exists() for case in test["case"]):
             continue
         put[model] = folder.with_name("ordered")
         for _, cases in patients:

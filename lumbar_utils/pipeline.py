@@ -7,9 +7,7 @@ from pathlib import Path
 
 from lumbar_utils import FURTHER, MODELS, Failure, StudyError, freshness, records, report
 from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.execution import Watch, execute
 from lumbar_utils.export import FIGURES
-from lumbar_utils.external import add_all
 from lumbar_utils.grid import Grid
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import ROOT, Study
@@ -25,6 +23,7 @@ READS = {
 def notebooks(only: Sequence[str] = ()) -> list[Path]:
     """The study's notebooks in order, or those whose names begin with one of `only` ("05", "02_train")."""
     every = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    only = [wanted.zfill(2) if wanted.isdigit() else wanted for wanted in only]  # 5 is 05
     for wanted in only:
         if not any(path.name.startswith(wanted) for path in every):
             raise StudyError(f"no notebook begins with {wanted!r}; there are {', '.join(path.stem for path in every)}")
@@ -125,6 +124,8 @@ def run(
     others : name -> folder of another tool's label maps, a further column of the comparison: see `external.add`.
     Raises Failure at the first notebook that fails, and StudyError on input that cannot be used.
     """
+    from lumbar_utils.external import add_all  # and with it scipy
+
     steps = steps_of(study, only)
     cohort = prepare(study)
     add_all(study, cohort, others or {})
@@ -155,6 +156,8 @@ def do(step: Step, cohort: Cohort, say: Callable[[str], None] = print, held: int
 
     held : descriptor of a lock that the kernel is to hold too, so that it lasts until both have ended.
     """
+    from lumbar_utils.execution import Watch, execute
+
     step.file(".json").unlink(missing_ok=True)
     started = time.monotonic()
     executed = step.file(".ipynb")

@@ -15,10 +15,12 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from lumbar_utils import StudyError
+
+if TYPE_CHECKING:
+    import pandas as pd  # which takes longer to load than all else here; so only where a table is read or made
 
 PACKAGE = Path(__file__).parent
 COSTS = ("seconds", "memory_mb", "disk_mb")  # of a finished notebook: memory of its kernel, files and best.ckpt
@@ -130,15 +132,17 @@ def write_json(path: Path, value: dict) -> None:
     write_text(path, json.dumps(value, indent=2, default=str) + "\n")
 
 
-def write_csv(path: Path, table: pd.DataFrame) -> None:
+def write_csv(path: Path, table: "pd.DataFrame") -> None:
     """Write a table without its index, whole or not at all."""
     buffer = io.StringIO()
     table.to_csv(buffer, index=False, lineterminator="\n")
     write_text(path, buffer.getvalue())
 
 
-def read_csv(path: Path) -> pd.DataFrame:
+def read_csv(path: Path) -> "pd.DataFrame":
     """A table as `write_csv` wrote it: names of cases and patients are text, whatever they look like (`001`, `NA`)."""
+    import pandas as pd
+
     names = dict.fromkeys(("case", "case_there", "patient", "model", "claim"), str)
     return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
 
@@ -190,8 +194,10 @@ def mark_finished(record: Path, made_from: str, files: Iterable[Path], **facts) 
     write_json(record, content)
 
 
-def costs_of(folder: Path) -> pd.DataFrame:
+def costs_of(folder: Path) -> "pd.DataFrame":
     """What the finished notebooks of a study's folder have cost: step, and the columns of COSTS."""
+    import pandas as pd
+
     told = [(file.stem, read_json(file)) for file in sorted((folder / "notebooks").glob("[0-9]*.json"))]
     rows = [(name, *(record[cost] for cost in COSTS)) for name, record in told if set(COSTS) <= set(record)]
     return pd.DataFrame(rows, columns=["step", *COSTS])

@@ -35,6 +35,7 @@ PROFILES = {
 MAIN = {"profile", "dataset", "seed", "height", "width", "epochs"}  # shown by a notebook without a click
 HEAD = "".join(f'<th style="text-align: left">{title}</th>' for title in ("setting", "value", "meaning"))
 
+NO_FILE = ("none", "imagenet")  # of encoder_weights, which is a path otherwise
 WITHOUT_EFFECT_ON_RESULTS = {"accept", "runs", "cache", "workers", "device"}
 PATHS = ("dataset", "encoder_weights", "start_from", "runs", "cache")  # settings that may hold one
 
@@ -46,13 +47,19 @@ def default_profile() -> str:
     return "paper" if torch.accelerator.is_available() else "quick"
 
 
-def _absolute(path: str | Path, start: Path = ROOT) -> Path:
-    """A relative folder starts at the project's root, wherever a notebook is stepped through from."""
+def absolute(path: str | Path, start: Path = ROOT) -> Path:
+    """A relative path starts at the project's root, wherever a notebook is stepped through from.
+
+    Raises StudyError for what is no path, or an empty one.
+    """
+    if not isinstance(path, str | Path) or not str(path).strip():
+        raise StudyError(f"{path!r} is no path; name a file or a folder")
     return (start / Path(path).expanduser()).resolve()
 
 
-Folder = Annotated[Path, BeforeValidator(_absolute)]
-Start = Annotated[Path | None, BeforeValidator(lambda path: path and _absolute(path))]
+Name = Annotated[str, Field(min_length=1)]
+Folder = Annotated[Path, BeforeValidator(absolute)]
+Start = Annotated[Path | None, BeforeValidator(lambda path: None if path is None else absolute(path))]
 
 
 def kind_and_path(dataset: str, start: Path = ROOT) -> tuple[str, Path | None]:
@@ -61,13 +68,15 @@ def kind_and_path(dataset: str, start: Path = ROOT) -> tuple[str, Path | None]:
     if dataset == "phantom" or dataset in CONVERTED:
         return dataset, None
     if colon and kind in (*CONVERTED, "folder"):
-        return kind, _absolute(path, start)
-    return "folder", _absolute(dataset, start)
+        return kind, absolute(path, start)
+    return "folder", absolute(dataset, start)
 
 
-def _whole_source(dataset: str) -> str:
-    kind, path = kind_and_path(dataset)
-    return kind if path is None else str(path) if kind == "folder" else f"{kind}:{path}"
+def _whole_source(dataset: str, start: Path = ROOT) -> str:
+    if not isinstance(dataset, str) or not dataset.strip():
+        raise StudyError("it names no data set; use phantom, a folder, or KIND:PATH: see data/README.md")
+    kind, path = kind_and_path(dataset, start)
+    return kind if path is None else f"{kind}:{path}".removeprefix("folder:")
 
 
 Source = Annotated[str, BeforeValidator(_whole_source)]
@@ -99,6 +108,30 @@ def _listed(names: str | list | tuple) -> list | tuple:
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
+def begun_at(start: Path, settings: dict) -> dict:
+    """The same settings, their relative paths begun at a folder of one's choice instead of at the project's root."""
+    begun = {"dataset": _whole_source} | dict.fromkeys(("encoder_weights", "start_from", "runs", "cache"), absolute)
+    paths = [name for name in begun if name in settings and settings[name] not in NO_FILE]
+    return settings | {name: str(begun[name](settings[name], start)) for name in paths}
+
+
+def record_of(folder: Path) -> dict:
+    """What study.json says in the folder of a study or grid. Raises StudyError where there is none, or half of one."""
+    file = folder / "study.json"
+    if not file.exists():
+        raise StudyError(
+            f"{folder} has no study.json; name the folder of a study or grid, one of those in data/runs, or make one: "
+            "`python -m lumbar_utils run`"
+        )
+    try:
+        record = records.read_json(file)
+    except ValueError:  # no JSON, or no text
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
+        raise StudyError(f"{file} is no whole record of a study; remove it and run the study again")
+    return record
+
+
 def weight_files(path: Path) -> list[Path]:
     """A file of weights itself, or those of a folder by name; none where there is none."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -106,9 +139,9 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def _weights(source: str | Path) -> str:
-    if source in ("none", "imagenet"):
+    if source in NO_FILE:
         return source
-    path = _absolute(source)
+    path = absolute(source)
     if not weight_files(path):
         raise ValueError(
             f"{path} is no .pth, .pt or .safetensors file; use none, imagenet (downloads), such a file, or a folder of "
@@ -134,7 +167,7 @@ class Study(BaseModel):
     Raises StudyError for an unknown field or a value out of range, with the nearest valid name.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     profile: Literal["smoke", "quick", "paper"] = Field(description="named set of defaults for the fields below")
     dataset: Source = Field("phantom", description="`phantom`, a folder with cases.csv and dataset.json, or KIND:PATH")
@@ -162,8 +195,8 @@ class Study(BaseModel):
     shift: float = Field(0.08, ge=0, le=0.5, description="share of its sides that a training image is moved by at most")
 
     unet_channels: int = Field(ge=1, description="channels of U-Net's first level; 64 in its paper")
-    hrnet: str = Field(description="timm's name of the HRNet backbone; hrnet_w18 is HRNetV2-W18")
-    efficientnet: str = Field(description="segmentation_models_pytorch's name of the EfficientNet encoder")
+    hrnet: Name = Field(description="timm's name of the HRNet backbone; hrnet_w18 is HRNetV2-W18")
+    efficientnet: Name = Field(description="segmentation_models_pytorch's name of the EfficientNet encoder")
     encoder_weights: Weights = Field(
         "none",
         description="imagenet (downloads), or a file or folder of weights, to start HRNet and EfficientNet from; "
@@ -199,6 +232,9 @@ class Study(BaseModel):
 
     def __init__(self, profile: str = "auto", **settings):
         try:
+            if profile == "auto":  # wrong settings are refused before torch is asked for a GPU, which takes seconds
+                super().__init__(profile="paper", **settings)  # of all profiles the one that refuses least
+                profile = default_profile()
             super().__init__(profile=profile, **settings)
         except ValidationError as error:
             raise StudyError("; ".join(_readable(problem) for problem in error.errors())) from None
@@ -206,9 +242,7 @@ class Study(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_the_profile(cls, settings: dict) -> dict:
-        if settings["profile"] == "auto":
-            settings = settings | {"profile": default_profile()}
-        return PROFILES.get(settings["profile"], PROFILES["smoke"]) | settings
+        return PROFILES.get(str(settings["profile"]), PROFILES["smoke"]) | settings
 
     @model_validator(mode="after")
     def _leave_some_patients_to_validate_on(self):
@@ -258,7 +292,7 @@ class Study(BaseModel):
         """
         relevant = {name: value for name, value in self.settings.items() if name not in WITHOUT_EFFECT_ON_RESULTS}
         relevant["dataset"] = _identity(self.dataset)
-        if self.encoder_weights not in ("none", "imagenet"):
+        if self.encoder_weights not in NO_FILE:
             files = weight_files(Path(self.encoder_weights))
             relevant["encoder_weights"] = _content(*((file, file.stat().st_mtime_ns) for file in files))
         if self.start_from:

@@ -19,16 +19,25 @@ class Viewer:
     """One case at a time, shown by the cell that returns it: with sliders, or as a picture where nobody is there.
 
     folders : model -> folder of its label maps. scores : as of an `Evaluation`; the cases with a score are shown.
-    Without both, every case with its reference alone. Only the files of the case in view are read.
+    Without scores, the cases that every folder has a label map of; without both, every case with its reference alone.
+    Only the files of the case in view are read.
     """
 
     def __init__(self, cohort: Cohort, folders: dict | None = None, scores: pd.DataFrame | None = None):
         self.cohort, self.folders, self.levels = cohort, folders or {}, annotated_levels(cohort)
         self.cases = cohort.cases.set_index("case", drop=False)
         self.f1 = None if scores is None else scores[scores["metric"] == "f1"]
-        ranked = {MODELS.get(model, model): mean_f1(scores, model).index for model in self.folders}
-        self.orders = {f"worst of {name}": cases.tolist() for name, cases in ranked.items()}
-        self.orders[AS_THEY_COME] = [case for case in self.cases.index if scores is None or case in set(scores["case"])]
+        scored = {} if scores is None else {name: mean_f1(scores, name).index.tolist() for name in self.folders}
+        self.orders = {f"worst of {MODELS.get(name, name)}": cases for name, cases in scored.items() if cases}
+        shown = self._with_maps() if scores is None else set(scores["case"])
+        self.orders[AS_THEY_COME] = [case for case in self.cases.index if case in shown]
+        if not self.orders[AS_THEY_COME]:
+            raise StudyError(f"no case has a label map of each of {', '.join(self.folders)}; predict the test cases")
+
+    def _with_maps(self) -> set[str]:
+        """The cases that every folder has a label map of."""
+        there = [{file.stem for file in folder.glob("*.png")} for folder in self.folders.values()]
+        return set(self.cases.index).intersection(*there)
 
     def draw(self, place=1, order=None, level=ALL, opacity=1.0, filled=False) -> tuple[bytes, str]:
         """A case as PNG and in words.
@@ -40,7 +49,8 @@ class Viewer:
         maps = {model: self._map(model, example, level) for model in self.folders}
         levels = {value: name for value, name in self.levels.items() if level in (ALL, name)}
         title = f"{example.case}, {place} of {len(cases)}"
-        title += (f"; F1, {'mean of its levels' if level == ALL else level}") if maps else ""
+        if maps and self.f1 is not None:
+            title += f"; F1, {'mean of its levels' if level == ALL else level}"
         fig, stream = figures.view(example, maps, levels, title, self.cohort.note, opacity, filled), io.BytesIO()
         fig.savefig(stream, format="png", dpi="figure", pil_kwargs={"compress_level": 3})  # faster than small
         words = ["reference", *(words for _, words in maps.values())]
@@ -48,9 +58,11 @@ class Viewer:
 
     def _map(self, model: str, example, level: str) -> tuple:
         """Label map of a model, and its name with the F1 of a level or of the mean over all; without, where none is."""
-        rows = self.f1[(self.f1["case"] == example.case) & (self.f1["model"] == model)]
-        value = rows["value"][rows["level"].eq(level) | (level == ALL)].mean()
-        words = MODELS.get(model, model) + ("" if pd.isna(value) else f" {value:.3f}")
+        words = MODELS.get(model, model)
+        if self.f1 is not None:
+            rows = self.f1[(self.f1["case"] == example.case) & (self.f1["model"] == model)]
+            value = rows["value"][rows["level"].eq(level) | (level == ALL)].mean()
+            words += "" if pd.isna(value) else f" {value:.3f}"
         return read_label_map(self.folders[model], self.cases.loc[example.case], example.image.shape), words
 
     def widget(self):

@@ -57,7 +57,7 @@ def test_the_command_predicts_on_dicom_and_no_byte_names_the_patient(trained, tm
     [
         pytest.param("vnet", ".", "unknown model 'vnet'; allowed are unet, hrnet, efficientnet", id="unknown model"),
         pytest.param("hrnet", ".", "hrnet is not trained in .*; run its training notebook first", id="not trained"),
-        pytest.param("unet", "unet", "has no study.json; name a study's folder", id="no study"),
+        pytest.param("unet", "unet", "has no study.json; name the folder of a study", id="no study"),
     ],
 )
 def test_without_a_trained_network_nothing_is_written(trained, tmp_path, model, folder, message):

@@ -128,7 +128,7 @@ def test_what_cannot_be_exported_is_refused_by_name(study, tmp_path, named, mess
 
 
 def test_a_folder_that_is_no_study_is_refused(tmp_path):
-    with pytest.raises(StudyError, match=re.escape("has no study.json; name a study's folder")):
+    with pytest.raises(StudyError, match=re.escape("has no study.json; name the folder of a study")):
         export(tmp_path, tmp_path / "out")
 
 

@@ -1,5 +1,7 @@
 """Names are counted vertebra by vertebra, and put in order beside what the network said."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -36,6 +38,12 @@ def test_names_are_put_in_order_beside_the_label_maps_and_counted(cohort, tmp_pa
 
 def test_a_method_without_probabilities_is_not_put_in_order(cohort, tmp_path):
     assert put_in_order(cohort, {"other": tmp_path}) == {}
+
+
+def test_where_one_case_has_no_probabilities_nothing_is_put_in_order(cohort, tmp_path):
+    several = dataclasses.replace(cohort, cases=cohort.cases.assign(split="test"))
+    (tmp_path / f"{cohort.cases['case'].iloc[0]}.npz").write_text("not looked into, since others are missing")
+    assert put_in_order(several, {"a": tmp_path}) == {}
 
 
 def test_all_slices_of_a_patient_name_its_vertebrae_together(tmp_path, cache):

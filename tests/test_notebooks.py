@@ -14,7 +14,8 @@ import pytest
 from conftest import command_line
 
 from lumbar_utils import StudyError, pipeline
-from lumbar_utils.notebook import refuse_undeclared
+from lumbar_utils.grid import Grid
+from lumbar_utils.notebook import refuse_undeclared, start
 from lumbar_utils.report.results import read
 from lumbar_utils.study import ROOT, Study
 
@@ -66,6 +67,82 @@ def test_a_notebook_has_one_cell_of_plain_parameters(path):
 def test_every_number_in_the_text_comes_from_a_cell(path):
     texts = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
     assert not [text for text in texts if re.search(r"\b0\.\d", text)]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_a_cell_reads_is_set_by_one_cell_alone_and_that_before_it(path):
+    cells = [names_of(cell.source) for cell in code_of(path)]
+    for number, (reads, _) in enumerate(cells):
+        for name in reads:
+            setters = [place for place, (_, sets) in enumerate(cells) if name in sets]
+            assert len(setters) == 1 and setters[0] < number, f"cell {number} reads {name}, set by cells {setters}"
+
+
+def names_of(source):
+    """Names that a cell reads from outside itself, and those it sets."""
+    reads, sets = set(), set()
+    for statement in ast.parse(source).body:
+        nodes = list(ast.walk(statement))
+        names = [node for node in nodes if isinstance(node, ast.Name)]
+        reads |= {node.id for node in names if isinstance(node.ctx, ast.Load)} - sets - set(dir(builtins))
+        sets |= {node.id for node in names if isinstance(node.ctx, ast.Store)}
+        sets |= {node.asname or node.name.partition(".")[0] for node in nodes if isinstance(node, ast.alias)}
+    return reads, sets
+
+
+def test_a_name_that_two_cells_set_is_seen():
+    assert names_of("import a.b, c as d\nx = y\nz = [len(x), z]") == ({"y", "z"}, {"a", "d", "x", "z"})
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({"overrides": '{"epochs": 1}'}, {"epochs": 1}),
+        ({"overrides": "{'epochs': 1, 'start_from': None}"}, {"epochs": 1}),
+        ({"overrides": None}, {}),
+        ({"seed": "3"}, {"seed": 3}),
+    ],
+)
+def test_what_papermill_passes_as_text_is_read(given, expected):
+    assert started(**given) == Study("smoke", **expected)
+
+
+@pytest.mark.parametrize("seeds", [[0, 1], "[0, 1]", "0, 1", ["0", "1"], (0, 1)])
+def test_seeds_come_as_a_list_or_as_text(seeds):
+    assert started(seeds=seeds) == Grid(Study("smoke"), (0, 1))
+
+
+def test_one_seed_is_a_list_of_one():
+    assert started(seeds=3) == started(seeds="3") == Grid(Study("smoke", seed=3), (3,))
+
+
+def started(**given):
+    usual = {"profile": "smoke", "dataset": "phantom", "seed": 0, "runs": "data/runs", "overrides": {}}
+    return start(**usual | given)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"overrides": "epochs=1"}, "overrides='epochs=1' is no dict; with papermill, give it as -y 'overrides: {name"),
+        ({"overrides": "[1]"}, "overrides=[1] is no dict"),
+        ({"overrides": '{"epoch": 1}'}, "unknown setting 'epoch'; did you mean 'epochs'?"),
+        ({"overrides": {3: 1}}, "unknown setting '3'"),
+        ({"overrides": {"seed": 1}}, "overrides name seed, which the notebook has a parameter for"),
+        ({"seeds": "first"}, "seeds='first' is no list; with papermill, give it as -y 'seeds: [0, 1]'"),
+        ({"seeds": ["a"]}, "setting seed='a' is refused"),
+        ({"seeds": [0, "0"]}, "seed 0 is given twice"),
+        ({"dataset": ""}, "setting dataset='' is refused: it names no data set"),
+        ({"dataset": None}, "setting dataset=None is refused: it names no data set"),
+        ({"profile": None}, "setting profile=None is refused"),
+        ({"profile": ["smoke"]}, "setting profile=['smoke'] is refused"),
+        ({"runs": ""}, "setting runs='' is refused: '' is no path"),
+        ({"runs": 5}, "setting runs=5 is refused: 5 is no path"),
+    ],
+)
+def test_a_parameter_that_cannot_be_used_is_refused_by_name(given, message):
+    with pytest.raises(StudyError, match=re.escape(message)):
+        started(**given)
 
 
 def test_the_training_notebooks_differ_in_parameters_and_text_alone():
@@ -218,6 +295,41 @@ def test_a_notebook_runs_by_papermill_alone_and_refuses_an_unknown_parameter(who
     bad = subprocess.run([*papermill, "-p", "sed", "3"], capture_output=True, text=True, cwd=tmp_path)
     assert bad.returncode == 1
     assert "unknown parameter 'sed'; did you mean 'seed'" in bad.stderr
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_cell_gives_the_same_once_more_in_reverse_order(trained, tmp_path, path):
+    arguments, _ = trained
+    runs = shutil.copytree(arguments[4], tmp_path / "runs")
+    overrides = {"cache": arguments[6].removeprefix("cache="), "device": "cpu"}
+    notebook = nbformat.read(path, as_version=4)
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    cell.source += f"\nprofile, runs, overrides = 'smoke', {str(runs)!r}, {overrides!r}"
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    again = [nbformat.v4.new_code_cell(cell.source) for cell in reversed(cells)]
+    notebook.cells = [*cells, *again]
+    nbformat.write(notebook, tmp_path / path.name)
+    script = "import sys, pathlib, lumbar_utils.execution as it; it.execute(*map(pathlib.Path, sys.argv[1:]), {})"
+    subprocess.run([sys.executable, "-c", script, tmp_path / path.name, tmp_path / "out" / path.name], check=True)
+    outputs = [told_by(cell) for cell in code_of(tmp_path / "out" / path.name)]
+    assert outputs[: len(cells)] == outputs[len(cells) :][::-1]
+    assert "trained already" in str(outputs) or "_train_" not in path.name
+
+
+def told_by(cell):
+    """Text and tables that a cell shows, without what names an object anew each time."""
+    shown = [output.get("data", {}) | {"stream": output.get("text")} for output in cell.outputs]
+    texts = [str(data.get("text/html") or data.get("text/plain") or data["stream"]) for data in shown]
+    return [re.sub(r"T_[0-9a-f]{5}|0x[0-9a-f]+", "", text) for text in texts]
+
+
+def test_papermill_s_text_reaches_the_study(whole_run, tmp_path):
+    arguments, _ = whole_run
+    overrides = {"cache": arguments[6].removeprefix("cache="), "device": "cpu"}
+    papermill = [sys.executable, "-m", "papermill", ROOT / "notebooks" / "02_train_unet.ipynb", tmp_path / "out.ipynb"]
+    papermill += ["-p", "profile", "smoke", "-p", "runs", arguments[4], "-p", "overrides", json.dumps(overrides)]
+    assert subprocess.run(papermill, capture_output=True, cwd=tmp_path).returncode == 0
+    assert "unet is trained already" in (tmp_path / "out.ipynb").read_text()
 
 
 def test_a_notebook_that_fails_stops_the_run_with_its_name_cell_and_error(whole_run):

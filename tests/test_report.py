@@ -16,7 +16,7 @@ from lumbar_utils.preparation import prepare
 from lumbar_utils.report import write
 from lumbar_utils.report.claim_2024 import ITEMS, STATUSES, answers
 from lumbar_utils.report.results import EXPECTED, read
-from lumbar_utils.report.shown import FIGURES, TITLES
+from lumbar_utils.report.shown import FIGURES, TITLES, printed
 from lumbar_utils.study import ROOT, Study
 
 NOTE = "Synthetic images: this says nothing about patients."
@@ -263,6 +263,24 @@ def test_an_item_whose_files_are_missing_is_not_yet_answered(folder):
     found = answers(read(folder))
     assert [number for number, answer in enumerate(found, 1) if answer.status == "not yet"] == [22, 26, 30, 39]
     assert found[38].text == "The study is not finished: tables/errors.csv is missing."
+
+
+def test_a_grid_of_one_network_is_whole_without_the_others(folder):
+    study = json.loads((folder / "study.json").read_text())
+    study["grid"] = {"seeds": [0, 1], "models": ["unet"]}
+    (folder / "study.json").write_text(json.dumps(study))
+    found = answers(read(folder))
+    assert found[21].status == "answered" and found[21].text.startswith("U-Net of 1,234,567 parameters;")
+    assert found[25].status == "answered" and found[3].text.startswith("Which of U-Net segments")
+
+
+def test_only_the_key_of_a_model_is_printed_as_its_name():
+    models = ["unet", "nnunet", "efficientnet", "tu-efficientnet_b0"]
+    rows = {"metric": "f1", "definition": "paper", "model": models, "value": [0.5, 0.6, 0.7, 0.8]}
+    columns = printed("multiverse", pd.DataFrame(rows)).columns
+    assert [name for name in columns if name.endswith(", low")] == [
+        "EfficientNet, low", "nnunet, low", "tu-efficientnet_b0, low", "U-Net, low",
+    ]  # fmt: skip
 
 
 def test_answers_are_filled_from_the_run(folder):

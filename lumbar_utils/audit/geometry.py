@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from scipy.ndimage import binary_fill_holes
 
 from lumbar_utils.audit.kinds import Fault
 
@@ -31,6 +30,8 @@ class Body(NamedTuple):
 
 def bodies(mask: np.ndarray, levels: dict[int, str]) -> list[Body]:
     """The levels that a (height, width) label map holds, from L1 on. levels : value -> name."""
+    from scipy.ndimage import binary_fill_holes
+
     found = []
     for value, name in levels.items():
         inside = mask == value

@@ -6,8 +6,6 @@ Nothing in them tells of the moment they were made, so the same folder gives the
 from pathlib import Path
 
 from lumbar_utils import records
-from lumbar_utils.report.page import render
-from lumbar_utils.report.record import documents
 from lumbar_utils.report.results import read
 
 
@@ -17,6 +15,9 @@ def write(folder: Path) -> Path:
     Raises StudyError where the folder is none of a study.
     """
     results = read(folder)
+    from lumbar_utils.report.page import render
+    from lumbar_utils.report.record import documents
+
     papers = documents(results)
     for name, text in papers.items():
         records.write_text(folder / "record" / name, text)

@@ -16,7 +16,7 @@ STATUSES = ("answered", "partly", "open", "not done", "does not apply", "not yet
 class Item(NamedTuple):
     """One item. answer : {facts} are filled in. drawn : status and answer instead, where the images are synthetic.
 
-    needs : files of the study without which the item is answered `not yet`.
+    needs : files of the study without which the item is answered `not yet`, {network} standing for each network.
     """
 
     number: int
@@ -40,7 +40,8 @@ def answers(results: Results) -> list[Answer]:
 
 
 def _answer(item: Item, results: Results, known: dict[str, str]) -> Answer:
-    lacking = [name for name in item.needs if not results.has(name)]
+    needs = dict.fromkeys(name.format(network=network) for name in item.needs for network in results.networks)
+    lacking = [name for name in needs if not results.has(name)]
     if lacking:
         return Answer("not yet", f"The study is not finished: {', '.join(lacking)} is missing.")
     status, text = item.drawn if item.drawn and results.data["synthetic"] else (item.status, item.answer)
@@ -49,7 +50,7 @@ def _answer(item: Item, results: Results, known: dict[str, str]) -> Answer:
 
 NOBODY = ("does not apply", "The images are drawn by a program: no person, no scanner and no annotator is behind them.")
 SCORES, PAIRS, ERRORS = "tables/table2.csv", "tables/comparisons.csv", "tables/errors.csv"
-NETS = tuple(f"{model}/fit.json" for model in ("unet", "hrnet", "efficientnet"))
+NETS = ("{network}/fit.json",)
 
 ITEMS = (
     Item(

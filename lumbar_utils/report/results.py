@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from lumbar_utils import MODELS, StudyError, freshness, records
+from lumbar_utils import MODELS, freshness, records
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.export import FIGURES, TABLES
+from lumbar_utils.study import record_of
 
 _OF_A_NETWORK = ("fit.json", "predict.json", "robustness.csv", "cost.csv")
 _NOTEBOOKS = (
@@ -79,11 +80,16 @@ class Results:
         about = (data["name"], data["licence"], data["synthetic"], {}, tuple(data["annotated"]))
         return Cohort(self.folder, *about, self.cases, data["fingerprint"])
 
+    @property
+    def networks(self) -> list[str]:
+        """What the study or grid trains: the three, or those that the grid was given."""
+        return self.study.get("grid", {}).get("models", list(MODELS))
+
     @cached_property
     def models(self) -> dict[str, str]:
-        """Key -> printed name: the three, then all others that have a folder of label maps or of training."""
+        """Key -> printed name: its networks, then all others that have a folder of label maps or of training."""
         found = {file.parent.name for kind in ("fit.json", "predict.json") for file in self.folder.glob(f"*/{kind}")}
-        return MODELS | {name: name for name in sorted(found - set(MODELS))}
+        return {name: MODELS.get(name, name) for name in [*self.networks, *sorted(found - set(self.networks))]}
 
     def json(self, name: str) -> dict:
         """A JSON file of the study; empty if it is absent."""
@@ -174,12 +180,7 @@ class Results:
 
 def read(folder: Path) -> Results:
     """The results in a study's folder. Raises StudyError where there is no study.json."""
-    if not (folder / "study.json").exists():
-        raise StudyError(
-            f"{folder} has no study.json; name the folder of a study, data/runs/phantom-... for instance, or run one: "
-            "`python -m lumbar_utils run`"
-        )
-    return Results(folder, json.loads((folder / "study.json").read_text()))
+    return Results(folder, record_of(folder))
 
 
 def _notebook(name: str, file: Path | None) -> Notebook:

@@ -178,10 +178,13 @@ def _claims(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _multiverse(table: pd.DataFrame) -> pd.DataFrame:
-    ready = spread(table).rename(columns=lambda name: name.replace("_", " "))
-    for model, title in MODELS.items():
-        ready.columns = [name.replace(f"{model} ", f"{title}, ") for name in ready.columns]
-    return ready
+    return spread(table).rename(columns=_of_model)
+
+
+def _of_model(column: str) -> str:
+    """`unet_low` as `U-Net, low`; a model's own name may hold the sign too."""
+    model, _, what = column.rpartition("_")
+    return f"{MODELS.get(model, model)}, {what}" if model else what
 
 
 def _metrics(table: pd.DataFrame) -> pd.DataFrame:

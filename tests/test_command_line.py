@@ -1,0 +1,130 @@
+"""What is wrong on the command line is refused in one line, at once; relative paths begin where one stands."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import in_process, write_dataset
+
+from lumbar_utils import StudyError
+from lumbar_utils.__main__ import _parse, _study
+from lumbar_utils.study import ROOT, Study, begun_at
+
+REFUSED = [
+    (["run", "--set", "epoch=3"], "unknown setting 'epoch'; did you mean 'epochs'?"),
+    (["run", "--profile", "quik"], "setting profile='quik' is refused: Input should be 'smoke', 'quick' or 'paper'"),
+    (["run", "--bogus"], "No such option: --bogus"),
+    (["--bogus"], "No such option: --bogus"),
+    (["bogus"], "No such command 'bogus'; see `"),
+    (["run", "--seed", "abc"], "Invalid value for '--seed'"),
+    (["run", "--seed", "-1"], "setting seed=-1 is refused: Input should be greater than or equal to 0"),
+    (["run", "--folds", "1"], "folds=1 leaves nobody to train on"),
+    (["run", "--only", ""], "--only is given an empty text; give a value, or leave it out"),
+    (["run", "--runs", " "], "--runs is given an empty text"),
+    (["run", "--runs="], "--runs is given an empty text"),
+    (["report", ""], "report is given an empty text"),
+    (["run", "--set", "epochs"], "--set epochs needs FIELD=VALUE"),
+    (["run", "--set", "epochs="], "--set epochs= needs FIELD=VALUE"),
+    (["run", "--set", "=3"], "--set =3 needs FIELD=VALUE"),
+    (["run", "--set", "epochs=1e3"], "setting epochs='1e3' is refused: Input should be a valid integer"),
+    (["run", "--set", "learning_rate=inf"], "setting learning_rate='inf' is refused: Input should be a finite number"),
+    (["run", "--set", "epochs=1", "epochs=2"], "--set epochs is given twice, as 1 and as 2; give it once"),
+    (["run", "--set", "folds=3", "--folds", "4"], "--set folds is given twice, as 3 and as 4"),
+    (["run", "--seed", "1", "--set", "seed=2"], "--seed and --set seed are both given; give one of them"),
+    (["run", "--seed", "3", "--seeds", "1", "2"], "--seed: of a single study; a grid has --seeds"),
+    (["run", "--seeds", "1", "--set", "fold=2"], "--set fold: of a single study"),
+    (["run", "--add", "x="], "--add x= needs NAME=FOLDER"),
+    (["train", "--set", "epoch=3"], "unknown setting 'epoch'"),
+    (["import", "x", "y"], "x is no source to import"),
+    (["predict", "/nowhere", "unet", "phantom", "new"], "/nowhere has no study.json"),
+    (["export", "/nowhere", "--to", "new", "--format", "xyz"], "/nowhere has no study.json"),
+    (["report", "/nowhere"], "/nowhere has no study.json; name the folder of a study or grid"),
+    (["status", "/nowhere"], "/nowhere has no study.json"),
+    (["verify", "/nowhere"], "/nowhere has no study.json"),
+]
+COMMAND = """
+import json, sys
+from typer.testing import CliRunner
+from lumbar_utils.__main__ import app
+for command in json.loads(sys.argv[1]):
+    result = CliRunner().invoke(app, command)
+    print(result.exit_code, [name for name in json.loads(sys.argv[2]) if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize("arguments, message", REFUSED, ids=lambda it: " ".join(it) if isinstance(it, list) else "")
+def test_what_is_wrong_is_refused_in_one_line(arguments, message):
+    result = in_process(*arguments)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1 and message in result.stderr
+
+
+def modules_after(commands, modules):
+    """A line a command, all of one process: its exit code, and which of these modules are loaded after it."""
+    arguments = [json.dumps([list(map(str, command)) for command in commands]), json.dumps(modules)]
+    done = subprocess.run([sys.executable, "-c", COMMAND, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_a_refusal_and_the_help_load_no_library_that_takes_seconds():
+    slow = ["torch", "pandas", "scipy", "matplotlib", "papermill", "distributed"]
+    commands = [*(command for command, _ in REFUSED), ["--help"], ["run", "--help"]]
+    assert modules_after(commands, slow) == ["2 []"] * len(REFUSED) + ["0 []"] * 2
+
+
+def test_a_wrong_notebook_network_or_data_set_is_refused_without_torch():
+    named = ["run", "--profile", "smoke"]
+    commands = [[*named, "--only", "09"], [*named, "--models", "segnet"], [*named, "--dataset", "/nowhere"],
+                [*named, "--seeds", "0", "0"], ["audit", "/nowhere"]]  # fmt: skip
+    assert modules_after(commands, ["torch"]) == ["2 []"] * 5
+
+
+def test_a_finished_study_is_looked_at_without_torch(trained, tmp_path):
+    (folder,) = trained[0][4].glob("phantom-smoke-*")
+    commands = [["status", folder], ["export", folder, "--to", tmp_path / "out"], ["verify", folder]]
+    assert [line[1:] for line in modules_after(commands, ["torch"])] == [" []"] * 3
+
+
+def test_a_record_that_is_cut_off_is_named(tmp_path):
+    (tmp_path / "study.json").write_text('{"settings": {"profi')
+    for command in ("status", "report", "verify"):
+        result = in_process(command, tmp_path)
+        assert result.returncode == 2 and "study.json is no whole record of a study" in result.stderr
+
+
+def test_relative_paths_begin_where_the_command_is_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("w.pth").touch()
+    paths = ["encoder_weights=w.pth", "runs=r", "cache=c"]
+    study = _study("smoke", "images", 0, None, paths, [])
+    assert study.dataset == str(tmp_path / "images") and study.encoder_weights == str(tmp_path / "w.pth")
+    assert (study.runs, study.cache) == (tmp_path / "r", tmp_path / "c")
+    assert _study("smoke", "phantom", 0, Path("r"), ["start_from=a/../b"], []).start_from == tmp_path / "b"
+    assert _study("smoke", "phantom", 0, None, ["dataset=nifti:scans"], []).dataset == f"nifti:{tmp_path / 'scans'}"
+    kept = {"dataset": "phantom", "encoder_weights": "imagenet", "epochs": "3"}
+    assert begun_at(tmp_path, kept) == kept
+    assert Study("smoke", runs="r").runs == ROOT / "r"  # of a notebook
+
+
+def test_a_tool_s_label_maps_are_found_from_where_one_stands(tmp_path, cache, monkeypatch):
+    write_dataset(tmp_path / "images")
+    monkeypatch.chdir(tmp_path)
+    given = ["run", "--profile", "smoke", "--dataset", "images", "--runs", "runs", "--set", f"cache={cache}"]
+    result = in_process(*given, "--add", "tool=maps")
+    assert result.returncode == 2 and f"{tmp_path / 'maps'} has no label map" in result.stderr
+
+
+def test_pairs_are_read_up_to_their_first_equals_sign():
+    assert _parse(["dataset=a=b", "epochs=3"]) == {"dataset": "a=b", "epochs": "3"}
+    with pytest.raises(StudyError, match="--add tool is given twice, as a and as b; give it once"):
+        _parse(["tool=a", "tool=b"], "--add", "NAME=FOLDER")
+
+
+def test_notebook_5_is_notebook_05():
+    from lumbar_utils.pipeline import notebooks
+
+    assert [path.stem for path in notebooks(["5", "02"])] == ["02_train_unet", "05_evaluate_and_compare"]
+    with pytest.raises(StudyError, match="no notebook begins with '00'"):
+        notebooks(["0"])
