@@ -4,7 +4,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -93,7 +93,10 @@ def run(
     workers: Annotated[int, typer.Option(help="cells of a grid at once; as many as fit", min=0)] = 0,
     threads: Annotated[int, typer.Option(help="of each cell; the cores, shared", min=0)] = 0,
     scheduler: Annotated[str, typer.Option(help="address or file of a Dask scheduler that runs the cells")] = "",
-    keep: Annotated[str, typer.Option(help="checkpoints of a grid's finished cells: best, last (both) or none")] = "",
+    keep: Annotated[
+        Literal["best", "last", "none"] | None,
+        typer.Option(help="checkpoints of a grid's finished cells: best, last (both) or none"),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list what is to be run, and what it will cost")] = False,
 ) -> None:
     """Run the notebooks 01-05 in order and write the report; what is finished and up to date is not done again.
@@ -117,6 +120,10 @@ def run(
             raise typer.Exit(1)
         return
     folders = _parse(add, "--add", "NAME=FOLDER")
+    if only:
+        from lumbar_utils.pipeline import notebooks
+
+        notebooks(only)  # refused before torch is loaded, which the profile `auto` asks for a GPU
     study = _study(profile, dataset, seed, runs, settings, accept)
     from lumbar_utils import pipeline
 

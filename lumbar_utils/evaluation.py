@@ -121,9 +121,10 @@ class Evaluation:
         record.unlink(missing_ok=True)
         for name in names:
             records.write_csv(study.folder / f"{name}.csv", getattr(self, name))
-        made = {"data": cohort.fingerprint, "settings": study.fingerprint}
         tables = [study.folder / f"{name}.csv" for name in names]
-        records.mark_finished(record, freshness.scored(cohort, folders), tables, **made)
+        described = {"fingerprint": study.fingerprint, "data": {"fingerprint": cohort.fingerprint}}
+        origin = freshness.origin_of_scores(described, study.folder, folders)
+        records.mark_finished(record, freshness.scored(cohort, folders), tables, origin=origin)
 
     def of(self, models: Iterable[str]) -> "Evaluation":
         """The same of some models only."""

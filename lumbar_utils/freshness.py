@@ -7,6 +7,7 @@ versions of the packages that compute it. Anything else is made again.
 
 import functools
 import importlib.metadata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -122,13 +123,22 @@ def refuse_stale_label_maps(study: "Study", cohort: "Cohort", model: str) -> Non
         )
 
 
+def origin_of_scores(study: dict, folder: Path, models: Iterable[str]) -> dict:
+    """What the scores in a study's folder are made from, in words. study : what study.json says."""
+    maps = {model: records.read_json(folder / model / "predict.json").get("made_from") for model in models}
+    return {"settings": study.get("fingerprint"), "data": study.get("data", {}).get("fingerprint"), "label maps": maps}
+
+
 def stale_scores(folder: Path) -> str:
-    """Why the scores in a study's folder are not of the data and settings that study.json describes; "" if they are.
+    """Why the scores in a study's folder are not of what lies there today; "" if they are.
 
     Scores without a record, as of an export, are taken as they are.
     """
-    record, study = records.read_json(folder / "scores.json"), records.read_json(folder / "study.json")
-    for name, today in (("data", study.get("data", {}).get("fingerprint")), ("settings", study.get("fingerprint"))):
-        if record and record[name] != today:
-            return f"scores, tables and figures were made from other {name} than study.json describes; run notebook 05"
-    return ""
+    recorded = records.read_json(folder / "scores.json").get("origin", {})
+    today = origin_of_scores(records.read_json(folder / "study.json"), folder, recorded.get("label maps", ()))
+    changed = [name for name, value in recorded.items() if value != today[name]]
+    if not changed:
+        return ""
+    return (
+        f"scores, tables and figures were made from other {' and '.join(changed)} than are there today; run notebook 05"
+    )

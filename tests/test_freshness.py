@@ -253,9 +253,15 @@ def test_versions_are_those_of_the_run_that_trained_whatever_is_prepared_later(s
     assert "torch" not in json.dumps(records.read_json(study.folder / "study.json"))
 
 
-def test_scores_of_other_data_are_said_to_be_stale(study):
+def test_scores_of_other_data_or_label_maps_are_said_to_be_stale(study):
     assert freshness.stale_scores(study.folder) == ""
     path = study.runs.parent / "data" / "images" / "case0.png"
     cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED) + np.uint8(1))
-    prepare(study)
-    assert "were made from other data than study.json describes" in freshness.stale_scores(study.folder)
+    cohort = prepare(study)
+    assert "were made from other data than are there today" in freshness.stale_scores(study.folder)
+    fit(study, cohort, "unet")
+    predict(study, cohort, "unet")
+    assert "were made from other data and label maps than are there" in freshness.stale_scores(study.folder)
+    folders = label_maps(study, cohort, ["unet"])
+    evaluate(cohort, folders).write(study, cohort, folders)
+    assert freshness.stale_scores(study.folder) == ""
