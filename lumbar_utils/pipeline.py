@@ -149,16 +149,20 @@ def _do_alone(step: Step, cohort: Cohort, say: Callable[[str], None]) -> float:
         return do(step, cohort, say, held)
 
 
-def do(step: Step, cohort: Cohort, say: Callable[[str], None] = print, held: int = -1) -> float:
+def do(
+    step: Step, cohort: Cohort, say: Callable[[str], None] = print, held: int = -1,
+    environment: dict[str, str] | None = None,
+) -> float:  # fmt: skip
     """Execute a step's notebook and put on record that it is finished; returns seconds. Raises Failure.
 
-    held : descriptor of a lock that the kernel is to hold too, so that it lasts until both have ended.
+    held : descriptor of a lock that the kernel is to hold too, so that it lasts until both have ended. environment :
+    variables of the kernel's own.
     """
     step.file(".json").unlink(missing_ok=True)
     started = time.monotonic()
     executed = step.file(".ipynb")
     with Watch(step.study.folder / step.model / "history.csv", say) as watch:
-        execute(step.notebook, executed, step.parameters, held)
+        execute(step.notebook, executed, step.parameters, held, environment, watch.started)
     seconds = round(time.monotonic() - started, 1)
     files = [executed, *step.made()]
     kept = [*files, *(step.study.folder / step.model / "checkpoints").glob("best.ckpt")]
