@@ -56,7 +56,7 @@ def _read_study(trained: Path, model: str) -> tuple[dict, list[str]]:
         raise StudyError(f"{trained} has no study.json; name a study's folder, one of those in data/runs")
     if not records.is_whole(trained / model / "fit.json"):
         raise StudyError(f"{model} is not trained in {trained}; run its training notebook first")
-    record = json.loads((trained / "study.json").read_text())
+    record = json.loads((trained / "study.json").read_text(encoding="utf-8"))
     return record["settings"], record["data"]["annotated"]
 
 

@@ -33,6 +33,7 @@ from lumbar_utils import (
     report,
 )
 from lumbar_utils.datasets.folder import Cohort
+from lumbar_utils.devices import device_of
 from lumbar_utils.grid import Grid, describe, threads_of
 from lumbar_utils.pipeline import Step, cells_of
 from lumbar_utils.preparation import prepare
@@ -126,6 +127,8 @@ def run(
     """
     steps = [step for grid in grids for step in cells_of(grid, models)]
     engine = engine or Engine.of(len(steps), threads=threads_of(grids))
+    if not engine.scheduler:
+        device_of(grids[0].study)  # or is refused
     cohorts = {step.study.folder: prepare(step.study) for step in steps}
     for grid in grids:
         describe(grid, threads=engine.threads, models=list(models))
@@ -238,7 +241,7 @@ def _attempt(step: Step, cohort: Cohort, held: int, environment: dict[str, str])
 
 def _surroundings(engine: Engine) -> dict[str, str]:
     """Environment of a cell's kernel: its threads, and of several GPUs the one that is this thread's."""
-    there = {"OMP_NUM_THREADS": str(engine.threads), "MKL_NUM_THREADS": str(engine.threads)}
+    there = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), str(engine.threads))
     import torch
 
     gpus = torch.cuda.device_count()

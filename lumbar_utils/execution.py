@@ -32,10 +32,11 @@ class PrivateKernel(AsyncKernelManager):
 
     No kernelspec, IPython profile or start-up file of the user's has a say in it.
 
-    lock_fd : descriptor of a lock that it holds until it ends; -1 for none. environment : variables of its own.
-    started : called with its process.
+    folder : for its sockets and its profile. lock_fd : descriptor of a lock that it holds until it ends; -1 for none.
+    environment : variables of its own. started : called with its process.
     """
 
+    folder = ""
     lock_fd = -1
     environment: dict[str, str] = {}  # noqa: RUF012
     started: Callable[[psutil.Process], None] = staticmethod(lambda process: None)
@@ -43,14 +44,13 @@ class PrivateKernel(AsyncKernelManager):
 
     def __init__(self, **settings):
         super().__init__(**settings)
-        self._folder = tempfile.TemporaryDirectory(prefix="kernel-", dir=_short_temp(), ignore_cleanup_errors=True)
         if os.name == "posix":  # elsewhere Jupyter's own choice
-            self.transport, self.ip = "ipc", f"{self._folder.name}/socket"
+            self.transport, self.ip = "ipc", f"{self.folder}/socket"
 
     async def start_kernel(self, **settings):
         """Start it without the terminal's stderr: what a cell writes comes through a socket."""
         # figures inline, whatever the user's backend; a short folder for sockets of processes that it starts
-        own = {"IPYTHONDIR": self._folder.name, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+        own = {"IPYTHONDIR": self.folder, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
         own |= {"TMPDIR": _short_temp()} if _short_temp() else {}
         settings["env"] = {name: value for name, value in os.environ.items() if name != "PYTHONSTARTUP"}
         settings["env"] |= own | self.environment
@@ -86,12 +86,14 @@ def execute(
     """
     executed.parent.mkdir(parents=True, exist_ok=True)
     own = {"lock_fd": lock_fd, "environment": environment or {}, "started": staticmethod(started)}
+    private = tempfile.TemporaryDirectory(prefix="kernel-", dir=_short_temp(), ignore_cleanup_errors=True)
     try:
-        papermill.execute_notebook(
-            _without_braces(notebook), _without_braces(executed), parameters, kernel_name="python3",
-            progress_bar=False, kernel_manager_class=type("Kernel", (PrivateKernel,), own),
-            resources={"metadata": {"path": str(notebook.parent)}},  # papermill's cwd would be that of all threads
-        )  # fmt: skip
+        with private as folder:
+            papermill.execute_notebook(
+                _without_braces(notebook), _without_braces(executed), parameters, kernel_name="python3",
+                progress_bar=False, kernel_manager_class=type("Kernel", (PrivateKernel,), own | {"folder": folder}),
+                resources={"metadata": {"path": str(notebook.parent)}},  # papermill's cwd would be that of all threads
+            )  # fmt: skip
     except PapermillExecutionError as error:
         where, why = f"in cell {error.exec_count}", f"{error.ename}: {error.evalue}"
         raise Failure(executed.stem, where, why, executed) from None

@@ -76,7 +76,7 @@ def _labels(folder: Path) -> dict[int, str]:
     """Value -> name, as the folder's dataset.json has them, or the study's own."""
     if not (folder / "dataset.json").exists():
         return dict(enumerate(LEVELS, 1))
-    named = json.loads((folder / "dataset.json").read_text())["labels"]
+    named = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["labels"]
     return {
         int(value): name for value, name in (pair if str(pair[0]).isdigit() else pair[::-1] for pair in named.items())
     }

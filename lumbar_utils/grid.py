@@ -185,7 +185,7 @@ def _gather_model(grid: Grid, model: str, cases: pd.DataFrame, members: list[Stu
 
 def _link(source: Path, target: Path) -> None:
     """The files of a folder and of those in it under another, those that are there already aside."""
-    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+    for file in sorted(path for path in source.rglob("[!.]*") if path.is_file()):
         here = target / file.relative_to(source)
         if not here.exists():
             _link_file(file, here)

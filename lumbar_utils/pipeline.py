@@ -12,9 +12,8 @@ from lumbar_utils.export import FIGURES
 from lumbar_utils.external import add_all
 from lumbar_utils.grid import Grid
 from lumbar_utils.preparation import prepare
-from lumbar_utils.study import ROOT, Study
+from lumbar_utils.study import Study, clone
 
-NOTEBOOKS = ROOT / "notebooks"
 MADE_HERE = ("notebooks", "record", "report.html")  # by this module, and by no notebook
 # files of earlier notebooks, in the study
 READS = {"05_evaluate_and_compare": ("*/label_maps/*", "*/history.csv", "*/robustness.csv", "*/cost.csv")}
@@ -22,7 +21,7 @@ READS = {"05_evaluate_and_compare": ("*/label_maps/*", "*/history.csv", "*/robus
 
 def notebooks(only: Sequence[str] = ()) -> list[Path]:
     """The study's notebooks in order, or those whose names begin with one of `only` ("05", "02_train")."""
-    every = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    every = sorted((clone() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     for wanted in only:
         if not any(path.name.startswith(wanted) for path in every):
             raise StudyError(f"no notebook begins with {wanted!r}; there are {', '.join(path.stem for path in every)}")
@@ -124,8 +123,13 @@ def run(
     others : name -> folder of another tool's label maps, a further column of the comparison: see `external.add`.
     Raises Failure at the first notebook that fails, and StudyError on input that cannot be used.
     """
+    from lumbar_utils.devices import device_of  # takes seconds
+
     steps = steps_of(study, only)
+    if any(step.model for step in steps):
+        device_of(study)  # or is refused
     cohort = prepare(study)
+    records.remove_remains(study.folder, older_s=3600)
     add_all(study, cohort, others or {})
     say(f"{cohort.name}: {len(cohort.cases)} images of {cohort.cases['patient'].nunique()} patients -> {study.folder}")
     for step in steps:

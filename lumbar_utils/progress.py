@@ -47,11 +47,8 @@ def state_of(step: Step) -> str:
     data = records.read_json(step.study.folder / "study.json").get("data", {}).get("fingerprint", "")
     if step.is_finished(data):
         return "finished"
-    lock = step.file(".lock")
-    if lock.exists():
-        with records.alone(lock) as held:
-            if held is None:
-                return "running"
+    if records.is_held(step.file(".lock")):
+        return "running"
     return "failed" if step.file(".error.json").exists() else "waiting"
 
 

@@ -40,16 +40,27 @@ HEAD = "".join(f'<th style="text-align: left">{title}</th>' for title in ("setti
 WITHOUT_EFFECT_ON_RESULTS = {"accept", "runs", "cache", "workers", "device"}
 
 
+def clone() -> Path:
+    """The project's root. Raises StudyError where the package was installed without it."""
+    if not (ROOT / "notebooks").is_dir():
+        raise StudyError(
+            f"lumbar_utils is installed in {ROOT} without its notebooks; clone the project and install that: "
+            "pip install --editable CLONE"
+        )
+    return ROOT
+
+
 def default_profile() -> str:
     """`paper` where there is a GPU, else `quick`."""
-    import torch
+    from lumbar_utils.devices import best_device  # takes seconds
 
-    return "paper" if torch.accelerator.is_available() else "quick"
+    return "quick" if best_device() == "cpu" else "paper"
 
 
 def _absolute(path: str | Path, start: Path = ROOT) -> Path:
     """A relative folder starts at the project's root, wherever a notebook is stepped through from."""
-    return (start / Path(path).expanduser()).resolve()
+    path = Path(path).expanduser()
+    return (path if path.is_absolute() else (clone() if start == ROOT else start) / path).resolve()
 
 
 Folder = Annotated[Path, BeforeValidator(_absolute)]

@@ -54,12 +54,12 @@ def _record_to_start_from(study: Study, model: str) -> dict:
     record = study.start_from / model / "fit.json"
     if not records.is_whole(record):
         raise StudyError(f"start_from={study.start_from} holds no trained {model}; name a study's folder in data/runs")
-    return json.loads(record.read_text())
+    return json.loads(record.read_text(encoding="utf-8"))
 
 
 def _refuse_known_patients(study: Study, cohort: Cohort) -> None:
     """Raise StudyError if the network to start from was trained on a patient that it would be tested on."""
-    before = json.loads((study.start_from / "study.json").read_text())
+    before = json.loads((study.start_from / "study.json").read_text(encoding="utf-8"))
     if before["data"]["fingerprint"] != cohort.fingerprint:
         return
     sides = pd.read_csv(study.start_from / "split.csv", dtype=str)

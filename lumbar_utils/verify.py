@@ -42,7 +42,9 @@ def read(folder: Path) -> Kept:
             f"{folder} has no study.json and table2.csv to compare; name the folder of a finished study, or one that "
             "`python -m lumbar_utils export` wrote"
         )
-    return Kept(folder, published(json.loads((folder / "study.json").read_text())), pd.read_csv(tables[0]))
+    return Kept(
+        folder, published(json.loads((folder / "study.json").read_text(encoding="utf-8"))), pd.read_csv(tables[0])
+    )
 
 
 def newest(runs: Path, reference: Kept) -> Path:
@@ -53,7 +55,7 @@ def newest(runs: Path, reference: Kept) -> Path:
     wanted, found = {name: reference.record["settings"][name] for name in SAME}, []
     for record in runs.glob(f"*/{LAST}"):
         folder = record.parents[1]
-        settings = published(json.loads((folder / "study.json").read_text()))["settings"]
+        settings = published(json.loads((folder / "study.json").read_text(encoding="utf-8")))["settings"]
         if records.is_whole(record) and all(settings[name] == wanted[name] for name in SAME):
             different = len(other_settings(reference.record["settings"], settings))
             found.append((different, -record.stat().st_mtime_ns, folder))

@@ -1,6 +1,10 @@
 """Files are whole or absent."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -66,3 +70,47 @@ def test_what_takes_long_to_find_out_is_found_out_again_only_for_something_new(t
         records.update_json(path, settings, lambda: asked.append(1) or {"slow": len(asked)})
     assert len(asked) == 2
     assert json.loads(path.read_text()) == {"a": 2, "slow": 2}
+
+
+def test_asking_whether_a_lock_is_held_keeps_nobody_from_taking_it(tmp_path):
+    lock = tmp_path / "02.lock"
+    script = "import sys; from pathlib import Path; from lumbar_utils import records\n"
+    script += "print('asks', flush=True)\nfor _ in range(100_000): records.is_held(Path(sys.argv[1]))"
+    lock.touch()
+    with subprocess.Popen([sys.executable, "-c", script, lock], stdout=subprocess.PIPE, text=True) as asking:
+        assert asking.stdout.readline() == "asks\n"
+        for _ in range(2000):
+            with records.alone(lock) as held:
+                assert held is not None
+        asking.terminate()
+
+
+def test_a_lock_is_held_by_one_and_seen_by_all(tmp_path):
+    lock = tmp_path / "02.lock"
+    assert not records.is_held(lock)
+    with records.alone(lock) as held, records.alone(lock) as again:
+        assert held is not None and again is None and records.is_held(lock)
+    assert not records.is_held(lock)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_named_and_the_run_goes_on(tmp_path, monkeypatch, code):
+    def flock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
+    words = f"the disk of {tmp_path} has no locks .*; start one run at a time there"
+    with pytest.warns(UserWarning, match=words), records.alone(tmp_path / "02.lock") as held:
+        assert held == -1
+    with pytest.warns(UserWarning, match="has no locks"):
+        assert not records.is_held(tmp_path / "02.lock")
+
+
+@pytest.mark.parametrize("umask, file_mode, folder_mode", [(0o027, 0o640, 0o750), (0o077, 0o600, 0o700)])
+def test_files_and_folders_are_as_open_as_the_umask_allows(tmp_path, umask, file_mode, folder_mode):
+    script = f"import os, sys; os.umask({umask}); from pathlib import Path; from lumbar_utils import records\n"
+    script += "root = Path(sys.argv[1]); records.write_text(root / 'runs' / 'a.csv', 'a')\n"
+    script += "with records.atomic_folder(root / 'cache') as folder: (folder / 'images.npy').touch()"
+    subprocess.run([sys.executable, "-c", script, tmp_path], check=True)
+    modes = {path.relative_to(tmp_path).as_posix(): path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"runs": folder_mode, "runs/a.csv": file_mode, "cache": folder_mode, "cache/images.npy": file_mode}

@@ -99,7 +99,7 @@ def read_description(folder: Path) -> dict:
         if not (folder / name).exists():
             raise StudyError(f"{folder} has no {name}; {REMEDY}")
     try:
-        description = json.loads((folder / "dataset.json").read_text())
+        description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise StudyError(f"{folder}/dataset.json is not JSON: {error}; {REMEDY}") from None
     lacking = {"name", "labels", "annotated_levels"} - set(description)

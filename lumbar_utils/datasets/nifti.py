@@ -100,7 +100,7 @@ def _labels(path: Path) -> dict[int, str]:
     if not path.exists():
         raise StudyError(f"there are masks but no {path}; write it to name their values, {LABELS} for instance")
     try:
-        labels = {int(value): str(name) for value, name in json.loads(path.read_text()).items()}
+        labels = {int(value): str(name) for value, name in json.loads(path.read_text(encoding="utf-8")).items()}
     except (ValueError, AttributeError):
         raise StudyError(f"{path} must be JSON of mask values and names, {LABELS} for instance") from None
     if not set(labels) <= set(range(256)) or not set(labels.values()) & set(LEVELS):

@@ -88,7 +88,7 @@ class Results:
     def json(self, name: str) -> dict:
         """A JSON file of the study; empty if it is absent."""
         file = self.folder / name
-        return json.loads(file.read_text()) if file.exists() else {}
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
     def csv(self, name: str) -> pd.DataFrame:
         """A CSV file of the study; empty if it is absent."""
@@ -139,7 +139,7 @@ class Results:
     @cached_property
     def notebooks(self) -> list[Notebook]:
         """The study's own in order, run or not, then any other executed copy."""
-        copies = {file.stem: file for file in sorted((self.folder / "notebooks").glob("*.ipynb"))}
+        copies = {file.stem: file for file in sorted((self.folder / "notebooks").glob("[!.]*.ipynb"))}
         return [_notebook(name, copies.get(name)) for name in dict.fromkeys([*self._expected, *copies])]
 
     @cached_property
@@ -157,7 +157,7 @@ class Results:
     def reading(self) -> str:
         """The paragraph of notebook 05 on Table II; empty before it is there."""
         file = self.folder / "tables" / "reading.txt"
-        return file.read_text().strip() if file.exists() else ""
+        return file.read_text(encoding="utf-8").strip() if file.exists() else ""
 
 
 def read(folder: Path) -> Results:
@@ -167,14 +167,14 @@ def read(folder: Path) -> Results:
             f"{folder} has no study.json; name the folder of a study, data/runs/phantom-... for instance, or run one: "
             "`python -m lumbar_utils run`"
         )
-    return Results(folder, json.loads((folder / "study.json").read_text()))
+    return Results(folder, json.loads((folder / "study.json").read_text(encoding="utf-8")))
 
 
 def _notebook(name: str, file: Path | None) -> Notebook:
     if file is None:
         return Notebook(name, "not run")
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError:  # papermill is writing it just now
         return Notebook(name, "unfinished")
     run = content["metadata"].get("papermill", {})
