@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -76,19 +77,25 @@ def test_a_cell_s_own_variables_reach_its_kernel_and_no_other(tmp_path):
     assert "OWN" not in os.environ
 
 
+AT_ONCE = """
+import os, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from test_execution import printed
+folders = [Path(sys.argv[1]) / name for name in "abc"]
+for folder in folders:
+    folder.mkdir()
+with ThreadPoolExecutor(3) as threads:
+    print(*threads.map(lambda folder: Path(printed(folder, "import os; print(os.getcwd())")).name, folders))
+print(os.getcwd())
+"""
+
+
 def test_notebooks_at_once_in_threads_of_one_process_each_run_in_their_folder(tmp_path):
-    said = {}
-
-    def work(number: int) -> None:
-        (tmp_path / str(number)).mkdir()
-        said[number] = printed(tmp_path / str(number), "import os\nprint(os.path.basename(os.getcwd()))")
-
-    before, threads = Path.cwd(), [threading.Thread(target=work, args=(number,)) for number in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert said == {0: "0", 1: "1", 2: "2"} and Path.cwd() == before
+    command = [sys.executable, "-c", AT_ONCE, tmp_path]  # a process whose event loops end with it
+    here = Path(__file__).parent
+    lines = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert lines == ["a b c", str(here)]
 
 
 def test_kernels_that_are_killed_end_their_notebooks_with_one_line(tmp_path):
