@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -72,6 +73,11 @@ Accept = Annotated[list[str], typer.Option(help="a finding of the audit that is 
 @app.callback()
 def main() -> None:
     """Compare U-Net, HRNet and EfficientNet at segmenting lumbar vertebrae in sagittal MRI."""
+    import matplotlib
+
+    matplotlib.use("agg")  # figures go to files, whatever MPLBACKEND says
+    for stream in (sys.stdout, sys.stderr):  # a terminal that is not in UTF-8 shows the code of a letter that it lacks
+        stream.reconfigure(errors="backslashreplace")
 
 
 @app.command(cls=Lists)
@@ -388,7 +394,7 @@ def _conclude(study) -> None:
     """Where everything is, and the table itself."""
     table = study.folder / "tables" / "table2.md"
     if table.exists():
-        print(f"\n{table.read_text()}")
+        print(f"\n{table.read_text(encoding='utf-8')}")
     for what, name in {
         "report": "report.html",
         "tables": "tables",

@@ -48,7 +48,7 @@ def best_weights(folder: Path) -> dict[str, torch.Tensor]:
 
     Raises StudyError if they are not those that fit.json beside them tells of.
     """
-    path, record = folder / "checkpoints" / "best.ckpt", json.loads((folder / "fit.json").read_text())
+    path, record = folder / "checkpoints" / "best.ckpt", json.loads((folder / "fit.json").read_text(encoding="utf-8"))
     checkpoint = read_checkpoint(path)
     if checkpoint.get("made_from") != record["made_from"]:
         raise StudyError(

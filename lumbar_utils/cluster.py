@@ -1,20 +1,23 @@
-"""The cells of grids on Dask: each one network of one study, as a notebook in a process of its own.
+"""The cells of grids, several at once: each one network of one study, as a notebook in a process of its own.
 
-What is finished is read off the disk, by fingerprints, before and after; the scheduler remembers nothing that counts.
+On one machine threads wait for them; with `--scheduler`, workers of Dask do. What is finished is read off the disk, by
+fingerprints, before and after; no queue remembers anything that counts.
 """
 
 import contextlib
 import dataclasses
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import joblib
 import pandas as pd
 import psutil
-from distributed import Client, Future, LocalCluster, get_worker, wait
 from tqdm.auto import tqdm
 
 from lumbar_utils import (
@@ -22,6 +25,7 @@ from lumbar_utils import (
     Failure,
     StudyError,
     captions,
+    execution,
     figures,
     pipeline,
     progress,
@@ -29,12 +33,17 @@ from lumbar_utils import (
     report,
 )
 from lumbar_utils.datasets.folder import Cohort
+from lumbar_utils.devices import device_of
 from lumbar_utils.grid import Grid, describe, threads_of
 from lumbar_utils.pipeline import Step, cells_of
 from lumbar_utils.preparation import prepare
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 CELL = {"cell": 1}  # the resource that a worker offers, and a cell takes
 KEPT = {"last": (), "best": ("last.ckpt",), "none": ("last.ckpt", "best.ckpt")}  # of checkpoints -> what is deleted
+TRIES = 2  # of a cell that fails
 PATIENCE = 10.0  # seconds for a scheduler to answer, and for workers that are there to take cells
 MEMORY_MB = 2500  # of a cell, before one was measured
 PAUSE = 5.0  # seconds before a cell that another driver runs is asked after again
@@ -42,7 +51,7 @@ PAUSE = 5.0  # seconds before a cell that another driver runs is asked after aga
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """Where cells run: on `workers` processes of this machine, or on those of a scheduler.
+    """Where cells run: `workers` at once on this machine, or on the workers of a scheduler.
 
     scheduler : its address, or a file that it wrote; "" for this machine. threads : of each cell; results depend on
     them in late decimals. keep : of KEPT, which checkpoints stay once a cell is finished.
@@ -70,32 +79,15 @@ class Engine:
         workers = workers or max(1, min(gpus or cores, cells, room))
         return cls(workers, threads or max(1, cores // min(workers, cores)), scheduler, keep)
 
-    @contextlib.contextmanager
-    def client(self) -> Iterator[Client]:
-        """A connection to the workers. Raises StudyError if no scheduler answers, or none of its workers takes cells.
-
-        Where a scheduler has no worker yet, it waits for the first.
-        """
-        if self.scheduler:
-            with _found(self.scheduler) as client:
-                yield client
-            return
-        with (
-            LocalCluster(
-                n_workers=self.workers,
-                threads_per_worker=1,
-                resources=CELL,
-                memory_limit=0,
-                dashboard_address=":0",
-                silence_logs="CRITICAL",
-            ) as cluster,
-            Client(cluster) as client,
-        ):
-            yield client
-
 
 @contextlib.contextmanager
-def _found(scheduler: str) -> Iterator[Client]:
+def _found(scheduler: str) -> Iterator["Client"]:
+    """A connection to a scheduler's workers. Raises StudyError if it does not answer, or none of them takes cells.
+
+    Where it has no worker yet, it waits for the first.
+    """
+    from distributed import Client  # takes a second
+
     named = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
     try:
         client = Client(timeout=PATIENCE, **named)
@@ -116,7 +108,7 @@ def _found(scheduler: str) -> Iterator[Client]:
         yield client
 
 
-def slots(client: Client) -> int:
+def slots(client: "Client") -> int:
     """How many cells the workers that are there take at once."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     return int(sum(worker["resources"].get("cell", 0) for worker in workers))
@@ -135,6 +127,8 @@ def run(
     """
     steps = [step for grid in grids for step in cells_of(grid, models)]
     engine = engine or Engine.of(len(steps), threads=threads_of(grids))
+    if not engine.scheduler:
+        device_of(grids[0].study)  # or is refused
     cohorts = {step.study.folder: prepare(step.study) for step in steps}
     for grid in grids:
         describe(grid, threads=engine.threads, models=list(models))
@@ -147,52 +141,72 @@ def run(
 
 
 def _work(todo: list[Step], cohorts: dict[Path, Cohort], engine: Engine, say: Callable[[str], None]) -> list[str]:
-    with engine.client() as client:
+    code, each = records.source_fingerprint(), f"at once, {engine.threads} threads each"
+
+    def task(step: Step, pause: float) -> tuple:
+        return run_cell, step, engine, code, pause
+
+    if not engine.scheduler:  # threads that wait for kernels: no port is open, that others could reach
+        say(f"{engine.workers} {each}")
+        with futures.ThreadPoolExecutor(engine.workers, thread_name_prefix="worker") as threads:
+            return see_to_the_end(todo, threads, lambda: engine.workers, task)
+    with _found(engine.scheduler) as client:
         refuse_misfits(client, todo, cohorts)
-        say(f"{slots(client)} at once, {engine.threads} threads each; dashboard: {client.dashboard_link}")
-        code = records.source_fingerprint()
-        return see_to_the_end(todo, client, lambda step, pause: (run_cell, step, engine, code, pause))
+        say(f"{slots(client)} {each}; dashboard: {client.dashboard_link}")
+        return see_to_the_end(todo, client.get_executor(resources=CELL, pure=False), lambda: slots(client), task)
 
 
-def see_to_the_end(todo: list[Step], client: Client, task: Callable[[Step, float], tuple]) -> list[str]:
-    """Have workers do a task for each cell, in order, as many at once as they take; words on each that failed.
+def see_to_the_end(
+    todo: list[Step], pool: futures.Executor, at_once: Callable[[], int], task: Callable[[Step, float], tuple]
+) -> list[str]:
+    """Have a pool do a task for each cell, in order, as many at once as it takes; words on each that failed.
 
-    task : cell, seconds to wait before -> function and its arguments.
+    at_once : how many that are, which may change. task : cell, seconds to wait before -> function and its arguments.
 
-    Few are with the scheduler at any time, so that workers which come or go change nothing but the pace. A cell that
-    another driver runs goes back to the end of the queue.
+    No more than these are with the pool at any time, so that workers may come and go. A cell that another driver runs
+    goes back to the end of the queue; one that fails is tried again.
     """
-    waiting, open_, failed = [(step, 0.0) for step in todo], {}, []
-    with tqdm(total=len(todo), desc="cells", unit="cell", smoothing=0) as bar:
+    waiting, open_, failed = [(step, 0.0, TRIES) for step in todo], {}, []
+    with tqdm(total=len(todo), desc="cells", unit="cell", smoothing=0) as bar, _ended(open_):
         while waiting or open_:
-            while waiting and len(open_) < slots(client):
-                step, pause = waiting.pop(0)
-                open_[client.submit(*task(step, pause), resources=CELL, retries=1, pure=False)] = step
+            while waiting and len(open_) < at_once():
+                step, pause, tries = waiting.pop(0)
+                open_[pool.submit(*task(step, pause))] = step, tries
             bar.set_postfix(running=len(open_), failed=len(failed))
             if not open_:  # no worker is there: one may come, from a queue say
                 time.sleep(1)
-            for future in _done(open_):
-                step = open_.pop(future)
-                if future.status == "finished" and future.result() == "elsewhere":
-                    waiting.append((step, PAUSE))
+            for future in futures.wait(open_, timeout=1, return_when="FIRST_COMPLETED").done:
+                step, tries = open_.pop(future)
+                error = futures.CancelledError("it was cancelled") if future.cancelled() else future.exception()
+                if not error and future.result() == "elsewhere":
+                    waiting.append((step, PAUSE, tries))
                     continue
-                if future.status != "finished":
-                    failed.append(_recorded(step, future.exception()))
+                if error and tries > 1:
+                    waiting.insert(0, (step, 0.0, tries - 1))
+                    continue
+                if error:
+                    failed.append(_recorded(step, error))
                     tqdm.write(f"failed: {failed[-1]}")
                 bar.update()
         bar.set_postfix(running=0, failed=len(failed))
     return failed
 
 
-def _done(open_: dict[Future, Step]) -> list[Future]:
-    """Those that have ended, after a second at most."""
-    with contextlib.suppress(TimeoutError):
-        wait(list(open_), timeout=1, return_when="FIRST_COMPLETED")
-    return [future for future in open_ if future.done()]
+@contextlib.contextmanager
+def _ended(open_: dict[futures.Future, tuple]) -> Iterator[None]:
+    """After an error or Ctrl-C, end what is still running; it leaves no record, and the next run goes on with it."""
+    try:
+        yield
+    finally:
+        for future in open_:
+            future.cancel()
+        while not all(future.done() for future in open_):
+            execution.kill_kernels()
+            time.sleep(0.1)
 
 
 def run_cell(step: Step, engine: Engine, code: str, pause: float = 0) -> str:
-    """In a worker: execute a cell's notebook; `finished`, or `elsewhere` where another process is at it just now.
+    """Execute a cell's notebook; returns `finished`, or `elsewhere` where another process is at it just now.
 
     code : the driver's fingerprint of the package. pause : seconds before it begins.
     """
@@ -203,47 +217,49 @@ def run_cell(step: Step, engine: Engine, code: str, pause: float = 0) -> str:
             return "elsewhere"
         cohort = prepare(step.study)
         if not step.is_finished(cohort.fingerprint):
-            os.environ.update(_surroundings(engine))
-            _attempt(step, cohort, held)
+            _attempt(step, cohort, held, _surroundings(engine))
         for name in KEPT[engine.keep]:
             (step.study.folder / step.model / "checkpoints" / name).unlink(missing_ok=True)
     return "finished"
 
 
-def _attempt(step: Step, cohort: Cohort, held: int) -> None:
-    """Execute once, with a log beside the executed copy; what goes wrong is put on record there."""
+def _attempt(step: Step, cohort: Cohort, held: int, environment: dict[str, str]) -> None:
+    """Execute once, with a log beside the executed copy."""
     step.file(".error.json").unlink(missing_ok=True)
-    with step.file(".log").open("a") as log:
+    with step.file(".log").open("a", encoding="utf-8") as log:
 
         def say(line: str) -> None:
             print(time.strftime("%H:%M:%S"), line, file=log, flush=True)
 
         say(f"begins in process {os.getpid()}")
         try:
-            say(f"done in {pipeline.do(step, cohort, say, held):.0f} s")
+            say(f"done in {pipeline.do(step, cohort, say, held, environment):.0f} s")
         except Failure as failure:
             say(str(failure))
-            raise RuntimeError(_recorded(step, failure)) from None
+            raise RuntimeError(str(failure)) from None  # a Failure cannot be pickled
 
 
 def _surroundings(engine: Engine) -> dict[str, str]:
-    """Environment of a cell's kernel: its threads, and of several GPUs the one that is this worker's."""
-    there = {"OMP_NUM_THREADS": str(engine.threads), "MKL_NUM_THREADS": str(engine.threads)}
+    """Environment of a cell's kernel: its threads, and of several GPUs the one that is this thread's."""
+    there = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), str(engine.threads))
     import torch
 
     gpus = torch.cuda.device_count()
     if engine.scheduler or gpus < 2:
         return there
     seen = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
-    return there | {"CUDA_VISIBLE_DEVICES": seen.split(",")[get_worker().name % gpus]}
+    return there | {"CUDA_VISIBLE_DEVICES": seen.split(",")[_thread() % gpus]}
 
 
-def _recorded(step: Step, error: Exception) -> str:
-    """Words on a cell that failed; kept beside its executed copy, if they are not there already."""
-    file, words = step.file(".error.json"), f"{step.study.folder.name}: {error}"
-    if not file.exists():
-        records.write_json(file, {"error": str(error), "executed": str(step.file(".ipynb"))})
-    return words
+def _thread() -> int:
+    """Number of this thread of a pool, from 0 on."""
+    return int(threading.current_thread().name.rpartition("_")[2])
+
+
+def _recorded(step: Step, error: BaseException) -> str:
+    """Words on a cell that failed, kept beside its executed copy."""
+    records.write_json(step.file(".error.json"), {"error": str(error), "executed": str(step.file(".ipynb"))})
+    return f"{step.study.folder.name}: {error}"
 
 
 def _refuse_other_code(code: str) -> None:
@@ -262,7 +278,7 @@ def _misfit(code: str, files: list[str], probes: list[str]) -> str:
     return f"it does not see {absent[0]}; share that folder, under the same path" if absent else ""
 
 
-def refuse_misfits(client: Client, todo: list[Step], cohorts: dict[Path, Cohort]) -> None:
+def refuse_misfits(client: "Client", todo: list[Step], cohorts: dict[Path, Cohort]) -> None:
     """Raise StudyError if a worker lacks the package, has another version, or does not see data and folders."""
     folders = {step.study.folder for step in todo}
     probes = [folder / f".probe-{uuid.uuid4().hex}" for folder in sorted({folder.parent for folder in folders})]

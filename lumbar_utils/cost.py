@@ -41,7 +41,10 @@ def cost(study: Study, cohort: Cohort, model: str) -> pd.Series:
 
 def _measure(study: Study, model: str) -> dict:
     network, folder = network_of(study, model).eval(), study.folder / model
-    trained, seconds = json.loads((folder / "fit.json").read_text()), pd.read_csv(folder / "history.csv")["seconds"]
+    trained, seconds = (
+        json.loads((folder / "fit.json").read_text(encoding="utf-8")),
+        pd.read_csv(folder / "history.csv")["seconds"],
+    )
     size, device = (study.height, study.width), device_of(study)
     low, median, high = np.percentile(latencies_ms(network, *size, device), (25, 50, 75)).round(2).tolist()
     return {

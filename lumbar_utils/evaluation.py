@@ -1,14 +1,13 @@
 """Files against files: label maps on disk scored against reference masks on disk."""
 
 import dataclasses
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 
 from lumbar_utils import LEVELS, MODELS, StudyError, bodies, freshness, metrics, records
 from lumbar_utils.datasets.folder import Cohort, read_mask
@@ -154,7 +153,7 @@ def evaluate(cohort: Cohort, folders: dict[str, Path]) -> Evaluation:
         for model, folder in folders.items() for start in range(0, len(test), CASES_A_TASK)
     ]  # fmt: skip
     cohort = dataclasses.replace(cohort, cases=test.head(0))
-    pool = Parallel(n_jobs=1 if len(parts) < 4 else os.cpu_count(), return_as="generator")
+    pool = Parallel(n_jobs=1 if len(parts) < 4 else cpu_count(), return_as="generator")
     rows, sums = {name: [] for name in ROWS}, {}
     for (model, _, _), (found, curves, reliability) in zip(
         parts, pool(delayed(_score_cases)(cohort, *part) for part in parts), strict=True

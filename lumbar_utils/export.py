@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lumbar_utils import StudyError, freshness, records
 from lumbar_utils.study import WITHOUT_EFFECT_ON_RESULTS, record_of
+from lumbar_utils.tables import beyond_latin
 
 # name -> number of the notebook that makes it
 FIGURES = {
@@ -37,7 +38,13 @@ TABLES = {
 }
 
 DOCUMENT = r"""\documentclass{article}
-\usepackage[T1]{fontenc}
+\usepackage{iftex}
+\ifPDFTeX
+  \usepackage[T1]{fontenc}
+%s\else
+  \usepackage{fontspec}
+  \IfFontExistsTF{DejaVu Serif}{\setmainfont{DejaVu Serif}}{}  %% a font that has your letters
+\fi
 \usepackage{array, booktabs}
 \usepackage[landscape, margin=1cm]{geometry}
 \begin{document}
@@ -108,7 +115,7 @@ def described(study: Path) -> dict:
 
 def _drawn(study: Path) -> list[str]:
     """Every figure that is known, and those of further networks that are there."""
-    there = sorted(path.stem for path in (study / "figures").glob("*.pdf"))
+    there = sorted(path.stem for path in (study / "figures").glob("[!.]*.pdf"))
     return list(dict.fromkeys([*FIGURES, *there]))
 
 
@@ -175,5 +182,8 @@ def _add(study: Path, to: Path, written: Sequence[Path]) -> list[Path]:
     latex = [path.stem for path in written if path.suffix == ".tex"]
     if not latex:
         return added
-    records.write_text(to / "tables.tex", DOCUMENT % "\n".join(rf"\input{{{name}}}" for name in latex))
+    letters = beyond_latin("".join((to / f"{name}.tex").read_text(encoding="utf-8") for name in latex))
+    codes = [f"{ord(letter):04X}" for letter in letters]
+    known = "".join(rf"  \DeclareUnicodeCharacter{{{code}}}{{[U+{code}]}}" + "\n" for code in codes)
+    records.write_text(to / "tables.tex", DOCUMENT % (known, "\n".join(rf"\input{{{name}}}" for name in latex)))
     return [*added, to / "tables.tex"]

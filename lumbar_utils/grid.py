@@ -211,7 +211,7 @@ def _merged(one: dict, other: dict) -> dict:
 
 def _link(source: Path, target: Path) -> None:
     """The files of a folder and of those in it under another; a file there that has other content gives way."""
-    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+    for file in sorted(path for path in source.rglob("[!.]*") if path.is_file()):
         here = target / file.relative_to(source)
         if not (here.exists() and filecmp.cmp(file, here, shallow=False)):
             here.unlink(missing_ok=True)

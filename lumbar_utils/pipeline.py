@@ -10,9 +10,8 @@ from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.export import FIGURES
 from lumbar_utils.grid import Grid
 from lumbar_utils.preparation import prepare
-from lumbar_utils.study import ROOT, Study
+from lumbar_utils.study import Study, clone
 
-NOTEBOOKS = ROOT / "notebooks"
 MADE_HERE = ("notebooks", "record", "report.html")  # by this module, and by no notebook
 # files of earlier notebooks, in the study
 READS = {
@@ -22,7 +21,7 @@ READS = {
 
 def notebooks(only: Sequence[str] = ()) -> list[Path]:
     """The study's notebooks in order, or those whose names begin with one of `only` ("05", "02_train")."""
-    every = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    every = sorted((clone() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     only = [wanted.zfill(2) if wanted.isdigit() else wanted for wanted in only]  # 5 is 05
     for wanted in only:
         if not any(path.name.startswith(wanted) for path in every):
@@ -127,7 +126,12 @@ def run(
     from lumbar_utils.external import add_all  # and with it scipy
 
     steps = steps_of(study, only)
+    if study.device in ("cuda", "mps"):
+        from lumbar_utils.devices import device_of  # and with it torch
+
+        device_of(study)  # refused before any training where there is none
     cohort = prepare(study)
+    records.remove_remains(study.folder, older_s=3600)
     add_all(study, cohort, others or {})
     say(f"{cohort.name}: {len(cohort.cases)} images of {cohort.cases['patient'].nunique()} patients -> {study.folder}")
     for step in steps:
@@ -151,10 +155,14 @@ def _do_alone(step: Step, cohort: Cohort, say: Callable[[str], None]) -> float:
         return do(step, cohort, say, held)
 
 
-def do(step: Step, cohort: Cohort, say: Callable[[str], None] = print, held: int = -1) -> float:
+def do(
+    step: Step, cohort: Cohort, say: Callable[[str], None] = print, held: int = -1,
+    environment: dict[str, str] | None = None,
+) -> float:  # fmt: skip
     """Execute a step's notebook and put on record that it is finished; returns seconds. Raises Failure.
 
-    held : descriptor of a lock that the kernel is to hold too, so that it lasts until both have ended.
+    held : descriptor of a lock that the kernel is to hold too, so that it lasts until both have ended. environment :
+    variables of the kernel's own.
     """
     from lumbar_utils.execution import Watch, execute
 
@@ -162,7 +170,7 @@ def do(step: Step, cohort: Cohort, say: Callable[[str], None] = print, held: int
     started = time.monotonic()
     executed = step.file(".ipynb")
     with Watch(step.study.folder / step.model / "history.csv", say) as watch:
-        execute(step.notebook, executed, step.parameters, held)
+        execute(step.notebook, executed, step.parameters, held, environment, watch.started)
     seconds = round(time.monotonic() - started, 1)
     files = [executed, *step.made()]
     kept = [*files, *(step.study.folder / step.model / "checkpoints").glob("best.ckpt")]

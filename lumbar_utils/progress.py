@@ -6,8 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from lumbar_utils import MODELS, records
+from lumbar_utils.datasets.folder import read
 from lumbar_utils.pipeline import Step
 from lumbar_utils.records import COSTS
+from lumbar_utils.study import kind_and_path
 
 STATES = ("finished", "running", "failed", "waiting")
 CHANGED = "finished before code, data or settings changed"
@@ -19,11 +21,12 @@ def cells(steps: Sequence[Step]) -> pd.DataFrame:
 
     A step whose settings, data or code have changed since is waiting.
     """
-    return pd.DataFrame([_cell(step) for step in steps])
+    read_before: dict[str, str] = {}
+    return pd.DataFrame([_cell(step, read_before) for step in steps])
 
 
-def _cell(step: Step) -> dict:
-    study, state = step.study, state_of(step)
+def _cell(step: Step, read_before: dict[str, str]) -> dict:
+    study, state = step.study, state_of(step, read_before)
     told = records.read_json(step.file(".json")) if state == "finished" else {}
     history = study.folder / step.model / "history.csv"
     best = pd.read_csv(history)["val_f1"] if step.model and history.exists() else pd.Series(dtype=float)
@@ -42,17 +45,27 @@ def _why(step: Step, state: str) -> str:
     return CHANGED if state == "waiting" and step.file(".json").exists() else ""
 
 
-def state_of(step: Step) -> str:
-    """One of STATES, as the folder tells."""
-    data = records.read_json(step.study.folder / "study.json").get("data", {}).get("fingerprint", "")
-    if step.is_finished(data):
+def state_of(step: Step, read_before: dict[str, str] | None = None) -> str:
+    """One of STATES, as the study's folder and its data tell. read_before : see `_fingerprint_of_data`."""
+    if step.is_finished(_fingerprint_of_data(step, {} if read_before is None else read_before)):
         return "finished"
-    lock = step.file(".lock")
-    if lock.exists():
-        with records.alone(lock) as held:
-            if held is None:
-                return "running"
+    if records.is_held(step.file(".lock")):
+        return "running"
     return "failed" if step.file(".error.json").exists() else "waiting"
+
+
+def _fingerprint_of_data(step: Step, read_before: dict[str, str]) -> str:
+    """Of a folder as it is today; of other kinds of data, which take long to read, as the study has recorded it.
+
+    read_before : data set -> fingerprint, of the folders that were read already; this one is added.
+    """
+    source = step.study.settings["dataset"]
+    kind, path = kind_and_path(source)
+    if kind != "folder" or not path.is_dir():
+        return records.read_json(step.study.folder / "study.json").get("data", {}).get("fingerprint", "")
+    if source not in read_before:
+        read_before[source] = read(path).fingerprint
+    return read_before[source]
 
 
 def said(table: pd.DataFrame) -> str:

@@ -1,6 +1,7 @@
 """Files that are whole or absent, completion records of finished work, and where a result came from (provenance)."""
 
 import contextlib
+import errno
 import functools
 import hashlib
 import importlib.metadata
@@ -13,9 +14,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from lumbar_utils import StudyError
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd  # which takes longer to load than all else here; so only where a table is read or made
 
 PACKAGE = Path(__file__).parent
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 COSTS = ("seconds", "memory_mb", "disk_mb")  # of a finished notebook: memory of its kernel, files and best.ckpt
 REPORTED = (  # packages whose versions stand in every provenance
     "torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "albumentations", "numpy", "scipy",
@@ -91,32 +95,59 @@ def refuse_unwritable(*folders: Path) -> None:
             ) from error
 
 
-def remove_remains(folder: Path) -> None:
-    """Remove the temporary files of writers that were killed; nobody may be writing into `folder`."""
+def remove_remains(folder: Path, older_s: float = 0) -> None:
+    """Remove the temporary files of writers that were killed; nobody may be writing into `folder`, lately at least.
+
+    older_s : seconds since their last change.
+    """
     for remains in folder.rglob(".*.*"):
-        remains.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if remains.is_file() and time.time() - remains.stat().st_mtime >= older_s:
+                remains.unlink()
 
 
 @contextlib.contextmanager
 def alone(lock: Path) -> Iterator[int | None]:
-    """Hold a file while no other process does: its descriptor, or None where another holds it just now.
+    """Hold a file while no other process does: its descriptor, or None where another holds it for longer than a second.
 
-    It is let go when every process that has the descriptor has ended, killed or not. Windows has no such locks:
-    nothing is held there, and the descriptor is -1.
+    It is let go when every process that has the descriptor has ended, killed or not. Windows and some network disks
+    have no such locks: nothing is held there, and the descriptor is -1.
     """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a", encoding="utf-8") as file:
+        for _ in range(20):  # `is_held` has it for an instant
+            taken = _lock(file)
+            if taken is not False:
+                break
+            time.sleep(0.05)
+        yield {True: file.fileno(), False: None, None: -1}[taken]
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds the file with `alone`; asking keeps nobody from taking it."""
+    if not lock.exists():
+        return False
+    with lock.open("a", encoding="utf-8") as file:
+        return _lock(file, shared=True) is False
+
+
+def _lock(file: IO, shared: bool = False) -> bool | None:
+    """Lock an open file if no other process has: whether that worked, or None where there are no locks."""
     if os.name != "posix":
-        yield -1
-        return
+        return None
     import fcntl
 
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-            return
-        yield file.fileno()
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        text = f"the disk of {Path(file.name).parent} has no locks ({error.strerror}); start one run at a time there"
+        warnings.warn(text, stacklevel=2)
+        return None
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -149,7 +180,7 @@ def read_csv(path: Path) -> "pd.DataFrame":
 
 def read_json(path: Path) -> dict:
     """What a JSON file holds; empty where there is none."""
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def fingerprint(*parts) -> str:
@@ -176,12 +207,14 @@ def source_fingerprint(*modules: str) -> str:
 
 def is_whole(record: Path) -> bool:
     """Whether `record` tells of finished work, all of whose files are still there."""
-    return record.exists() and all((record.parent / name).exists() for name in json.loads(record.read_text())["files"])
+    return record.exists() and all(
+        (record.parent / name).exists() for name in json.loads(record.read_text(encoding="utf-8"))["files"]
+    )
 
 
 def is_finished(record: Path, made_from: str) -> bool:
     """Whether `record` tells of whole work made from just this fingerprint."""
-    return is_whole(record) and json.loads(record.read_text())["made_from"] == made_from
+    return is_whole(record) and json.loads(record.read_text(encoding="utf-8"))["made_from"] == made_from
 
 
 def mark_finished(record: Path, made_from: str, files: Iterable[Path], **facts) -> None:

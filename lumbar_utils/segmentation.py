@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging
 from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from tqdm.auto import tqdm
@@ -85,7 +86,9 @@ class Segmentation(L.LightningModule):
     def on_validation_epoch_end(self):
         self.counts, self.validation_loss = map(self.over_processes, (self.counts, self.validation_loss))
         both, predicted, true = self.counts.cpu().double()  # Apple's GPUs have no double
-        self.log("val_f1", (2 * both / (predicted + true).clamp(min=1)).mean().item())
+        shown = predicted + true > 0  # a level in neither has no score
+        f1 = 2 * both[shown] / (predicted + true)[shown]
+        self.log("val_f1", f1.mean().item() if shown.any() else 0.0)
 
     def over_processes(self, sums: torch.Tensor) -> torch.Tensor:
         """The total of what each process has summed up."""
@@ -220,6 +223,8 @@ def _trainer(study: Study, best: Path) -> L.Trainer:
     several, strategy = study.devices * study.nodes > 1, study.strategy
     if several and strategy == "auto":
         strategy = "ddp_find_unused_parameters_true"  # EfficientNet's encoder has layers that take no part
+    # a single device trains alone, whatever a cluster's variables say of further tasks
+    alone = [] if several else [LightningEnvironment()]
     average = [EMAWeightAveraging(decay=study.ema)] if study.ema else []
     return L.Trainer(
         max_epochs=study.epochs, accelerator=device, precision=precision_of(study),
@@ -227,6 +232,6 @@ def _trainer(study: Study, best: Path) -> L.Trainer:
         sync_batchnorm=several and device == "cuda",  # torch has it on no other
         deterministic=True if device == "cpu" else "warn",  # a layer that cannot be is named, and does not stop the run
         callbacks=[*average, BestAndLast(best), Progress()],
-        plugins=[WholeCheckpoints()], logger=False, enable_progress_bar=False, enable_model_summary=False,
+        plugins=[WholeCheckpoints(), *alone], logger=False, enable_progress_bar=False, enable_model_summary=False,
         num_sanity_val_steps=0, use_distributed_sampler=False,
     )  # fmt: skip

@@ -40,11 +40,21 @@ WITHOUT_EFFECT_ON_RESULTS = {"accept", "runs", "cache", "workers", "device"}
 PATHS = ("dataset", "encoder_weights", "start_from", "runs", "cache")  # settings that may hold one
 
 
+def clone() -> Path:
+    """The project's root. Raises StudyError where the package was installed without it."""
+    if not (ROOT / "notebooks").is_dir():
+        raise StudyError(
+            f"lumbar_utils is installed in {ROOT} without its notebooks; clone the project and install that: "
+            "pip install --editable CLONE"
+        )
+    return ROOT
+
+
 def default_profile() -> str:
     """`paper` where there is a GPU, else `quick`."""
-    import torch
+    from lumbar_utils.devices import best_device  # takes seconds
 
-    return "paper" if torch.accelerator.is_available() else "quick"
+    return "quick" if best_device() == "cpu" else "paper"
 
 
 def absolute(path: str | Path, start: Path = ROOT) -> Path:
@@ -54,7 +64,8 @@ def absolute(path: str | Path, start: Path = ROOT) -> Path:
     """
     if not isinstance(path, str | Path) or not str(path).strip():
         raise StudyError(f"{path!r} is no path; name a file or a folder")
-    return (start / Path(path).expanduser()).resolve()
+    path = Path(path).expanduser()
+    return (path if path.is_absolute() else (clone() if start == ROOT else start) / path).resolve()
 
 
 Name = Annotated[str, Field(min_length=1)]

@@ -1,6 +1,7 @@
 """From tidy tables to the tables of a publication: csv to compute with, tex and md to paste."""
 
 import html
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -303,12 +304,19 @@ def _latex(name: str, printed: pd.DataFrame, caption: str) -> str:
         small = "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}"
         again = "\\addtocounter{table}{-1}" if number else ""  # it is one table
         latex.append(part.replace("\\centering\n", f"{small}{again}\n", 1))
-    return "\n".join(latex)
+    text = "\n".join(latex)
+    other = " ".join(beyond_latin(text))
+    return (f"% has letters beyond Latin, which take lualatex or xelatex: {other}\n" if other else "") + text
 
 
 def _escaped(value) -> str:
     """As LaTeX shows it in any encoding of its fonts: the usual one has other signs for < and >."""
-    return str(value).translate(LATEX)
+    return unicodedata.normalize("NFC", str(value)).translate(LATEX)
+
+
+def beyond_latin(text: str) -> list[str]:
+    """Letters that pdflatex does not know by itself, in their order in Unicode."""
+    return sorted({sign for sign in text if ord(sign) >= 0x180 and sign not in "–—‘’“”‚„†‡•…‰‹›€™"})
 
 
 def layout(printed: pd.DataFrame) -> tuple[str, str, list[int]]:

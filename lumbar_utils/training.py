@@ -38,7 +38,7 @@ def load_weights(network: nn.Module, model: str, folder: Path) -> nn.Module:
 
 def _refuse_known_patients(study: Study, cohort: Cohort) -> None:
     """Raise StudyError if the network to start from was trained on a patient that it would be tested on."""
-    before = json.loads((study.start_from / "study.json").read_text())
+    before = json.loads((study.start_from / "study.json").read_text(encoding="utf-8"))
     if before["data"]["fingerprint"] != cohort.fingerprint:
         return
     sides = records.read_csv(study.start_from / "split.csv")

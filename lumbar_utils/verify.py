@@ -61,7 +61,7 @@ def newest(runs: Path, reference: Kept) -> Path:
     wanted, found = {name: reference.record["settings"][name] for name in SAME}, []
     for record in runs.glob(f"*/{LAST}"):
         folder = record.parents[1]
-        settings = published(json.loads((folder / "study.json").read_text()))["settings"]
+        settings = published(json.loads((folder / "study.json").read_text(encoding="utf-8")))["settings"]
         if records.is_whole(record) and all(settings[name] == wanted[name] for name in SAME):
             different = len(other_settings(reference.record["settings"], settings))
             found.append((different, -record.stat().st_mtime_ns, folder))

@@ -1,6 +1,6 @@
 """A grid disturbed while it trains, started again with the same command, and compared with an undisturbed one.
 
-    python tests/grid_faults.py FOLDER [--faults kernel worker driver interrupt disk]
+    python tests/grid_faults.py FOLDER [--faults kernel driver interrupt disk]
 
 Each fault strikes once a network has trained for three epochs. FOLDER gets faults.csv: the fault, the exit code of
 the disturbed run, cells that were begun more than once, files that differ from the undisturbed grid (every label map,
@@ -23,7 +23,7 @@ from kills import bits
 from lumbar_utils import records
 from lumbar_utils.datasets.phantom import generate
 
-FAULTS = ("kernel", "worker", "driver", "interrupt", "disk")
+FAULTS = ("kernel", "driver", "interrupt", "disk")
 TIMES = ("cells.csv", "table1", "cost.", "fit.json")  # files that hold times or say on what machine
 DISK_MB = 3
 
@@ -55,8 +55,6 @@ def strike(fault: str, driver: subprocess.Popen) -> None:
     kernels = [process for process in below if "ipykernel_launcher" in process.cmdline()]
     if fault == "kernel":
         kernels[0].kill()
-    elif fault == "worker":
-        kernels[0].parent().kill()
     elif fault == "driver":
         driver.kill()
     elif fault == "interrupt":

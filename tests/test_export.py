@@ -156,13 +156,13 @@ def test_every_figure_and_table_of_the_notebooks_is_known():
     assert written | set(re.findall(r'\\"tables\\" / \\"(\w+)\.csv\\"', sources)) == set(TABLES)
 
 
-def compiled(folder, name):
-    """The log of a document that pdflatex makes; the test is skipped where it or IEEE's class is not installed."""
-    if not shutil.which("pdflatex"):
-        pytest.skip("pdflatex is not installed")
+def compiled(folder, name, latex="pdflatex"):
+    """The log of a document that LaTeX makes; the test is skipped where it or IEEE's class is not installed."""
+    if not shutil.which(latex):
+        pytest.skip(f"{latex} is not installed")
     if "IEEEtran" in (folder / f"{name}.tex").read_text() and not found("IEEEtran.cls"):
         pytest.skip("LaTeX has no IEEEtran: texlive-publishers holds it")
-    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", f"{name}.tex"]
+    command = [latex, "-halt-on-error", "-interaction=nonstopmode", f"{name}.tex"]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
     return result.stdout
@@ -201,3 +201,21 @@ def test_exported_tables_and_figures_fit_a_page_of_two_columns(study, tmp_path):
     (tmp_path / "out" / "paper.tex").write_text(PAPER)
     log = compiled(tmp_path / "out", "paper")
     assert "Overfull" not in log and "too large" not in log
+
+
+@pytest.mark.parametrize("latex", ["pdflatex", "lualatex"])
+def test_tables_compile_with_letters_of_any_script(study, tmp_path, latex):
+    names = ["модель", "中文", "λ", "نموذج", "Mu\u0308ller", "🦴", "a$b_^%&~\\x{", "± µ – “x” € ≥ →"]
+    odd = pd.DataFrame({"": names, "F1": "0.9"})
+    tables.write(study / "tables", "table2", odd, odd, "Of модель")
+    export(study, tmp_path / "out", formats=["tex"])
+    text = (tmp_path / "out" / "tables.tex").read_text(encoding="utf-8")
+    assert r"\DeclareUnicodeCharacter{4E2D}{[U+4E2D]}" in text and "00FC" not in text
+    assert "take lualatex or xelatex: " in (tmp_path / "out" / "table2.tex").read_text(encoding="utf-8").splitlines()[0]
+    compiled(tmp_path / "out", "tables", latex)
+
+
+def test_what_a_killed_writer_left_is_no_figure(study, tmp_path):
+    (study / "figures" / ".fig5.0a1b.pdf").write_bytes(b"half")
+    written, _ = export(study, tmp_path / "out", formats=["pdf"])
+    assert [path.name for path in written if path.suffix == ".pdf"] == ["fig5.pdf"]

@@ -22,7 +22,8 @@ from lumbar_utils.architecture import describe, unused
 from lumbar_utils.audit.report import Picture
 from lumbar_utils.error_map import ErrorMap
 from lumbar_utils.examples import Example
-from lumbar_utils.figures.drawing import LOOKS, OTHER_LOOKS, luminance
+from lumbar_utils.figures.drawing import LOOKS, OTHER_LOOKS, look_of, luminance
+from lumbar_utils.figures.letters import legible
 from lumbar_utils.models import build
 
 
@@ -495,3 +496,67 @@ def test_the_grid_shows_states_and_the_best_score_so_far():
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0 / 0", "0 / 1"]
     labels = ax.get_legend_handles_labels()[1]
     assert labels == ["finished (1)", "running (1)", "failed (1)", "waiting (1)"]
+
+
+def test_further_models_never_look_alike():
+    names = ["nnunet", "tu-resnet50", "tu-convnext_tiny", *(f"tool{number}" for number in range(20))]
+    looks = {name: look_of(name) for name in names}
+    assert len(set(looks.values())) == len(names) and not set(looks.values()) & set(LOOKS.values())
+    assert looks == {name: look_of(name) for name in reversed(names)}  # in every figure the same
+
+
+def test_a_curve_without_a_pixel_at_one_half_has_no_mark_there():
+    weak = curves().replace({"probability": {204: 100, 100: 204}})  # HRNet's surest of L1 are at 100 of 255
+    axes = figures.precision_recall(weak).axes
+    unet, hrnet = axes[0].lines[:2]
+    assert len(unet.get_markevery()) == 1 and hrnet.get_markevery() == []
+    assert axes[0].get_xlim()[0] == 0.5  # of U-Net's mark at 0.75
+
+
+NAMES = {
+    "Cyrillic": ("модель", "модель"),
+    "Greek": ("λ-net", "λ-net"),
+    "Arabic": ("نموذج", "نموذج"),
+    "no font has it": ("\U000e0041 net", "[U+E0041] net"),
+    "mathematics": ("a$b$_^%&\\x", "a$b$_^%&\\x"),
+    "long": ("x" * 300, "x" * 12 + "…" + "x" * 12),
+}
+
+
+@pytest.mark.parametrize("name, expected", NAMES.values(), ids=NAMES)
+def test_a_name_is_shown_letter_by_letter_and_never_as_boxes_or_mathematics(tmp_path, name, expected):
+    tables = {
+        "learning_curves": history(), "comparison": table2(), "groups": parts().replace("T2", name),
+        "scores_by_level": scores(),
+    }  # fmt: skip
+    for kind, table in tables.items():
+        fig = getattr(figures, kind)(table.replace("unet", name), note=f"Data: {name}")  # a warning would be an error
+        figures.save(fig, tmp_path, kind, name)
+        shown = [text for text in fig.findobj(Text) if expected in text.get_text()]
+        assert shown and expected in fig.get_supxlabel()
+        assert not any(text.get_parse_math() for text in shown if "$" in expected)
+
+
+def test_letters_that_a_font_of_the_machine_has_are_kept(tmp_path):
+    assert (
+        legible(
+            "中",
+        )
+        in ("中", "[U+4E2D]")
+        and legible("L5 Müller ± µ") == "L5 Müller ± µ"
+    )
+
+
+def test_the_user_s_own_matplotlibrc_changes_no_byte(tmp_path):
+    """Nor does the backend."""
+    rc = "savefig.bbox: tight\ntext.usetex: True\nfigure.dpi: 300\naxes.grid: True\nfont.weight: bold"
+    (tmp_path / "matplotlibrc").write_text(rc)
+    script = "import sys, test_figures as t\nfig = t.DRAWN['comparison']('note')\n"
+    script += "t.figures.save(fig, t.Path(sys.argv[1]), 'fig', 'A caption.')"
+    saved = {}
+    for name, own in {"usual": {}, "own": {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}}.items():
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | own
+        command = [sys.executable, "-c", script, tmp_path / name]
+        subprocess.run(command, cwd=Path(__file__).parent, env=env, check=True)
+        saved[name] = {file.name: file.read_bytes() for file in (tmp_path / name).glob("fig.*")}
+    assert len(saved["usual"]) == 4 and saved["own"] == saved["usual"]

@@ -1,8 +1,10 @@
 """Files are whole or absent."""
 
+import errno
 import os
 import shutil
 import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -129,3 +131,37 @@ def test_a_record_says_by_what_the_work_was_made(tmp_path):
     records.mark_finished(tmp_path / "unet" / "fit.json", "a", [])
     recorded = records.recorded_provenance(tmp_path)
     assert recorded == {"unet/fit": records.provenance()}
+
+
+def test_asking_whether_a_lock_is_held_keeps_nobody_from_taking_it(tmp_path):
+    lock = tmp_path / "02.lock"
+    script = "import sys; from pathlib import Path; from lumbar_utils import records\n"
+    script += "print('asks', flush=True)\nfor _ in range(100_000): records.is_held(Path(sys.argv[1]))"
+    lock.touch()
+    with subprocess.Popen([sys.executable, "-c", script, lock], stdout=subprocess.PIPE, text=True) as asking:
+        assert asking.stdout.readline() == "asks\n"
+        for _ in range(2000):
+            with records.alone(lock) as held:
+                assert held is not None
+        asking.terminate()
+
+
+def test_a_lock_is_held_by_one_and_seen_by_all(tmp_path):
+    lock = tmp_path / "02.lock"
+    assert not records.is_held(lock)
+    with records.alone(lock) as held, records.alone(lock) as again:
+        assert held is not None and again is None and records.is_held(lock)
+    assert not records.is_held(lock)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_named_and_the_run_goes_on(tmp_path, monkeypatch, code):
+    def flock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
+    words = f"the disk of {tmp_path} has no locks .*; start one run at a time there"
+    with pytest.warns(UserWarning, match=words), records.alone(tmp_path / "02.lock") as held:
+        assert held == -1
+    with pytest.warns(UserWarning, match="has no locks"):
+        assert not records.is_held(tmp_path / "02.lock")

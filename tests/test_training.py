@@ -302,3 +302,15 @@ def test_real_slices_go_all_the_way_and_s1_is_neither_predicted_nor_scored(tmp_p
     ]
     assert {label_map.shape for label_map in maps} <= {(640, 512), (620, 512)}
     assert max(label_map.max() for label_map in maps) <= 5
+
+
+def test_a_level_that_no_validation_image_shows_has_no_part_in_f1(dataset, study):
+    study = study.model_copy(update={"dataset": str(dataset)})
+    module = Segmentation(nn.Identity(), study, prepare(study), "unet", {})  # levels L1, L2
+    logged = {}
+    module.log = logged.__setitem__
+    module.over_processes = lambda sums: sums
+    for counts, expected in [([[6, 0], [8, 0], [8, 0]], 0.75), ([[6, 0], [8, 4], [8, 0]], 0.375), ([[0, 0]] * 3, 0.0)]:
+        module.counts, module.validation_loss = torch.tensor(counts), torch.zeros(2)  # hits, predicted, true
+        module.on_validation_epoch_end()
+        assert logged["val_f1"] == expected

@@ -124,7 +124,7 @@ def download(file: File, path: Path, by_hand: str, say: Callable[[str], None]) -
 def _receive(file: File, part: Path) -> None:
     """Add to `part` what is missing, or write it anew where the server does not go on or has another version by now."""
     record = _record(part)
-    known = json.loads(record.read_text()) if record.exists() and part.exists() else {}
+    known = json.loads(record.read_text(encoding="utf-8")) if record.exists() and part.exists() else {}
     have = part.stat().st_size if known else 0
     if known and have == known["length"]:
         return
@@ -188,7 +188,7 @@ def _check(file: File, found: Path, path: Path, say: Callable[[str], None]) -> N
     with found.open("rb") as opened:
         sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
     record = path.with_name(f"{path.name}.sha256")
-    recorded = record.read_text().split()[0] if record.exists() else None
+    recorded = record.read_text(encoding="utf-8").split()[0] if record.exists() else None
     expected = file.sha256 or recorded
     if expected is None:
         records.write_text(record, f"{sha256}  {path.name}\n")

@@ -129,7 +129,9 @@ def generate(
         save = partial(_save, unfinished, seed=seed, size=size, difficulty=difficulty, contrast=contrast)
         cases = _map(save, range(patients), workers or max(1, min(joblib.cpu_count(), patients // FEW)))
         pd.DataFrame(cases).to_csv(unfinished / "cases.csv", index=False)
-        (unfinished / "dataset.json").write_text(json.dumps(_dataset(seed, difficulty, contrast), indent=2))
+        (unfinished / "dataset.json").write_text(
+            json.dumps(_dataset(seed, difficulty, contrast), indent=2), encoding="utf-8"
+        )
     return folder
 
 
@@ -147,7 +149,7 @@ def _save(folder: Path, patient: int, seed: int, size: int, difficulty: str, con
     for path, pixels in ((image, phantom.image), (mask, phantom.mask)):
         if not cv2.imwrite(str(folder / path), pixels):
             raise OSError(f"{folder / path} could not be written; is the disk full?")
-    (folder / "truth" / f"{case}.json").write_text(json.dumps(phantom.truth, indent=1))
+    (folder / "truth" / f"{case}.json").write_text(json.dumps(phantom.truth, indent=1), encoding="utf-8")
     findings = ";".join(f"{found['finding']} {found['level']}" for found in phantom.truth["findings"])
     return dict(
         case=case, patient=case, slice=0, mid_sagittal="true", image=image, mask=mask,

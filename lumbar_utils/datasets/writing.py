@@ -46,7 +46,7 @@ def write(folder: Path, slices: Iterable[Slice], description: dict) -> Path:
         if not rows:
             raise StudyError(f"{description['name']} holds no slice to write; see data/README.md for what is read")
         pd.DataFrame(rows).to_csv(unfinished / "cases.csv", index=False, lineterminator="\n")
-        (unfinished / "dataset.json").write_text(json.dumps(description, indent=2) + "\n")
+        (unfinished / "dataset.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     return folder
 
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from lumbar_utils import MODELS, records
+from lumbar_utils.figures.letters import make_legible
 
 COLUMN, PAGE = 3.5, 7.16  # widths of a column and of a page in IEEE's journals, inches
 STYLE = Path(__file__).with_name("style.mplstyle")
@@ -43,8 +44,11 @@ LOOKS = {
 }
 OTHER_LOOKS = (
     Look("#000000", "D", ":"), Look("#66CCEE", "v", (0, (1, 1))), Look("#AA4499", "P", (0, (3, 1, 1, 1, 1, 1))),
-    Look("#777777", "X", (0, (6, 2))),
+    Look("#777777", "X", (0, (6, 2))), Look("#117733", "<", (0, (2, 1))), Look("#999933", ">", (0, (8, 1, 2, 1))),
+    Look("#882255", "*", (0, (3, 3))), Look("#44AA99", "p", (0, (8, 3))),
 )  # fmt: skip
+USUAL = 4  # of OTHER_LOOKS: a further model has one of these, which goes with its name, unless another model has it
+_TAKEN: list[Look] = []  # by further models
 MODEL_COLOURS = {name: look.colour for name, look in LOOKS.items()}
 # Okabe and Ito 2008: told apart by colour-blind readers; a level's name stands beside its contour
 LEVEL_COLOURS = {
@@ -54,7 +58,7 @@ NUMBERS = {"unet": ("fig1", "fig5"), "hrnet": ("fig2", "fig6"), "efficientnet": 
 # what a file says of itself, without time and version: format -> metadata
 UNDATED = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
 
-plt.style.use(STYLE)
+plt.style.use(["default", STYLE])  # from matplotlib's own defaults, whatever the user's matplotlibrc says
 
 
 def of_two_widths(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -91,9 +95,18 @@ def _write(fig: Figure, folder: Path, name: str, kinds: Iterable[str]) -> list[P
 
 
 def look_of(model: str) -> Look:
-    """Of a model's key (`unet`): its own among the three of the study, else one of four that goes with its name."""
-    other = OTHER_LOOKS[zlib.crc32(model.encode()) % len(OTHER_LOOKS)]
-    return LOOKS.get(MODELS.get(model, model), other)
+    """Of a model's key (`unet`): its own among the three of the study, else one that no other model has."""
+    return LOOKS.get(MODELS.get(model, model)) or _further_look(model)
+
+
+@functools.cache
+def _further_look(model: str) -> Look:
+    """The look that goes with a further model's name, or the next that is free."""
+    usual = OTHER_LOOKS[zlib.crc32(model.encode()) % USUAL]
+    mixed = (Look(one.colour, *other[1:]) for other in OTHER_LOOKS for one in OTHER_LOOKS)
+    look = next((look for look in (usual, *OTHER_LOOKS, *mixed) if look not in _TAKEN), usual)
+    _TAKEN.append(look)
+    return look
 
 
 def luminance(colour: str) -> float:
@@ -132,6 +145,7 @@ def keyed(fig: Figure, ax: Axes) -> None:
     handles, names = ax.get_legend_handles_labels()
     for columns in range(len(names), 0, -1):
         legend = fig.legend(handles, names, loc="outside upper center", ncols=columns)
+        make_legible(fig)
         if columns == 1 or legend.get_window_extent().width <= fig.bbox.width:
             return
         legend.remove()
@@ -145,6 +159,7 @@ def noted(fig: Figure, note: str, below: bool = False) -> Figure:
         fig.supxlabel(f"{shared}\n{note}", fontsize=6.5)
     elif note:
         fig.supxlabel(note, x=0.005, ha="left", fontsize=SMALLEST, style="italic", color="#555555")
+    make_legible(fig)
     for _ in range(2):  # the second time, room is shared out by the ticks that the first has brought about
         fig.draw_without_rendering()
     fig.set_layout_engine("none")  # for good: the same in every format

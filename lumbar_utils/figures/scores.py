@@ -149,18 +149,18 @@ def precision_recall(curves: pd.DataFrame, note: str = "", width: float = PAGE) 
 
 
 def _precision_recall(ax: Axes, counts: pd.DataFrame, model: str) -> float:
-    """Draw one curve; the lower of precision and recall at a probability of one half. counts : probability 0..255."""
+    """Draw one curve, marked at a probability of 0.5; returns the lower of precision and recall there, 1 if no pixel
+    has that. counts : probability 0..255, rows with pixels.
+    """
     falling = counts.sort_values("probability", ascending=False)
     hits, pixels = falling["hits"].cumsum().to_numpy(), falling["pixels"].cumsum().to_numpy()
     recall, precision = hits / max(hits[-1], 1), hits / np.maximum(pixels, 1)
     colour, marker, line = look_of(model)
     area = float((precision * np.diff(recall, prepend=0)).sum())
-    half = int((falling["probability"] >= 128).sum()) - 1
-    reached = pixels > 0
-    ax.plot([0, *recall[reached]], [precision[reached][0], *precision[reached]], color=colour, linestyle=line,
-            linewidth=1, drawstyle="steps-pre", marker=marker, markersize=3.8, markevery=[1 + half - (~reached).sum()],
-            label=f"AP {area:.3f}")  # fmt: skip
-    return float(min(recall[half], precision[half]))
+    half = int((falling["probability"] >= 128).sum())  # points of the curve from there up; none if no pixel reaches it
+    ax.plot([0, *recall], [precision[0], *precision], color=colour, linestyle=line, linewidth=1, drawstyle="steps-pre",
+            marker=marker, markersize=3.8, markevery=[half] if half else [], label=f"AP {area:.3f}")  # fmt: skip
+    return float(min(recall[half - 1], precision[half - 1])) if half else 1.0
 
 
 def _equal_f1(ax: Axes, low: float) -> None:

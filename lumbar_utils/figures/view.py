@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from lumbar_utils.figures.drawing import LEVEL_COLOURS, draw_image, look_of
+from lumbar_utils.figures.letters import make_legible
 
 
 def view(
@@ -75,3 +76,4 @@ def _legend(fig: Figure, predictions: dict) -> None:
         lines.values(), lines, loc="upper left", bbox_to_anchor=(0.003, 0.965), ncols=4, labelcolor="white",
         fontsize=8.5, handlelength=1.6, columnspacing=1.3,
     )  # fmt: skip
+    make_legible(fig)

@@ -52,8 +52,8 @@ class Figure(NamedTuple):
 
 def render(results: Results, papers: list[str]) -> str:
     """The page of a study. papers : names of the files of its folder record/."""
-    made = {file.stem for file in results.folder.glob("tables/*.csv")}
-    drawn = {file.stem for file in results.folder.glob("figures/*.png")}
+    made = {file.stem for file in results.folder.glob("tables/[!.]*.csv")}
+    drawn = {file.stem for file in results.folder.glob("figures/[!.]*.png")}
     named = {name for part in shown.PARTS for name in part.tables} | {"table1", "table2"}
     pictured = {name for part in shown.PARTS for name in part.figures} | {*shown.DATA_FIGURES, "table2"}
     more = shown.Part("more", "Further tables and figures", "", tuple(sorted(made - named)),
@@ -84,7 +84,7 @@ def tables_of(results: Results, names: list[str] | tuple[str, ...]) -> list[Tabl
         if table.empty:
             continue
         pasted = results.folder / "tables" / f"{name}.md"
-        caption = pasted.read_text().rstrip().rpartition("\n\n")[2] if pasted.exists() else ""
+        caption = pasted.read_text(encoding="utf-8").rstrip().rpartition("\n\n")[2] if pasted.exists() else ""
         note = "" if name in shown.NOT_OF_IMAGES else results.note
         title = shown.TITLES.get(name, name)
         found.append(_table(name, title, table, f"{caption} {note}".strip(), f"tables/{name}.csv", len(table) > 25))

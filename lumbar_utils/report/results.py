@@ -94,7 +94,7 @@ class Results:
     def json(self, name: str) -> dict:
         """A JSON file of the study; empty if it is absent."""
         file = self.folder / name
-        return json.loads(file.read_text()) if file.exists() else {}
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
     def csv(self, name: str) -> pd.DataFrame:
         """A CSV file of the study; empty if it is absent."""
@@ -155,7 +155,7 @@ class Results:
     @cached_property
     def notebooks(self) -> list[Notebook]:
         """The study's own in order, run or not, then any other executed copy."""
-        copies = {file.stem: file for file in sorted((self.folder / "notebooks").glob("*.ipynb"))}
+        copies = {file.stem: file for file in sorted((self.folder / "notebooks").glob("[!.]*.ipynb"))}
         return [_notebook(name, copies.get(name)) for name in dict.fromkeys([*self._expected, *copies])]
 
     @cached_property
@@ -175,7 +175,7 @@ class Results:
     def reading(self) -> str:
         """The paragraph of notebook 05 on Table II; empty before it is there."""
         file = self.folder / "tables" / "reading.txt"
-        return file.read_text().strip() if file.exists() else ""
+        return file.read_text(encoding="utf-8").strip() if file.exists() else ""
 
 
 def read(folder: Path) -> Results:
@@ -187,7 +187,7 @@ def _notebook(name: str, file: Path | None) -> Notebook:
     if file is None:
         return Notebook(name, "not run")
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError:  # papermill is writing it just now
         return Notebook(name, "unfinished")
     run = content["metadata"].get("papermill", {})

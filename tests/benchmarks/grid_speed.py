@@ -15,14 +15,13 @@ import contextlib
 import io
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import psutil
 
 from lumbar_utils import MODELS
-
-# workers import this file too, and need nothing else of the package to sleep
 
 
 def run_cells(folder: Path, engine, grid, models: tuple[str, ...]) -> tuple[float, list[str]]:
@@ -69,13 +68,13 @@ def _sleep(seconds: float) -> str:
 
 def overhead(cells: list[int], at_once: int, seconds: float = 0.5) -> pd.DataFrame:
     """cells, seconds, overhead_ms a cell, driver_mb, share of the work in per cent were a cell to take two minutes."""
-    from lumbar_utils.cluster import Engine, see_to_the_end
+    from lumbar_utils.cluster import see_to_the_end
 
     rows = []
     for count in cells:
-        with Engine(at_once, 1).client() as client, contextlib.redirect_stderr(io.StringIO()):
+        with ThreadPoolExecutor(at_once) as pool, contextlib.redirect_stderr(io.StringIO()):
             started = time.perf_counter()
-            assert see_to_the_end([None] * count, client, lambda step, pause: (_sleep, seconds)) == []
+            assert see_to_the_end([None] * count, pool, lambda: at_once, lambda step, pause: (_sleep, seconds)) == []
             took = time.perf_counter() - started
         beyond = (took - seconds * count / at_once) / count * at_once  # of a worker's time, by cell
         memory = psutil.Process().memory_info().rss / 1e6
