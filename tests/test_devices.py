@@ -1,6 +1,7 @@
-"""Where networks are trained, on machines with and without a GPU."""
+"""Machines with and without a GPU, of a cluster, in another language, or without the project's clone."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import torch
 from conftest import in_process
 
 from lumbar_utils.devices import supports
+from lumbar_utils.study import ROOT
 
 TORCH = ("sm_75", "sm_80", "sm_90a", "compute_90")  # what a torch may be built for
 
@@ -57,3 +59,25 @@ def test_a_single_device_trains_on_a_node_of_slurm_with_several_tasks(dataset, t
     result = subprocess.run(command, capture_output=True, text=True, env=env)
     assert result.returncode == 0, result.stderr
     assert len(list((tmp_path / "runs").glob("*/unet/fit.json"))) == 1
+
+
+def test_files_are_utf_8_whatever_the_locale_says(dataset, tmp_path):
+    path = dataset / "dataset.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("drawn by hand", "Städtische Klinik 中"), encoding="utf-8")
+    script = "import sys; from pathlib import Path; from lumbar_utils.datasets import folder\n"
+    script += "print(ascii(folder.read(Path(sys.argv[1])).name))"
+    env = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    result = subprocess.run([sys.executable, "-c", script, dataset], capture_output=True, text=True, env=env)
+    assert result.stdout.strip() == ascii("Städtische Klinik 中"), result.stderr
+
+
+def test_a_package_without_its_clone_names_the_way(tmp_path):
+    shutil.copytree(ROOT / "lumbar_utils", tmp_path / "lumbar_utils", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "lumbar_utils", "run", "--profile", "smoke"]
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
+    assert result.returncode == 2
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("StudyError: ")
+    assert f"lumbar_utils is installed in {tmp_path} without its notebooks; clone the project and install that" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lumbar_utils"]

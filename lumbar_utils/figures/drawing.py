@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from lumbar_utils import MODELS, records
-from lumbar_utils.figures.letters import make_legible
+from lumbar_utils.figures.letters import legible, make_legible
 
 COLUMN, PAGE = 3.5, 7.16  # widths of a column and of a page in IEEE's journals, inches
 STYLE = Path(__file__).with_name("style.mplstyle")
@@ -153,7 +153,7 @@ def keyed(fig: Figure, ax: Axes) -> None:
 
 def noted(fig: Figure, note: str, below: bool = False) -> Figure:
     """The figure with a line below it on what its data are; `below` : under a label that all axes share."""
-    note = textwrap.fill(note, round(18 * fig.get_figwidth()))
+    note = textwrap.fill(legible(note), round(18 * fig.get_figwidth()))
     if note and below:
         shared = fig.get_supxlabel()
         fig.supxlabel(f"{shared}\n{note}", fontsize=6.5)
