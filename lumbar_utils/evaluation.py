@@ -11,6 +11,7 @@ from joblib import Parallel, cpu_count, delayed
 
 from lumbar_utils import LEVELS, MODELS, StudyError, bodies, freshness, metrics, records
 from lumbar_utils.datasets.folder import Cohort, read_mask
+from lumbar_utils.export import remove_comparison
 
 if TYPE_CHECKING:
     from lumbar_utils.grid import Grid
@@ -114,16 +115,20 @@ class Evaluation:
     def write(self, study: "Study | Grid", cohort: Cohort, folders: dict[str, Path]) -> None:
         """Each table as <name>.csv in the study's folder, and scores.json, which says what they were made from.
 
-        cohort, folders : as `evaluate` was given them.
+        cohort, folders : as `evaluate` was given them. Tables and figures of other scores are removed: they would be
+        taken for those of these scores, should the notebook fail before it makes them anew.
         """
         names, record = [field.name for field in dataclasses.fields(self)], study.folder / "scores.json"
+        made_from = freshness.scored(cohort, folders)
+        if not records.is_finished(record, made_from):
+            remove_comparison(study.folder)
         record.unlink(missing_ok=True)
         for name in names:
             records.write_csv(study.folder / f"{name}.csv", getattr(self, name))
         tables = [study.folder / f"{name}.csv" for name in names]
         described = {"fingerprint": study.fingerprint, "data": {"fingerprint": cohort.fingerprint}}
         origin = freshness.origin_of_scores(described, study.folder, folders)
-        records.mark_finished(record, freshness.scored(cohort, folders), tables, origin=origin)
+        records.mark_finished(record, made_from, tables, origin=origin)
 
     def of(self, models: Iterable[str]) -> "Evaluation":
         """The same of some models only."""

@@ -15,13 +15,14 @@ from lumbar_utils import StudyError, freshness, records
 from lumbar_utils.study import WITHOUT_EFFECT_ON_RESULTS, record_of
 from lumbar_utils.tables import beyond_latin
 
+COMPARISON = "05"  # number of the notebook that makes figures and tables of scores
 # name -> number of the notebook that makes it
 FIGURES = {
     "audit": "01", "fig4": "01", "data_overview": "01", "fig1": "02", "fig2": "03", "fig3": "04",
     **dict.fromkeys((
         "table2", "differences", "runs", "multiverse", "precision_recall", "f1_by_level", "errors", "error_map",
         "confusion", "groups", "reliability", "robustness", "cost", "fig5", "fig6", "fig7", "worst", "learning_curves",
-    ), "05"),
+    ), COMPARISON),
 }  # fmt: skip
 # format -> dpi to draw it at, where a study has no file of its own
 FIGURE_FORMATS = {"pdf": None, "svg": None, "png": 300, "png600": 600, "tiff": 300, "tiff600": 600}
@@ -61,7 +62,7 @@ class Item:
     source: Path
     target: Path
     dpi: int | None = None
-    maker: str = "05"
+    maker: str = COMPARISON
 
 
 def export(
@@ -71,9 +72,11 @@ def export(
 
     formats : of FORMATS, all if none is named. only : names of figures and tables, all if none is named. The captions
     (.txt) go with the figures, and `tables.tex`, which shows them all, with the tables. A second time gives the same
-    bytes. Raises StudyError for an unknown name or format, and where there is nothing to write.
+    bytes. Raises StudyError for an unknown name or format, where there is nothing to write, and for scores that are not
+    of the study's data, settings and label maps of today.
     """
     record_of(study)
+    freshness.refuse_stale_scores(study)
     _refuse_unknown("format", formats, FORMATS)
     _refuse_unknown("figure or table", only, list(dict.fromkeys([*_drawn(study), *TABLES])))
     written, missing = [], []
@@ -90,10 +93,18 @@ def export(
             f"{study} has nothing of {', '.join(only) or 'its figures and tables'} as {', '.join(formats or FORMATS)}; "
             "run its notebooks, or name another format"
         )
-    stale = freshness.stale_scores(study)
     told = {item.name for item in missing} | {path.stem.removesuffix("-600dpi") for path in written}
     absent = [f"{name}: there is none as {', '.join(formats)}" for name in only if name not in told]
-    return [*written, *_add(study, to, written)], [*_words(missing), *absent, *([stale] if stale else [])]
+    return [*written, *_add(study, to, written)], [*_words(missing), *absent]
+
+
+def remove_comparison(study: Path) -> None:
+    """Remove the tables and figures that are made of scores."""
+    shutil.rmtree(study / "tables", ignore_errors=True)
+    (study / "bodies_in_order.csv").unlink(missing_ok=True)
+    for file in (study / "figures").rglob("*.*"):
+        if FIGURES.get(file.stem) == COMPARISON:
+            file.unlink()
 
 
 def published(record: dict) -> dict:

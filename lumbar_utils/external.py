@@ -1,13 +1,14 @@
 """Label maps of another tool, put into a study's folder as one more column of the comparison."""
 
 import re
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import SimpleITK as sitk
 
-from lumbar_utils import LEVELS, MODELS, StudyError, records
+from lumbar_utils import LEVELS, MODELS, StudyError, freshness, records
 from lumbar_utils.datasets.files import VOLUMES, Unsuitable, load
 from lumbar_utils.datasets.folder import Cohort, read_mask
 from lumbar_utils.datasets.labels import named_values
@@ -36,7 +37,8 @@ def add(study: Study, cohort: Cohort, name: str, folder: Path) -> Path:
     files, maps = _files(folder, list(test["case"])), {}
     labels = _labels(folder, cohort.annotated)
     target, record = study.folder / name / "label_maps", study.folder / name / "predict.json"
-    made_from = records.fingerprint(cohort.fingerprint, labels, records.fingerprint_files(files.values()))
+    contents = records.fingerprint_files(files.values())
+    made_from = freshness.made_from("added", cohort.fingerprint, list(files), labels, contents)
     if records.is_finished(record, made_from):
         return target
     if (study.folder / name / "fit.json").exists():
@@ -49,6 +51,8 @@ def add(study: Study, cohort: Cohort, name: str, folder: Path) -> Path:
                 f"label map {file} is {_size(maps[case['case']].shape)} but its image {_size(shape)}; "
                 "write it on that grid"
             )
+    record.unlink(missing_ok=True)  # or a mixture of old and new maps would count as whole if this is killed
+    shutil.rmtree(target, ignore_errors=True)
     for case, label_map in maps.items():
         with records.atomic_file(target / f"{case}.png") as temporary:
             cv2.imwrite(str(temporary), label_map)

@@ -52,6 +52,7 @@ MAKERS = {
         ),
         NETWORKS,
     ),
+    "added": Maker(("external", *CONVERTING), (*PIXELS, "simpleitk")),
     "label maps": Maker((*READING, "prediction", "decoding"), NETWORKS),
     "robustness": Maker(("robustness", "metrics"), NETWORKS),
     "cost": Maker(("cost",), NETWORKS),
@@ -114,7 +115,8 @@ def refuse_stale_label_maps(study: "Study", cohort: "Cohort", model: str) -> Non
     record = records.read_json(folder / "predict.json")
     if "data" in record and record["data"] != cohort.fingerprint:
         raise StudyError(
-            f"the label maps of {model} in {folder} are stale: they were added for other data; add them again by --add"
+            f"the label maps of {model} in {folder} are stale: they were added for other data; add them again by "
+            "--add, or remove that folder"
         )
     if "data" not in record and record["made_from"] != predicted(study, cohort.fingerprint, model):
         raise StudyError(
@@ -124,8 +126,9 @@ def refuse_stale_label_maps(study: "Study", cohort: "Cohort", model: str) -> Non
 
 
 def origin_of_scores(study: dict, folder: Path, models: Iterable[str]) -> dict:
-    """What the scores in a study's folder are made from, in words. study : what study.json says."""
-    maps = {model: records.read_json(folder / model / "predict.json").get("made_from") for model in models}
+    """What the scores in a study's folder are made from: name -> fingerprint. study : what study.json says."""
+    made = {model: [file for file in [folder / model / "predict.json"] if file.exists()] for model in models}
+    maps = {model: records.fingerprint_files(record) for model, record in made.items()}
     return {"settings": study.get("fingerprint"), "data": study.get("data", {}).get("fingerprint"), "label maps": maps}
 
 
@@ -139,6 +142,11 @@ def stale_scores(folder: Path) -> str:
     changed = [name for name, value in recorded.items() if value != today[name]]
     if not changed:
         return ""
-    return (
-        f"scores, tables and figures were made from other {' and '.join(changed)} than are there today; run notebook 05"
-    )
+    other = " and ".join(changed)
+    return f"scores, tables and figures were made from other {other} than are there today; run notebook 05 again"
+
+
+def refuse_stale_scores(folder: Path) -> None:
+    """Raise StudyError for a study whose scores are stale."""
+    if stale := stale_scores(folder):
+        raise StudyError(f"{folder}: {stale}")

@@ -14,6 +14,7 @@ import pandas as pd
 
 from lumbar_utils import MODELS, StudyError, freshness, records
 from lumbar_utils.datasets.folder import Cohort
+from lumbar_utils.export import COMPARISON, FIGURES
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import Study, record_of
 
@@ -149,9 +150,11 @@ def _gather(grid: Grid) -> tuple[Cohort, tuple[str, ...]]:
     cohort = dataclasses.replace(whole[0][1], cases=cases)
     records.write_csv(grid.folder / "cases.csv", cases)
     records.write_csv(grid.folder / "split.csv", cases[["seed", "fold", "patient", "split"]].drop_duplicates())
+    for left in {file.parent for file in grid.folder.glob("*/fit.json")} - {grid.folder / model for model in models}:
+        shutil.rmtree(left)  # of a network that was gathered before, and is not finished any more
     for model in models:
         _gather_model(grid, model, cases, [member for member, _ in whole], cohort.fingerprint)
-    _link(grid.study.folder / "figures", grid.folder / "figures")
+    _link_figures(grid.study.folder / "figures", grid.folder / "figures")
     return cohort, tuple(name for name in [*MODELS, *sorted(models - set(MODELS))] if name in models)
 
 
@@ -188,13 +191,19 @@ def _gather_model(grid: Grid, model: str, cases: pd.DataFrame, members: list[Stu
     records.write_csv(folder / "robustness.csv", worse)
     mean = {"training_seconds": round(cost["training_seconds"].mean(), 1), "runs": len(members)}
     records.write_csv(folder / "cost.csv", cost.head(1).assign(**mean))
-    fits = [records.read_json(member.folder / model / "fit.json") for member in members]
-    told = [records.fingerprint_files([member.folder / model / "predict.json"]) for member in members]
-    files, made_from = sorted((folder / "label_maps").iterdir()), records.fingerprint(told)
-    records.mark_finished(folder / "predict.json", made_from, files, data=data)
-    facts = {name: fits[0][name] for name in ("seconds", "parameters")}
-    provenance = functools.reduce(_merged, [fit["provenance"] for fit in fits])
-    records.mark_finished(folder / "fit.json", made_from, [folder / "history.csv"], provenance=provenance, **facts)
+    fits, predictions = (
+        [records.read_json(member.folder / model / name) for member in members] for name in ("fit.json", "predict.json")
+    )
+    files, made_from = sorted((folder / "label_maps").iterdir()), records.fingerprint(predictions)
+    made = {"provenance": _provenance(predictions), "data": data}
+    records.mark_finished(folder / "predict.json", made_from, files, **made)
+    facts = {name: fits[0][name] for name in ("seconds", "parameters")} | {"provenance": _provenance(fits)}
+    records.mark_finished(folder / "fit.json", made_from, [folder / "history.csv"], **facts)
+
+
+def _provenance(of_members: list[dict]) -> dict:
+    """Where the results of all members came from. of_members : their records."""
+    return functools.reduce(_merged, [record["provenance"] for record in of_members])
 
 
 def _merged(one: dict, other: dict) -> dict:
@@ -209,9 +218,11 @@ def _merged(one: dict, other: dict) -> dict:
     return merged
 
 
-def _link(source: Path, target: Path) -> None:
-    """The files of a folder and of those in it under another; a file there that has other content gives way."""
+def _link_figures(source: Path, target: Path) -> None:
+    """A member's figures of data and networks under another folder; a file there that has other content gives way."""
     for file in sorted(path for path in source.rglob("[!.]*") if path.is_file()):
+        if FIGURES.get(file.stem) == COMPARISON:  # of that member alone
+            continue
         here = target / file.relative_to(source)
         if not (here.exists() and filecmp.cmp(file, here, shallow=False)):
             here.unlink(missing_ok=True)

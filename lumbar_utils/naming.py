@@ -1,5 +1,6 @@
 """Which name each vertebra is given: by the network alone, and once its names are put in order."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -28,6 +29,7 @@ def put_in_order(cohort: Cohort, folders: dict[str, Path]) -> dict[str, Path]:
         if not all((folder / f"{case}.npz").exists() for case in test["case"]):
             continue
         put[model] = folder.with_name("ordered")
+        shutil.rmtree(put[model], ignore_errors=True)  # it may hold cases that are no longer tested
         for _, cases in patients:
             maps = {case: read_probabilities(folder, case) for case in cases}
             for case, probabilities in maps.items():

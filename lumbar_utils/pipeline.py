@@ -70,8 +70,9 @@ class Step:
         patterns = READS.get(self.notebook.stem, ())
         read = [file for folder in folders for pattern in patterns for file in sorted(folder.glob(pattern))]
         network = freshness.trained(self.study, data, self.model) if self.model else ""
+        accepted = self.study.settings["accept"] if self.notebook.stem.startswith("01") else ()  # it shows the findings
         files = records.fingerprint_files([self.notebook, *read])
-        return freshness.made_from("notebook", self.study.fingerprint, data, network, files)
+        return freshness.made_from("notebook", self.study.fingerprint, data, network, accepted, files)
 
     def is_finished(self, data: str) -> bool:
         """Whether it was run, on data of this fingerprint, and all that it made is still there."""

@@ -36,7 +36,8 @@ def predict(study: Study, cohort: Cohort, model: str) -> Path:
     network, classes = trained_network(study, model, study.folder / model), annotated_classes(cohort)
     record.unlink(missing_ok=True)  # or a mixture of old and new maps would count as whole if this is killed
     shutil.rmtree(folder, ignore_errors=True)
-    records.mark_finished(record, made_from, write_label_maps(study, cohort, network, classes, folder))
+    files = write_label_maps(study, cohort, network, classes, folder)
+    records.mark_finished(record, made_from, files, content=records.fingerprint_files(files))
     return folder
 
 

@@ -201,7 +201,7 @@ def fingerprint_files(paths: Iterable[Path]) -> str:
 def source_fingerprint(*modules: str) -> str:
     """sha256 of the package's own source: of the modules named, or of all of it, styles and templates included."""
     files = [PACKAGE / f"{name}.py" for name in modules]
-    every = (path for path in sorted(PACKAGE.rglob("*")) if path.is_file() and path.suffix != ".pyc")
+    every = (path for path in sorted(PACKAGE.rglob("[!.]*")) if path.is_file() and path.parent.name != "__pycache__")
     return fingerprint_files(files or every)
 
 

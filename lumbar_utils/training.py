@@ -16,6 +16,9 @@ from lumbar_utils.models import build
 from lumbar_utils.pretraining import pretrain
 from lumbar_utils.study import Study
 
+# records of what a trained network is, and of what is made with it: another processor trains another one
+OF_A_TRAINING = ("fit.json", "predict.json", "robustness.json", "cost.json")
+
 
 def network_of(study: Study, model: str) -> nn.Module:
     """The study's network of that name with its first weights, drawn from the study's seed alone."""
@@ -75,7 +78,8 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
     if study.start_from:
         _refuse_known_patients(study, cohort)
         load_weights(network, model, study.start_from / model)
-    record.unlink(missing_ok=True)
+    for stale in OF_A_TRAINING:
+        (folder / stale).unlink(missing_ok=True)
     records.remove_remains(folder)
     module = Segmentation(network, study, cohort, model, origin)
     started = time.monotonic()

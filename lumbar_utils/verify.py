@@ -46,8 +46,7 @@ def read(folder: Path) -> Kept:
             f"{folder} has no study.json and table2.csv to compare; name the folder of a finished study, or one that "
             "`python -m lumbar_utils export` wrote"
         )
-    if stale := freshness.stale_scores(folder):
-        raise StudyError(f"{folder}: {stale} again before it is compared")
+    freshness.refuse_stale_scores(folder)
     verdicts = tables[0].with_name("claims.csv")
     claims = records.read_csv(verdicts) if verdicts.exists() else pd.DataFrame(columns=["claim", "place", "verdict"])
     return Kept(folder, described(folder), records.read_csv(tables[0]), claims)

@@ -60,6 +60,13 @@ def test_a_picture_has_the_pixels_that_its_inches_ask_for_and_says_so(study, tmp
         assert picture.info.get("compression", "tiff_lzw") == "tiff_lzw"
 
 
+def test_figures_of_other_data_than_the_record_tells_of_are_not_exported(study, tmp_path):
+    (study / "scores.json").write_text(json.dumps({"origin": {"data": "corrected since"}}))
+    with pytest.raises(StudyError, match="were made from other data than are there today; run notebook 05 again"):
+        export(study, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def save_curves(study):
     history = pd.DataFrame(
         {"model": "unet", "epoch": [1, 2], "train_loss": [2, 1], "val_loss": 1, "val_f1": [0.1, 0.5]}

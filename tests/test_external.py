@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lumbar_utils import StudyError
-from lumbar_utils.evaluation import evaluate
+from lumbar_utils import StudyError, records
+from lumbar_utils.evaluation import evaluate, label_maps
 from lumbar_utils.external import add
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import Study
@@ -51,6 +51,29 @@ def test_labels_are_read_as_nnu_net_names_them(study, cohort, tmp_path):
     (maps / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "L1": 11, "L2": 10}}))
     folder = add(study, cohort, "nnunet", maps)
     assert (evaluate(cohort, {"nnunet": folder}).scores.query("metric == 'f1'")["value"] == 1).all()
+
+
+def test_label_maps_whose_copy_was_interrupted_are_not_taken_for_whole(study, cohort, tmp_path, monkeypatch):
+    add(study, cohort, "nnunet", write(cohort, tmp_path / "first"))
+    other = write(cohort, tmp_path / "second", change=lambda mask: np.roll(mask, 1, axis=0))
+    monkeypatch.setattr(records, "atomic_file", lambda path: interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        add(study, cohort, "nnunet", other)
+    with pytest.raises(StudyError, match="nnunet has no label maps"):
+        label_maps(study, cohort, ["nnunet"])
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_label_maps_of_cases_that_are_no_longer_tested_do_not_stay(study, cohort, tmp_path):
+    maps = write(cohort, tmp_path / "maps")
+    kept = add(study, cohort, "nnunet", maps)
+    cv2.imwrite(str(kept / "no_longer_tested.png"), np.zeros((64, 48), np.uint8))
+    cv2.imwrite(str(next(maps.iterdir())), np.zeros((64, 48), np.uint8))
+    add(study, cohort, "nnunet", maps)
+    assert [file.name for file in kept.iterdir()] == [file.name for file in maps.iterdir()]
 
 
 @pytest.mark.parametrize("names", [("vertebrae_L1", "vertebrae_L2"), ("l1", "l2"), ("L1 vertebra", "L2 vertebra")])

@@ -265,3 +265,46 @@ def test_scores_of_other_data_or_label_maps_are_said_to_be_stale(study):
     folders = label_maps(study, cohort, ["unet"])
     evaluate(cohort, folders).write(study, cohort, folders)
     assert freshness.stale_scores(study.folder) == ""
+
+
+def test_a_network_that_is_trained_again_takes_what_was_made_with_it_along(study):
+    (study.folder / "unet" / "checkpoints" / "best.ckpt").unlink()  # another processor would train another network
+    assert remade(study) >= NETWORK
+
+
+def test_scores_of_other_label_maps_of_the_same_recipe_are_stale(study):
+    record = study.folder / "unet" / "predict.json"
+    records.write_json(record, records.read_json(record) | {"content": "predicted on another processor"})
+    assert "were made from other label maps than are there today" in freshness.stale_scores(study.folder)
+
+
+def test_accepted_findings_are_shown_by_the_first_notebook_alone(study):
+    accepting = Study(**study.settings | {"accept": ("holes:*",)})
+    first, second = ([Step(each, notebooks([number])[0]) for each in (study, accepting)] for number in ("01", "02"))
+    assert first[0].made_from("data") != first[1].made_from("data")
+    assert second[0].made_from("data") == second[1].made_from("data")
+
+
+def test_tables_and_figures_of_other_scores_are_gone_once_there_are_new_scores(study):
+    cohort = prepare(study)
+    files = {
+        name: study.folder / name for name in ("tables/groups.csv", "figures/column/worst.pdf", "figures/fig4.png")
+    }
+    for file in files.values():
+        records.write_text(file, "made before")
+    folders = label_maps(study, cohort, ["unet"])
+    found = evaluate(cohort, folders)
+    found.write(study, cohort, folders)
+    assert all(file.exists() for file in files.values())  # of the same scores
+    found.write(study, cohort, {"other": folders["unet"]})
+    assert [name for name, file in files.items() if file.exists()] == ["figures/fig4.png"]  # of the data
+
+
+def test_files_that_python_makes_while_it_starts_are_no_code(tmp_path, monkeypatch):
+    (tmp_path / "figures.py").write_text("")
+    monkeypatch.setattr(records, "PACKAGE", tmp_path)
+    whole = records.source_fingerprint.__wrapped__()
+    (tmp_path / "__pycache__").mkdir()
+    for name in (".figures.py.swp", "__pycache__/figures.cpython-313.pyc.1234"):
+        (tmp_path / name).write_text("half")
+    assert records.source_fingerprint.__wrapped__() == whole

@@ -1,6 +1,7 @@
 """Studies under several seeds and folds: run at once, gathered, resumed, and what becomes of cells that fail."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -179,6 +180,37 @@ def test_a_run_that_lacks_a_network_is_left_out_and_named(grid, capsys):
     assert "left out: seed 0, fold 1, where hrnet is not finished" in capsys.readouterr().out
     assert cohort.cases[["seed", "fold"]].drop_duplicates().to_numpy().tolist() == [[0, 0], [1, 0], [1, 1]]
     gather(grid, {})
+
+
+@pytest.fixture
+def copied(root, grid, tmp_path):
+    """A copy of the grid and its members."""
+    shutil.copytree(root / "runs", tmp_path / "runs")
+    return Grid(Study(**grid.study.settings | {"runs": tmp_path / "runs"}), grid.seeds)
+
+
+def test_a_network_that_is_no_longer_finished_leaves_the_grid(copied):
+    shutil.copytree(copied.folder / "unet", copied.folder / "tu-former")
+    _, folders = gather(copied, {})
+    assert list(folders) == list(MODELS) and not (copied.folder / "tu-former").exists()
+
+
+def test_figures_of_a_member_s_own_comparison_are_not_taken_for_the_grid_s(copied):
+    for name in ("fig5.png", "fig1.png"):
+        records.write_text(copied.study.folder / "figures" / name, "of the member")
+    gather(copied, {})
+    texts = [(copied.folder / "figures" / name).read_bytes() == b"of the member" for name in ("fig5.png", "fig1.png")]
+    assert texts == [False, True]
+
+
+def test_label_maps_of_a_grid_come_from_the_machines_that_predicted_them(copied):
+    record = copied.members[1].folder / "unet" / "predict.json"
+    told = records.read_json(record)
+    told["provenance"]["environment"]["CPU"] = "another processor"
+    records.write_json(record, told)
+    gather(copied, {})
+    made = records.recorded_provenance(copied.folder)["unet/predict"]
+    assert made["environment"]["CPU"].endswith(" / another processor")
 
 
 def test_a_cell_that_fails_is_tried_twice_and_recorded_and_the_others_go_on(root, grid):

@@ -28,7 +28,10 @@ def test_names_are_put_in_order_beside_the_label_maps_and_counted(cohort, tmp_pa
     sure[0][true == 1], sure[1, 20:30, 16:30] = 90, 150
     np.savez_compressed(folder / f"{case}.npz", probabilities=sure)
     cv2.imwrite(str(folder / f"{case}.png"), np.where(true > 2, 0, 2 * (true > 0)).astype(np.uint8))
+    (tmp_path / "ordered").mkdir()
+    (tmp_path / "ordered" / "no_longer_tested.png").write_text("of another split")
     own, in_order = evaluate(cohort, {"a": folder}), evaluate(cohort, put_in_order(cohort, {"a": folder}))
+    assert [file.name for file in (tmp_path / "ordered").iterdir()] == [f"{case}.png"]
     assert own.bodies["named"].tolist() == ["L2", "L2"]
     assert in_order.bodies["named"].tolist() == ["L1", "L2"]
     assert summarise_names(own, in_order).set_index("metric")["value"].to_dict() == pytest.approx({
