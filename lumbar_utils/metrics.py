@@ -113,11 +113,6 @@ def average_precision(counts: np.ndarray, interpolated: bool = False) -> float:
     return float((precision * np.diff(hits / hits[-1], prepend=0)).sum())
 
 
-def pixel_average_precision(probability: np.ndarray, true: np.ndarray) -> float:
-    """Average precision of a level's pixels in one image, in [0, 1]; nan if the reference is empty."""
-    return average_precision(precision_recall_counts(probability, true))
-
-
 def panoptic(ious: list[tuple[float, bool, bool]]) -> dict[str, float]:
     """Panoptic quality of an image and its parts, in [0, 1]. Source: Kirillov 2019, doi 10.1109/CVPR.2019.00963.
 

@@ -207,14 +207,12 @@ def source_fingerprint(*modules: str) -> str:
 
 def is_whole(record: Path) -> bool:
     """Whether `record` tells of finished work, all of whose files are still there."""
-    return record.exists() and all(
-        (record.parent / name).exists() for name in json.loads(record.read_text(encoding="utf-8"))["files"]
-    )
+    return record.exists() and all((record.parent / name).exists() for name in read_json(record)["files"])
 
 
 def is_finished(record: Path, made_from: str) -> bool:
     """Whether `record` tells of whole work made from just this fingerprint."""
-    return is_whole(record) and json.loads(record.read_text(encoding="utf-8"))["made_from"] == made_from
+    return is_whole(record) and read_json(record)["made_from"] == made_from
 
 
 def mark_finished(record: Path, made_from: str, files: Iterable[Path], **facts) -> None:

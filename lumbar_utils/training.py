@@ -1,6 +1,5 @@
 """One recipe for every network: fit it, go on where it was interrupted, keep its best epoch."""
 
-import json
 import time
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def load_weights(network: nn.Module, model: str, folder: Path) -> nn.Module:
 
 def _refuse_known_patients(study: Study, cohort: Cohort) -> None:
     """Raise StudyError if the network to start from was trained on a patient that it would be tested on."""
-    before = json.loads((study.start_from / "study.json").read_text(encoding="utf-8"))
+    before = records.read_json(study.start_from / "study.json")
     if before["data"]["fingerprint"] != cohort.fingerprint:
         return
     sides = records.read_csv(study.start_from / "split.csv")

@@ -6,7 +6,6 @@ recipe. The tolerances are for that, and for nothing else: what lies beyond has 
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -60,7 +59,7 @@ def newest(runs: Path, reference: Kept) -> Path:
     wanted, found = {name: reference.record["settings"][name] for name in SAME}, []
     for record in runs.glob(f"*/{LAST}"):
         folder = record.parents[1]
-        settings = published(json.loads((folder / "study.json").read_text(encoding="utf-8")))["settings"]
+        settings = published(records.read_json(folder / "study.json"))["settings"]
         if records.is_whole(record) and all(settings[name] == wanted[name] for name in SAME):
             different = len(other_settings(reference.record["settings"], settings))
             found.append((different, -record.stat().st_mtime_ns, folder))

@@ -182,6 +182,11 @@ def test_a_run_that_lacks_a_network_is_left_out_and_named(grid, capsys):
     gather(grid, {})
 
 
+def test_no_scheduler_is_loaded_that_others_could_reach_unless_one_is_named():
+    loaded = "import sys, lumbar_utils.cluster; print('distributed' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", loaded], text=True) == "False\n"
+
+
 @pytest.fixture
 def copied(root, grid, tmp_path):
     """A copy of the grid and its members."""

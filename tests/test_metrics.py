@@ -18,7 +18,6 @@ from lumbar_utils.metrics import (
     f1_by_level,
     overlap,
     panoptic,
-    pixel_average_precision,
     precision_recall_counts,
 )
 
@@ -67,7 +66,7 @@ def test_overlap_agrees_with_scikit_learn_and_torchmetrics():
 def test_pixel_average_precision_by_hand():
     # sure of one hit, then of one miss, then of the second hit: precision 1/1 and 2/3, each for half of the recall
     probability, true = np.array([[1.0, 0.8, 0.6, 0.0]]), np.array([[True, False, True, False]])
-    assert pixel_average_precision(probability, true) == pytest.approx((1 / 1 + 2 / 3) / 2)
+    assert average_precision(precision_recall_counts(probability, true)) == pytest.approx((1 / 1 + 2 / 3) / 2)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -75,13 +74,13 @@ def test_pixel_average_precision_agrees_with_scikit_learn(seed):
     rng = np.random.default_rng(seed)
     true = rng.random((30, 30)) < 0.1
     probability = np.rint(np.clip(0.4 * true + 0.6 * rng.random((30, 30)), 0, 1) * 255) / 255
-    assert pixel_average_precision(probability, true) == pytest.approx(
+    assert average_precision(precision_recall_counts(probability, true)) == pytest.approx(
         average_precision_score(true.ravel(), probability.ravel())
     )
 
 
 def test_pixel_average_precision_of_an_absent_vertebra_is_undefined():
-    assert np.isnan(pixel_average_precision(np.ones((2, 2)), np.zeros((2, 2), bool)))
+    assert np.isnan(average_precision(precision_recall_counts(np.ones((2, 2)), np.zeros((2, 2), bool))))
 
 
 def test_interpolation_takes_the_best_precision_at_a_recall_or_beyond():

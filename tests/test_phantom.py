@@ -5,6 +5,7 @@ import json
 import cv2
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from scipy import ndimage
 
@@ -22,6 +23,14 @@ def phantoms():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return generate(tmp_path_factory.mktemp("phantoms") / "set", patients=3, seed=5, size=64, workers=1)
+
+
+def test_phantoms_are_drawn_on_no_more_cores_than_are_allowed(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # as in a cell of a grid
+    monkeypatch.setattr("lumbar_utils.datasets.phantom.FEW", 1)
+    before = set(psutil.Process().children())
+    generate(tmp_path / "set", patients=2, size=64)
+    assert set(psutil.Process().children()) <= before
 
 
 def behind(phantom, level, mm):

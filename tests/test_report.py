@@ -265,6 +265,15 @@ def test_an_item_whose_files_are_missing_is_not_yet_answered(folder):
     assert found[38].text == "The study is not finished: tables/errors.csv is missing."
 
 
+def test_what_was_scored_on_other_data_is_said_to_be_stale_wherever_it_is_told(folder):
+    (folder / "scores.json").write_text(json.dumps({"origin": {"data": "corrected since"}}))
+    words = "scores, tables and figures were made from other data than are there today; run notebook 05 again"
+    page = write(folder).read_text()
+    assert f"<li>Stale: {words}.</li>" in page and words in page[page.index('id="missing"') :]
+    assert f"The results are stale: {words}." in [answer.text for answer in answers(read(folder))]
+    assert "Not scored yet: run notebook 05." in (folder / "record" / "model_card_unet.md").read_text()
+
+
 def test_a_grid_of_one_network_is_whole_without_the_others(folder):
     study = json.loads((folder / "study.json").read_text())
     study["grid"] = {"seeds": [0, 1], "models": ["unet"]}

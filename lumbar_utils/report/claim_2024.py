@@ -42,6 +42,8 @@ def answers(results: Results) -> list[Answer]:
 def _answer(item: Item, results: Results, known: dict[str, str]) -> Answer:
     needs = dict.fromkeys(name.format(network=network) for name in item.needs for network in results.networks)
     lacking = [name for name in needs if not results.has(name)]
+    if results.stale and any(name.startswith("tables/") for name in needs):
+        return Answer("not yet", f"The results are stale: {results.stale}.")
     if lacking:
         return Answer("not yet", f"The study is not finished: {', '.join(lacking)} is missing.")
     status, text = item.drawn if item.drawn and results.data["synthetic"] else (item.status, item.answer)

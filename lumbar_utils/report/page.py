@@ -144,6 +144,7 @@ def limits(results: Results) -> list[str]:
     )
     absent = [level for level in LEVELS if level not in results.data["annotated"]]
     found = [
+        results.stale and f"Stale: {results.stale}.",
         results.note
         and "The images are drawn by a program. Nothing here is about patients, nor which network would "
         "be better for them.",

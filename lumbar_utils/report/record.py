@@ -8,7 +8,7 @@ import json
 
 import pandas as pd
 
-from lumbar_utils import METRICS, __version__, tables
+from lumbar_utils import METRICS, __version__, records, tables
 from lumbar_utils.report.claim_2024 import ITEMS, STATUSES, answers
 from lumbar_utils.report.facts import OPEN, facts, in_words
 from lumbar_utils.report.results import Results
@@ -45,8 +45,8 @@ def claim(results: Results) -> str:
 def model_card(results: Results, model: str, known: dict[str, str]) -> str:
     """What a network is, was trained on, scored, and is not for."""
     row = results.training.set_index("model").loc[model]
-    scores = results.csv("tables/table2.csv")
-    provenance = results.json(f"{model}/fit.json").get("provenance", {})
+    scores = pd.DataFrame() if results.stale else results.csv("tables/table2.csv")
+    provenance = records.read_json(results.folder / model / "fit.json").get("provenance", {})
     own = scores[scores["model"] == model] if len(scores) else scores
     return _fill(
         "model_card.md", results, known, model=model, name=results.models[model], row=row,

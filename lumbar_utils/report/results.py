@@ -91,11 +91,6 @@ class Results:
         found = {file.parent.name for kind in ("fit.json", "predict.json") for file in self.folder.glob(f"*/{kind}")}
         return {name: MODELS.get(name, name) for name in [*self.networks, *sorted(found - set(self.networks))]}
 
-    def json(self, name: str) -> dict:
-        """A JSON file of the study; empty if it is absent."""
-        file = self.folder / name
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-
     def csv(self, name: str) -> pd.DataFrame:
         """A CSV file of the study; empty if it is absent."""
         file = self.folder / name
@@ -110,7 +105,7 @@ class Results:
         """One row a network that was begun: model, parameters, epochs, best_epoch, best_val_f1, seconds, finished."""
         rows = []
         for model in self.models:
-            history, fit = self.csv(f"{model}/history.csv"), self.json(f"{model}/fit.json")
+            history, fit = self.csv(f"{model}/history.csv"), records.read_json(self.folder / model / "fit.json")
             if len(history):
                 best = history.loc[history["val_f1"].idxmax()]
                 rows.append({
@@ -167,9 +162,13 @@ class Results:
             lacking[f"{cell.step} in {cell.study}"] = [
                 cell.state if pd.isna(cell.error) else f"{cell.state}: {cell.error}"
             ]
-        stale = freshness.stale_scores(self.folder)
-        lacking |= {"stale": [stale]} if stale else {}
+        lacking["stale"] = [self.stale] if self.stale else []
         return {name: words for name, words in lacking.items() if words}
+
+    @cached_property
+    def stale(self) -> str:
+        """Why scores, tables and figures are not of what lies in the folder today; "" if they are."""
+        return freshness.stale_scores(self.folder)
 
     @cached_property
     def reading(self) -> str:
