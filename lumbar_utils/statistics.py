@@ -85,6 +85,12 @@ def over_runs(value: float, low: float, high: float, runs: np.ndarray, confidenc
     return value - float(np.hypot(value - low, half)), value + float(np.hypot(high - value, half))
 
 
+def whole_seeds(cases: pd.DataFrame) -> list[int]:
+    """Seeds of as many folds as any other has: under the rest, some patients were not tested. cases : seed, fold."""
+    folds = cases.groupby("seed")["fold"].nunique()
+    return folds.index[folds == folds.max()].tolist()
+
+
 def compare(scores: pd.DataFrame, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Every pair of models on the patients that both have, one row a pair; `first` has the higher mean.
 

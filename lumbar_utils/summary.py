@@ -11,7 +11,7 @@ import pandas as pd
 from lumbar_utils import METRICS, MODELS
 from lumbar_utils.evaluation import WHOLE, Evaluation
 from lumbar_utils.metrics import COCO_THRESHOLDS, coco_average_precision
-from lumbar_utils.statistics import macro, over_runs, variance_parts, with_interval
+from lumbar_utils.statistics import macro, over_runs, variance_parts, whole_seeds, with_interval
 
 # metrics of whole vertebrae over all images -> IoU thresholds; there is none of them for a single image
 COCO = {"map_coco": COCO_THRESHOLDS, "map_50": (0.5,), "map_75": (0.75,)}
@@ -111,7 +111,7 @@ def differences(
 ) -> pd.DataFrame:
     """Model against model on the patients of both, one row a (metric, first, second): difference, low, high.
 
-    low, high : 95 % interval, BCa over patients; with `cases` (case, seed) of several seeds, over patients and seeds.
+    low, high : 95 % interval, BCa over patients; with `cases` (case, seed, fold) of several seeds, over both.
     A last row a model has metric `recall-precision`, its recall minus its precision.
     """
     seeds = [] if cases is None else by_seed(found, cases)
@@ -129,9 +129,9 @@ def differences(
 
 
 def by_seed(found: Evaluation, cases: pd.DataFrame) -> list[Evaluation]:
-    """An evaluation in parts, one a seed: what the networks of that seed predicted. cases : case, seed."""
+    """An evaluation in parts, one a seed with all its folds: what its networks predicted. cases : case, seed, fold."""
     tested = cases[cases["case"].isin(found.pixels["case"])]
-    return [found.of_cases(rows["case"]) for _, rows in tested.groupby("seed")]
+    return [found.of_cases(tested.loc[tested["seed"] == seed, "case"]) for seed in whole_seeds(tested)]
 
 
 def _gap(found: Evaluation, first: tuple[str, str], second: tuple[str, str]) -> Statistic:

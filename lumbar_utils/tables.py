@@ -10,7 +10,7 @@ from pandas.io.formats.style import Styler
 
 from lumbar_utils import METRICS, MODELS, paper, records
 from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.statistics import FEWEST, FEWEST_SEEDS
+from lumbar_utils.statistics import FEWEST, FEWEST_SEEDS, whole_seeds
 
 CAPTION_1 = "The environment of the paper, and that in which the networks of this study were trained."
 MOST = 8  # columns of a printed table
@@ -253,8 +253,8 @@ def reading(summary: pd.DataFrame, gaps: pd.DataFrame, pairs: pd.DataFrame, doub
 
 
 def seeds_of(cases: pd.DataFrame) -> int:
-    """Number of seeds behind the cases of a study or grid."""
-    return cases["seed"].nunique() if "seed" in cases else 1
+    """Number of seeds, each with all its folds, behind the cases of a study or grid."""
+    return len(whole_seeds(cases)) if "seed" in cases else 1
 
 
 def _lead(names: list[str], sure: bool, seeds: int) -> str:

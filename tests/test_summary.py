@@ -7,6 +7,7 @@ from scipy import stats
 
 from lumbar_utils import statistics, summary
 from lumbar_utils.evaluation import ROWS, Evaluation
+from lumbar_utils.tables import seeds_of
 
 
 def evaluation(rows, instances=(), **tables):
@@ -84,7 +85,7 @@ def of_seeds(gaps):
             cases.append((case, seed))
             rows.append((case, f"p{patient}", "L1", "unet", "f1", level + gap))
             rows.append((case, f"p{patient}", "L1", "hrnet", "f1", level))
-    return evaluation(rows), pd.DataFrame(cases, columns=["case", "seed"])
+    return evaluation(rows), pd.DataFrame(cases, columns=["case", "seed"]).assign(fold=0)
 
 
 def test_over_seeds_a_difference_has_the_t_interval_of_its_seeds_where_patients_agree():
@@ -92,6 +93,13 @@ def test_over_seeds_a_difference_has_the_t_interval_of_its_seeds_where_patients_
     row = summary.differences(found, ["f1"], cases).iloc[0]
     half = stats.t.ppf(0.975, 2) * 0.1 / 3**0.5  # the standard deviation of 0.1, 0.2 and 0.3 is 0.1
     assert row[["difference", "low", "high"]].tolist() == pytest.approx([0.2, 0.2 - half, 0.2 + half])
+
+
+def test_a_seed_that_lacks_a_fold_is_no_training_more():
+    found, cases = of_seeds([0.1, 0.2, 0.3])
+    second = cases["case"].str.contains("c[5-9]").astype(int)  # on which every seed but the last was run too
+    cases = cases.assign(fold=second)[(cases["seed"] < 2) | (second == 0)]
+    assert len(summary.by_seed(found, cases)) == seeds_of(cases) == 2
 
 
 def test_without_seeds_or_with_one_a_difference_has_its_interval_over_patients():
