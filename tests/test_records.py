@@ -143,6 +143,7 @@ def test_asking_whether_a_lock_is_held_keeps_nobody_from_taking_it(tmp_path):
         for _ in range(2000):
             with records.alone(lock) as held:
                 assert held is not None
+        assert asking.poll() in (None, 0)
         asking.terminate()
 
 
