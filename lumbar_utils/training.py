@@ -86,6 +86,7 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
     if module.trainer.is_global_zero:
         records.mark_finished(
             record, origin["made_from"], [best, folder / "history.csv"], study=origin["study"],
-            seconds=round(time.monotonic() - started, 1), parameters=sum(p.numel() for p in network.parameters()),
+            data=cohort.fingerprint, seconds=round(time.monotonic() - started, 1),
+            parameters=sum(p.numel() for p in network.parameters()),
         )  # fmt: skip
     return pd.DataFrame(module.history)

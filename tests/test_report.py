@@ -274,6 +274,13 @@ def test_what_was_scored_on_other_data_is_said_to_be_stale_wherever_it_is_told(f
     assert "Not scored yet: run notebook 05." in (folder / "record" / "model_card_unet.md").read_text()
 
 
+def test_a_network_of_other_data_is_not_told_of_as_finished(folder):
+    record = folder / "unet" / "fit.json"
+    before = read(folder).training.set_index("model")["finished"]["unet"]
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"data": "corrected since"}))
+    assert (before, read(folder).training.set_index("model")["finished"]["unet"]) == (True, False)
+
+
 def test_a_grid_of_one_network_is_whole_without_the_others(folder):
     study = json.loads((folder / "study.json").read_text())
     study["grid"] = {"seeds": [0, 1], "models": ["unet"]}

@@ -102,8 +102,11 @@ class Results:
 
     @cached_property
     def training(self) -> pd.DataFrame:
-        """One row a network that was begun: model, parameters, epochs, best_epoch, best_val_f1, seconds, finished."""
-        rows = []
+        """One row a network that was begun: model, parameters, epochs, best_epoch, best_val_f1, seconds, finished.
+
+        One that was trained on other data than the study has today is not finished.
+        """
+        rows, today = [], self.data["fingerprint"]
         for model in self.models:
             history, fit = self.csv(f"{model}/history.csv"), records.read_json(self.folder / model / "fit.json")
             if len(history):
@@ -111,7 +114,7 @@ class Results:
                 rows.append({
                     "model": model, "parameters": fit.get("parameters"), "epochs": len(history),
                     "best_epoch": int(best["epoch"]), "best_val_f1": best["val_f1"],
-                    "seconds": history["seconds"].sum(), "finished": bool(fit),
+                    "seconds": history["seconds"].sum(), "finished": bool(fit) and fit.get("data", today) == today,
                 })  # fmt: skip
         return pd.DataFrame(rows)
 
