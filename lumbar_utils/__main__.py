@@ -1,6 +1,7 @@
 """The command line: `python -m lumbar_utils COMMAND`."""
 
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -73,9 +74,7 @@ Accept = Annotated[list[str], typer.Option(help="a finding of the audit that is 
 @app.callback()
 def main() -> None:
     """Compare U-Net, HRNet and EfficientNet at segmenting lumbar vertebrae in sagittal MRI."""
-    import matplotlib
-
-    matplotlib.use("agg")  # figures go to files, whatever MPLBACKEND says
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files; to import matplotlib for this would take a second
     for stream in (sys.stdout, sys.stderr):  # a terminal that is not in UTF-8 shows the code of a letter that it lacks
         stream.reconfigure(errors="backslashreplace")
 
