@@ -1,7 +1,6 @@
 """Checkpoints as files: whole or absent, read without running what is in them, used only where they were made."""
 
 import io
-import json
 from pathlib import Path
 
 import torch
@@ -48,7 +47,7 @@ def best_weights(folder: Path) -> dict[str, torch.Tensor]:
 
     Raises StudyError if they are not those that fit.json beside them tells of.
     """
-    path, record = folder / "checkpoints" / "best.ckpt", json.loads((folder / "fit.json").read_text(encoding="utf-8"))
+    path, record = folder / "checkpoints" / "best.ckpt", records.read_json(folder / "fit.json")
     checkpoint = read_checkpoint(path)
     if checkpoint.get("made_from") != record["made_from"]:
         raise StudyError(

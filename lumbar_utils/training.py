@@ -1,6 +1,5 @@
 """One recipe for every network: fit it, go on where it was interrupted, keep its best epoch."""
 
-import json
 import time
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def load_weights(network: nn.Module, model: str, folder: Path) -> nn.Module:
 
 def _refuse_known_patients(study: Study, cohort: Cohort) -> None:
     """Raise StudyError if the network to start from was trained on a patient that it would be tested on."""
-    before = json.loads((study.start_from / "study.json").read_text(encoding="utf-8"))
+    before = records.read_json(study.start_from / "study.json")
     if before["data"]["fingerprint"] != cohort.fingerprint:
         return
     sides = records.read_csv(study.start_from / "split.csv")
@@ -64,8 +63,10 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
     origin = {"made_from": freshness.trained(study, cohort.fingerprint, model), "study": f"{study.folder.name}/{model}"}
     if records.is_finished(record, origin["made_from"]):
         print(f"{model} is trained already: {folder}")
-        return pd.read_csv(folder / "history.csv")
+        return records.read_csv(folder / "history.csv")
     records.refuse_unwritable(study.folder, folder, best.parent)
+    for file in records.cut_off(record):
+        file.unlink()  # half a copy
     go_on = goes_on_from(last, **origin) and best.exists()
     from lumbar_utils.segmentation import Segmentation, train  # Lightning takes seconds to import
 

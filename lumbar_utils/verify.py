@@ -6,13 +6,13 @@ recipe. The tolerances are for that, and for nothing else: what lies beyond has 
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pandas as pd
 
 from lumbar_utils import METRICS, MODELS, StudyError, freshness, records
 from lumbar_utils.export import described, published
+from lumbar_utils.study import record_of
 
 REFERENCE = Path(__file__).resolve().parents[1] / "figures" / "reference"
 LAST = "notebooks/05_evaluate_and_compare.json"  # of a study, whole once it is finished
@@ -61,7 +61,7 @@ def newest(runs: Path, reference: Kept) -> Path:
     wanted, found = {name: reference.record["settings"][name] for name in SAME}, []
     for record in runs.glob(f"*/{LAST}"):
         folder = record.parents[1]
-        settings = published(json.loads((folder / "study.json").read_text(encoding="utf-8")))["settings"]
+        settings = published(record_of(folder))["settings"]
         if records.is_whole(record) and all(settings[name] == wanted[name] for name in SAME):
             different = len(other_settings(reference.record["settings"], settings))
             found.append((different, -record.stat().st_mtime_ns, folder))

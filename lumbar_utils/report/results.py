@@ -93,8 +93,7 @@ class Results:
 
     def json(self, name: str) -> dict:
         """A JSON file of the study; empty if it is absent."""
-        file = self.folder / name
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        return records.read_json(self.folder / name)
 
     def csv(self, name: str) -> pd.DataFrame:
         """A CSV file of the study; empty if it is absent."""
