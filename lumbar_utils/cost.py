@@ -35,12 +35,12 @@ def cost(study: Study, cohort: Cohort, model: str) -> pd.Series:
         refuse_untrained(study, cohort, model)
         records.write_csv(file, pd.DataFrame([{"model": model} | _measure(study, model)]))
         records.mark_finished(record, made_from, [file])
-    return pd.read_csv(file).iloc[0].rename(model)
+    return records.read_csv(file).iloc[0].rename(model)
 
 
 def _measure(study: Study, model: str) -> dict:
     network, folder = network_of(study, model).eval(), study.folder / model
-    trained, seconds = records.read_json(folder / "fit.json"), pd.read_csv(folder / "history.csv")["seconds"]
+    trained, seconds = records.read_json(folder / "fit.json"), records.read_csv(folder / "history.csv")["seconds"]
     size, device = (study.height, study.width), device_of(study)
     low, median, high = np.percentile(latencies_ms(network, *size, device), (25, 50, 75)).round(2).tolist()
     return {

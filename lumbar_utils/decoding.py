@@ -1,6 +1,8 @@
 """Images and masks on the network's grid, decoded once and kept in a memory map."""
 
+import contextlib
 import dataclasses
+import shutil
 from pathlib import Path
 
 import cv2
@@ -55,10 +57,18 @@ def decode(cohort: Cohort, height: int, width: int, cache: Path) -> tuple[np.nda
     """
     made_from = freshness.made_from("decoded", cohort.fingerprint, cohort.cases["case"].tolist(), height, width)
     folder = cache / f"decoded-{made_from[:16]}"
-    if not folder.exists():
-        with atomic_folder(folder) as temporary:
-            _decode_into(temporary, cohort, height, width)
-    return tuple(np.load(folder / name, mmap_mode="r") for name in ("images.npy", "masks.npy"))
+    if maps := _mapped(folder):
+        return maps
+    shutil.rmtree(folder, ignore_errors=True)  # half of it was deleted, or half copied
+    with atomic_folder(folder) as temporary:
+        _decode_into(temporary, cohort, height, width)
+    return _mapped(folder)
+
+
+def _mapped(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    with contextlib.suppress(OSError, ValueError, EOFError):  # absent, or cut off
+        return tuple(np.load(folder / name, mmap_mode="r") for name in ("images.npy", "masks.npy"))
+    return None
 
 
 def _decode_into(folder: Path, cohort: Cohort, height: int, width: int) -> None:

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import papermill
 import psutil
 from jupyter_client import AsyncKernelManager
@@ -17,7 +16,7 @@ from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from lumbar_utils import Failure
+from lumbar_utils import Failure, StudyError, records
 
 INTERPRETER = KernelSpec(
     argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], display_name="Python 3",
@@ -133,7 +132,9 @@ class Watch:
         self.kernel = kernel
 
     def _rows(self) -> list:
-        return list(pd.read_csv(self.history).itertuples()) if self.history.exists() else []
+        with contextlib.suppress(StudyError):  # half a copy, which training replaces
+            return list(records.read_csv(self.history).itertuples()) if self.history.exists() else []
+        return []
 
     def _watch(self) -> None:
         seen = {(row.model, row.epoch) for row in self._rows()}

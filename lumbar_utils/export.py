@@ -175,9 +175,13 @@ def _write(item: Item) -> None:
 
 def _draw(pdf: Path, image: Path, dpi: int) -> None:
     """The page of a PDF as a PNG, or as a TIFF without loss (LZW), which says how many dpi it has."""
-    from pypdfium2 import PdfDocument
+    from pypdfium2 import PdfDocument, PdfiumError
 
-    with contextlib.closing(PdfDocument(pdf)) as document:
+    try:
+        opened = PdfDocument(pdf)
+    except PdfiumError:
+        raise StudyError(f"{pdf} is cut off or damaged; copy it again, or delete it and run the study again") from None
+    with contextlib.closing(opened) as document:
         page = document[0].render(scale=dpi / 72).to_pil()
     lossless = {"compression": "tiff_lzw"} if image.suffix == ".tiff" else {}
     page.save(image, dpi=(dpi, dpi), **lossless)

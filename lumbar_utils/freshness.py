@@ -133,7 +133,7 @@ def origin_of_scores(study: dict, folder: Path, models: Iterable[str]) -> dict:
 
 
 def stale_scores(folder: Path) -> str:
-    """Why the scores in a study's folder are not of what lies there today; "" if they are.
+    """Why the scores in a study's folder are not of what lies there today, or not whole; "" if they are.
 
     Scores without a record, as of an export, are taken as they are.
     """
@@ -141,7 +141,8 @@ def stale_scores(folder: Path) -> str:
     today = origin_of_scores(records.read_json(folder / "study.json"), folder, recorded.get("label maps", ()))
     changed = [name for name, value in recorded.items() if value != today[name]]
     if not changed:
-        return ""
+        halves = records.cut_off(folder / "notebooks" / "05_evaluate_and_compare.json")
+        return f"{halves[0]} is cut off; copy it again, or run notebook 05 again" if halves else ""
     other = " and ".join(changed)
     return f"scores, tables and figures were made from other {other} than are there today; run notebook 05 again"
 

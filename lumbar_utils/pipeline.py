@@ -12,7 +12,7 @@ from lumbar_utils.grid import Grid
 from lumbar_utils.preparation import prepare
 from lumbar_utils.study import Study, clone
 
-MADE_HERE = ("notebooks", "record", "report.html")  # by this module, and by no notebook
+MADE_HERE = ("notebooks", "record", "report.html", "study.json")  # by this module, and by no notebook
 # files of earlier notebooks, in the study
 READS = {
     "05_evaluate_and_compare": ("*/label_maps/*", "*/fit.json", "*/history.csv", "*/robustness.csv", "*/cost.csv"),
@@ -76,8 +76,9 @@ class Step:
 
     def is_finished(self, data: str) -> bool:
         """Whether it was run, on data of this fingerprint, and all that it made is still there."""
-        record = self.file(".json")
-        return records.is_whole(record) and records.is_finished(record, self.made_from(data))
+        record, network = self.file(".json"), self.study.folder / self.model / "fit.json"
+        whole = records.is_whole(record) and not records.cut_off(network)
+        return whole and records.is_finished(record, self.made_from(data))
 
     def made(self) -> list[Path]:
         """Its files: of a training notebook those of its network, of 05 all of the study's that were made up to now."""

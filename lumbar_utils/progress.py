@@ -29,7 +29,7 @@ def _cell(step: Step, read_before: dict[str, str]) -> dict:
     study, state = step.study, state_of(step, read_before)
     told = records.read_json(step.file(".json")) if state == "finished" else {}
     history = study.folder / step.model / "history.csv"
-    best = pd.read_csv(history)["val_f1"] if step.model and history.exists() else pd.Series(dtype=float)
+    best = records.read_csv(history)["val_f1"] if step.model and history.exists() else pd.Series(dtype=float)
     return {
         "dataset": Path(study.dataset).name, "study": study.folder.name, "seed": study.seed, "fold": study.fold,
         "step": step.name, "model": step.model, "state": state, "epoch": len(best),

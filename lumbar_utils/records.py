@@ -175,12 +175,31 @@ def read_csv(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
     names = dict.fromkeys(("case", "case_there", "patient", "model", "claim"), str)
-    return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
+    text = _whole_text(path)
+    try:
+        return pd.read_csv(io.StringIO(text), dtype=names, keep_default_na=False, na_values=[""])
+    except pd.errors.ParserError:
+        raise _damaged(path) from None
+
+
+def _whole_text(path: Path) -> str:
+    """Text that this package wrote; StudyError if it is empty, or not all of it is text."""
+    text = path.read_bytes().decode(errors="replace")
+    if not text.strip() or "\0" in text or "\ufffd" in text:
+        raise _damaged(path)
+    return text
+
+
+def _damaged(path: Path) -> StudyError:
+    return StudyError(f"{path} is cut off or damaged; copy it again, or run the study again")
 
 
 def read_json(path: Path) -> dict:
-    """What a JSON file holds; empty where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """What a JSON file holds; empty where there is none. Raises StudyError if it is cut off or damaged."""
+    try:
+        return json.loads(_whole_text(path)) if path.exists() else {}
+    except json.JSONDecodeError:
+        raise _damaged(path) from None
 
 
 def fingerprint(*parts) -> str:
@@ -206,8 +225,24 @@ def source_fingerprint(*modules: str) -> str:
 
 
 def is_whole(record: Path) -> bool:
-    """Whether `record` tells of finished work, all of whose files are still there."""
-    return record.exists() and all((record.parent / name).exists() for name in read_json(record)["files"])
+    """Whether `record` tells of finished work, all of whose files are still there, and none of them cut off."""
+    told = _told(record)
+    return bool(told) and all((record.parent / name).exists() for name in told["files"]) and not cut_off(record)
+
+
+def cut_off(record: Path) -> list[Path]:
+    """The files of finished work that hold fewer bytes than were written, as after a copy that was interrupted."""
+    sizes = {
+        Path(os.path.normpath(record.parent / name)): size for name, size in _told(record).get("bytes", {}).items()
+    }
+    return [file for file, size in sizes.items() if file.exists() and file.stat().st_size < size]
+
+
+def _told(record: Path) -> dict:
+    """What a record of finished work tells; nothing if it is cut off: the work is done again then."""
+    with contextlib.suppress(StudyError):
+        return read_json(record)
+    return {}
 
 
 def is_finished(record: Path, made_from: str) -> bool:
@@ -220,8 +255,8 @@ def mark_finished(record: Path, made_from: str, files: Iterable[Path], **facts) 
 
     Written last, so that it never speaks of half a result.
     """
-    names = [Path(os.path.relpath(file, record.parent)).as_posix() for file in files]
-    content = {"made_from": made_from, "files": names, "provenance": provenance()} | facts
+    sizes = {Path(os.path.relpath(file, record.parent)).as_posix(): file.stat().st_size for file in files}
+    content = {"made_from": made_from, "files": list(sizes), "bytes": sizes, "provenance": provenance()} | facts
     write_json(record, content)
 
 

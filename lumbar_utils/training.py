@@ -66,8 +66,10 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
     origin = {"made_from": freshness.trained(study, cohort.fingerprint, model), "study": f"{study.folder.name}/{model}"}
     if records.is_finished(record, origin["made_from"]):
         print(f"{model} is trained already: {folder}")
-        return pd.read_csv(folder / "history.csv")
+        return records.read_csv(folder / "history.csv")
     records.refuse_unwritable(study.folder, folder, best.parent)
+    for file in records.cut_off(record):
+        file.unlink()  # half a copy
     go_on = goes_on_from(last, **origin) and best.exists()
     from lumbar_utils.segmentation import Segmentation, train  # Lightning takes seconds to import
 

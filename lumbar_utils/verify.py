@@ -12,6 +12,7 @@ import pandas as pd
 
 from lumbar_utils import METRICS, MODELS, StudyError, freshness, records
 from lumbar_utils.export import described, published
+from lumbar_utils.study import record_of
 
 REFERENCE = Path(__file__).resolve().parents[1] / "figures" / "reference"
 LAST = "notebooks/05_evaluate_and_compare.json"  # of a study, whole once it is finished
@@ -59,7 +60,7 @@ def newest(runs: Path, reference: Kept) -> Path:
     wanted, found = {name: reference.record["settings"][name] for name in SAME}, []
     for record in runs.glob(f"*/{LAST}"):
         folder = record.parents[1]
-        settings = published(records.read_json(folder / "study.json"))["settings"]
+        settings = published(record_of(folder))["settings"]
         if records.is_whole(record) and all(settings[name] == wanted[name] for name in SAME):
             different = len(other_settings(reference.record["settings"], settings))
             found.append((different, -record.stat().st_mtime_ns, folder))

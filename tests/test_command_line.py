@@ -1,6 +1,7 @@
 """What is wrong on the command line is refused in one line, at once; relative paths begin where one stands."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,43 @@ def test_a_record_that_is_cut_off_is_named(tmp_path):
     for command in ("status", "report", "verify"):
         result = in_process(command, tmp_path)
         assert result.returncode == 2 and "study.json is no whole record of a study" in result.stderr
+
+
+@pytest.mark.parametrize("keep", [0, 0.5], ids=["nothing", "half"])
+@pytest.mark.parametrize(
+    "name, commands",
+    [
+        ("unet/fit.json", ["report", "export", "verify", "predict"]),
+        ("unet/predict.json", ["report", "export", "verify"]),
+        ("scores.json", ["report", "export", "verify"]),
+        ("tables/claims.csv", ["report", "verify"]),
+        ("figures/fig5.png", ["report"]),
+        ("figures/fig5.pdf", ["export"]),
+    ],
+)
+def test_half_a_copy_of_a_study_is_refused_by_the_file_that_is_cut_off(trained, tmp_path, name, commands, keep):
+    (folder,) = trained[0][4].glob("phantom-smoke-*")
+    study = shutil.copytree(folder, tmp_path / folder.name)
+    whole = (study / name).read_bytes()
+    (study / name).write_bytes(whole[: int(keep * len(whole))])
+    more = {
+        "export": ["--to", tmp_path / "out", "--format", "png600"],
+        "predict": ["unet", "phantom", tmp_path / "new"],
+    }
+    for command in commands:
+        result = in_process(command, study, *more.get(command, []))
+        assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
+        assert name in result.stderr or "unet is not trained in" in result.stderr
+
+
+def test_a_table_that_lost_its_last_lines_is_said_and_made_again(trained, tmp_path):
+    (folder,) = trained[0][4].glob("phantom-smoke-*")
+    study = shutil.copytree(folder, tmp_path / folder.name)
+    table = study / "tables" / "table2.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    assert "table2.csv is cut off" in in_process("verify", study).stderr
+    assert "table2.csv is cut off" in in_process("export", study, "--to", tmp_path / "out", "--only", "table2").stdout
+    assert "1 waiting" in in_process("status", study).stdout
 
 
 def test_relative_paths_begin_where_the_command_is_given(tmp_path, monkeypatch):

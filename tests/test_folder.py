@@ -291,6 +291,14 @@ FAULTS = {
         "line 3 names '/images/case1.png'; pa",
     ),
     "a drive": (replace("cases.csv", "images/case1", "C:\\case1"), "line 3 names .*paths begin in .*dataset and stay"),
+    "a mask of two patients": (
+        replace("cases.csv", "masks/case1", "masks/case2"),
+        "gives mask masks/case2.png to patients p1, p2; name each image's own",
+    ),
+    "a split that is not read": (
+        replace("cases.csv", "spacing_mm", "Split"),
+        "has a column 'split', which is not read; write .*split.csv, or rename it",
+    ),
     "a path that climbs": (
         replace("cases.csv", "images/case1", "images/../../case1"),
         "line 3 names .* stay within it",

@@ -14,6 +14,8 @@ from lumbar_utils.datasets.labels import level_of, named_values
         ("L1", "L1"), ("l1", "L1"), ("vertebrae_L1", "L1"), ("L1 vertebra", "L1"), ("Vertebra-S1", "S1"),
         ("lumbar vertebra 2 (L2)", "L2"), ("20_L1", "L1"), ("disc_L1", "disc_L1"), ("L5-S1", "L5-S1"),
         ("L1_L2", "L1_L2"), ("sacrum", "sacrum"), ("L12", "L12"), ("T12", "T12"), ("left facet L3", "left facet L3"),
+        ("L 1", "L1"), ("L-02", "L2"), ("l_3", "L3"), ("LWK4", "L4"), ("Lumbar 5", "L5"), ("lumbar_vertebra_4", "L4"),
+        ("L4/5", "L4/5"), ("L4-5", "L4-5"), ("disc L5-1", "disc L5-1"), ("rib_L_1", "rib_L_1"), ("L 12", "L 12"),
     ],
 )  # fmt: skip
 def test_a_name_with_one_level_in_it_is_that_vertebra_and_nothing_else_is(name, level):

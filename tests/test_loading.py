@@ -8,6 +8,8 @@ from conftest import write_dataset
 
 from lumbar_utils import StudyError
 from lumbar_utils.augmentation import BiasField, Ghosting, Stretch, augmentation
+from lumbar_utils.datasets import load
+from lumbar_utils.datasets.folder import read
 from lumbar_utils.decoding import Fit, decode
 from lumbar_utils.loading import Cases, Order, loader, normalise, untouched
 from lumbar_utils.preparation import first_look, prepare
@@ -25,6 +27,27 @@ from lumbar_utils.study import Study
 def test_an_image_is_scaled_without_distortion_and_centred(shape, expected):
     fit = Fit.of(shape, 160, 160)
     assert (fit.top, fit.left, fit.rows, fit.columns) == expected
+
+
+@pytest.mark.parametrize("name", ["images.npy", "masks.npy"])
+@pytest.mark.parametrize("keep", [None, 0, 200], ids=["absent", "empty", "cut off"])
+def test_half_a_cache_is_decoded_again(dataset, tmp_path, name, keep):
+    cohort = read(dataset)
+    whole = [np.array(pixels) for pixels in decode(cohort, 64, 64, tmp_path)]
+    (file,) = tmp_path.glob(f"decoded-*/{name}")
+    content = file.read_bytes()
+    file.unlink()
+    if keep is not None:
+        file.write_bytes(content[:keep])
+    assert np.array_equal(decode(cohort, 64, 64, tmp_path), whole)
+
+
+def test_half_a_source_in_the_cache_is_named_with_its_remedy(tmp_path):
+    study = Study("smoke", runs=tmp_path / "runs", cache=tmp_path / "cache", phantom_patients=3)
+    (image, *_) = load(study).folder.glob("images/*.png")
+    image.unlink()
+    with pytest.raises(StudyError, match=r"names 1 files that are not there, .*; or delete .*phantom-3x96.*made again"):
+        load(study)
 
 
 def test_a_label_map_goes_into_the_grid_and_back():

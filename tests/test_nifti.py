@@ -60,6 +60,8 @@ def test_volumes_become_slices_through_the_middle_of_what_is_outlined(source, tm
         "-label.nrrd",
         "_labels.NII.GZ",
         ".seg.nrrd",
+        "_msk.nii.gz",
+        " - Segmentation.nii.gz",
     ],
 )
 def test_masks_may_lie_beside_their_images(source, tmp_path, ending):
@@ -227,6 +229,14 @@ FAULTS = {
     "a kind that is not read": (
         lambda folder: (folder / "bert.IMG").write_bytes(b""),
         "bert.IMG is of a kind that is not read; save it as .nii.gz",
+    ),
+    "a volume half downloaded": (
+        lambda folder: (folder / "carl.nii.gz.part").write_bytes(b""),
+        "carl.nii.gz.part is of a kind that is not read",
+    ),
+    "one vertebra a file": (
+        lambda folder: (folder / "masks" / "vertebrae_L1.nii.gz").touch(),
+        "vertebrae_L1.nii.gz is of L1 alone by its name; write all levels of a volume as one label map",
     ),
     "names alike as cases": (
         lambda folder: [(folder / name).touch() for name in ("anna t1.nii.gz", "anna-t1.nii")],

@@ -54,6 +54,28 @@ def test_work_is_finished_while_its_origin_and_all_of_its_files_are_there(tmp_pa
     assert not records.is_finished(record, "a")
 
 
+def test_work_whose_file_or_record_was_cut_off_is_not_finished(tmp_path):
+    record, table = tmp_path / "fit.json", tmp_path / "history.csv"
+    table.write_text("epoch,val_f1\n1,0.5\n")
+    records.mark_finished(record, "a", [table])
+    assert records.cut_off(record) == []
+    table.write_text("epoch,val_f1\n")  # a whole line less
+    assert records.cut_off(record) == [table] and not records.is_finished(record, "a")
+    table.write_text("epoch,val_f1\n1,0.5\n")
+    record.write_text(record.read_text()[:40])
+    assert not records.is_whole(record) and not records.is_finished(record, "a")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"a\n"b', b"\0" * 9, b"\xff\xfe{}"], ids=["empty", "cut", "zeros", "no text"]
+)
+@pytest.mark.parametrize("read", [records.read_json, records.read_csv])
+def test_what_is_left_of_a_file_is_refused_by_name(tmp_path, read, content):
+    (tmp_path / "it").write_bytes(content)
+    with pytest.raises(StudyError, match="it is cut off or damaged; copy it again, or run the study again"):
+        read(tmp_path / "it")
+
+
 def test_fingerprints_follow_values_and_not_their_order_in_a_dictionary():
     assert records.fingerprint({"a": 1, "b": 2}) == records.fingerprint({"b": 2, "a": 1})
     assert records.fingerprint({"a": 1}) != records.fingerprint({"a": 2})

@@ -164,6 +164,16 @@ def test_a_broken_checkpoint_is_refused_with_its_remedy(study, content):
         fit(study, prepare(study), "unet")
 
 
+def test_a_trained_network_whose_checkpoint_is_half_a_copy_is_trained_again_to_the_same_bits(study):
+    cohort = prepare(study)
+    fit(study, cohort, "unet")
+    best = study.folder / "unet" / "checkpoints" / "best.ckpt"
+    whole = digest(study.folder / "unet")
+    best.write_bytes(best.read_bytes()[:999])
+    fit(study, cohort, "unet")
+    assert digest(study.folder / "unet") == whole
+
+
 def test_a_checkpoint_that_would_run_code_is_refused(study, tmp_path):
     class Trap:
         def __reduce__(self):

@@ -141,7 +141,11 @@ def test_labels_are_whole_but_for_the_rounding_of_their_file():
 
 @pytest.mark.parametrize(
     "spacing, message",
-    [((1, 1, 1e-6), "has voxels of 1 x 1 x 1e-06 mm by its header"), ((0.01, 40, 40), "becomes .* square pixels")],
+    [
+        ((1, 1, 1e-6), "has voxels of 1 x 1 x 1e-06 mm by its header"),
+        ((0.01, 40, 40), "becomes .* square pixels"),
+        ((20, 20, 20), "has pixels of 20 mm by its header; 0.05 to 10 mm are allowed"),
+    ],
 )
 def test_voxels_that_no_scanner_makes_are_refused(spacing, message):
     with pytest.raises(volumes.Unsuitable, match=message):

@@ -14,7 +14,13 @@ from lumbar_utils.study import DATA, Study, kind_and_path
 
 def load(study: Study) -> Cohort:
     """The cohort that a study names. Raises StudyError as `locate` does, or where its tables cannot be used."""
-    return read(locate(study))
+    folder = locate(study)
+    try:
+        return read(folder)
+    except StudyError as error:
+        if folder.parent != study.cache:
+            raise
+        raise StudyError(f"{error}; or delete {folder}, which is then made again") from None
 
 
 def locate(study: Study) -> Path:

@@ -117,10 +117,10 @@ def _header(path: Path) -> pydicom.Dataset | None:
         return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
     except InvalidDicomError:
         with path.open("rb") as file:  # the preamble may be missing: then the first element's group comes first
-            plausible = file.read(2) in (b"\x02\x00", b"\x08\x00", b"\x00\x08")
-        if plausible:
+            start = file.read(132)
+        if start[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08"):
             return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS, force=True)
-        if path.suffix.lower() in SUFFIXES:
+        if path.suffix.lower() in SUFFIXES or not any(start):
             raise
         return None
 
@@ -130,17 +130,18 @@ def _fault(header: pydicom.Dataset) -> str:
     kind, orientation = header.get("SOPClassUID"), header.get("ImageOrientationPatient") or ()
     modality = header.get("Modality") or ("MR" if kind in (MRImageStorage, EnhancedMRImageStorage) else "")
     position = header.get("ImagePositionPatient") or ()
-    frames = int(header.get("NumberOfFrames") or 1)
+    frames, written = int(header.get("NumberOfFrames") or 1), str(header.get("BurnedInAnnotation")).upper()
     faults = {
-        "is no MR": modality != "MR",
+        "is no MR": str(modality).upper() != "MR",
         "is a localiser": "LOCALIZER" in (header.get("ImageType") or []),
         "is multi-frame; convert it to one file a slice, or by dcm2niix to NIfTI": (
             frames > 1 or kind == EnhancedMRImageStorage
         ),
         "is in colour": not str(header.get("PhotometricInterpretation")).startswith("MONOCHROME"),
-        "has text burnt into its pixels, which may name the patient": header.get("BurnedInAnnotation") == "YES",
+        "has text burnt into its pixels, which may name the patient": written == "YES",
         "has no position or orientation": not _is_geometry(orientation, position),
         "has no pixels": not header.get("Rows"),
+        "has pixels of no size": not all(side > 0 for side in header.get("PixelSpacing") or ()),
     }
     return next((fault for fault, found in faults.items() if found), "")
 

@@ -15,7 +15,10 @@ import SimpleITK as sitk
 from lumbar_utils import StudyError
 
 VOLUMES = (".nii.gz", ".nii", ".mha", ".nrrd")
-NOT_READ = (".hdr", ".img", ".img.gz", ".hdr.gz", ".mhd", ".nhdr", ".mgz", ".mgh", ".mnc", ".gipl", ".vtk")
+NOT_READ = (
+    ".hdr", ".img", ".img.gz", ".hdr.gz", ".mhd", ".nhdr", ".mgz", ".mgh", ".mnc", ".gipl", ".vtk", ".nii.bz2",
+    ".nii.xz", ".nii.zst", ".nii.zip", ".part", ".partial", ".filepart", ".crdownload",
+)  # formats, and copies that were not finished  # fmt: skip
 DEFLATE = 1032  # bytes that one compressed byte can hold at most
 AUTO = zlib.MAX_WBITS | 32  # zlib or gzip, as the data begin
 

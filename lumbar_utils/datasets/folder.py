@@ -91,7 +91,10 @@ def read(folder: Path) -> Cohort:
     files = [folder / name for column in ("image", "mask") for name in cases[column] if name]
     missing = [file for file in files if not os.path.isfile(file)]  # Path.is_file raises at a name that is too long
     if missing:
-        raise StudyError(f"{folder}/cases.csv names {len(missing)} files that are not there, first {missing[0]}")
+        raise StudyError(
+            f"{folder}/cases.csv names {len(missing)} files that are not there, first {missing[0]}; put them there, or "
+            "remove their lines"
+        )
     tables = [file for name in ("cases.csv", "dataset.json", "split.csv") if (file := folder / name).exists()]
     return Cohort(
         folder=folder,
@@ -173,6 +176,7 @@ def read_cases(folder: Path, masked: bool) -> pd.DataFrame:
     _check_names(file, table)
     for column in ("image", "mask"):
         table[column] = [_inside(file, line, name) for line, name in table[column].items()]
+    _check_columns(file, table)
     if "spacing_mm" in table:
         table["spacing_mm"] = [_spacing(file, line, text) for line, text in table["spacing_mm"].items()]
     cases = pd.read_csv(
@@ -197,6 +201,16 @@ def _check_names(file: Path, table: pd.DataFrame) -> None:
         if other:
             raise StudyError(f"{file} names cases {other!r} and {case!r}, one file on some disks; rename one")
         alike[case.casefold()] = case
+
+
+def _check_columns(file: Path, table: pd.DataFrame) -> None:
+    """Raise StudyError for a mask that two patients share, and for a split that would not be read."""
+    owners = table[table["mask"] != ""].groupby("mask")["patient"].unique()
+    for mask, patients in owners.items():
+        if len(patients) > 1:
+            raise StudyError(f"{file} gives mask {mask} to patients {', '.join(patients)}; name each image's own")
+    if "split" in map(str.lower, table):
+        raise StudyError(f"{file} has a column 'split', which is not read; write {file.parent}/split.csv, or rename it")
 
 
 def _inside(file: Path, line: int, name: str) -> str:

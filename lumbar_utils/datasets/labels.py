@@ -10,17 +10,21 @@ WORDS = {
     "spine", "spinal", "level", "label", "segment", "bone", "mask", "the", "of",
 }  # beside a level they say that the vertebra is meant, and not its disc or arch  # fmt: skip
 
+SPELT = re.compile(r"(?<![^\W_])(L|S)(?:WK|UMBA[RL]|ACRAL)?[\W_]*(?:VERTEBRA)?[\W_]*0?([1-5])(?!\d)")  # L 1, LWK1, L01
+NEXT = re.compile(r"[LS]\d[\W_]+[1-5](?!\d)")  # L4/5, a disc
+
 
 def level_of(name: str) -> str:
-    """The level that a label's name says (`vertebrae_L1`, `L1 vertebra`, `l1`), or the name as it is.
+    """The level that a label's name says (`vertebrae_L1`, `L1 vertebra`, `lumbar 1`, `l01`), or the name as it is.
 
-    One level, and beside it nothing but numbers and WORDS: neither `disc_L1` nor `L5-S1` is a vertebra, nor is
-    `sacrum` S1, which is only its uppermost part.
+    One level, and beside it nothing but numbers and WORDS: neither `disc_L1` nor `L5-S1` nor `L4/5` is a vertebra, nor
+    is `sacrum` S1, which is only its uppermost part.
     """
-    tokens = re.findall(r"[^\W_]+", name.upper())
-    levels = [token for token in tokens if token in LEVELS]
+    spelt = SPELT.sub(r"\1\2", name.upper())
+    tokens = re.findall(r"[^\W_]+", spelt)
+    levels = {token for token in tokens if token in LEVELS}
     others = {token.lower() for token in tokens if token not in LEVELS and not token.isdecimal()}
-    return levels[0] if len(levels) == 1 and others <= WORDS else name
+    return levels.pop() if len(levels) == 1 and others <= WORDS and not NEXT.search(spelt) else name
 
 
 def named_values(labels: object, file: Path, levels: tuple[str, ...] = LEVELS) -> dict[int, str]:

@@ -15,7 +15,7 @@ from lumbar_utils.datasets.writing import Slice
 from lumbar_utils.textfiles import read_json, read_table
 
 MASK_FOLDERS = {"masks", "labels", "labelsTr", "labelsTs"}
-MASK_ENDING = re.compile(r"[._-](mask|masks|seg|dseg|label|labels|labelmap|segmentation)$", re.IGNORECASE)
+MASK_ENDING = re.compile(r"[\W_]+(masks?|msk|d?seg|labels?|labelmap|segmentations?|gt)$", re.IGNORECASE)
 CHANNEL = re.compile(r"_000\d$")  # of nnU-Net's images
 SEQUENCE = re.compile(r"(t[12]w?|pdw?|stir|space|flair|dixon|mri?|ct|sag|scan|vol|img|image)\d?", re.IGNORECASE)
 LABELS = '{"1": "L5", "2": "L4"}'
@@ -99,7 +99,10 @@ def _volumes(source: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     names = {name: name if name in masks else name.rpartition("_")[0] for name in images}
     strange = sorted(set(masks) - set(names.values()))
     if strange:
-        raise StudyError(f"mask {masks[strange[0]]} belongs to no image; put {strange[0]}{VOLUMES[0]} into {source}")
+        raise StudyError(
+            f"mask {masks[strange[0]]} belongs to no image; give it the name of its image, or put "
+            f"{strange[0]}{VOLUMES[0]} into {source}"
+        )
     lacking = sorted(name for name in images if names[name] not in masks)
     if masks and lacking:
         raise StudyError(f"image {images[lacking[0]]} has no mask but others have; add it, or move the image elsewhere")
@@ -125,6 +128,8 @@ def _by_name(source: Path) -> tuple[dict[str, Path], dict[str, Path]]:
         ending = MASK_ENDING.search(name)
         is_mask = bool(ending or MASK_FOLDERS & set(path.relative_to(source).parts[:-1]))
         name = name[: ending.start()] if ending else name
+        if (level := level_of(name)) in LEVELS:
+            raise StudyError(f"{path} is of {level} alone by its name; write all levels of a volume as one label map")
         other = cases.setdefault((is_mask, _case(name)), path)
         if other != path:
             raise StudyError(f"{path} and {other.relative_to(source)} share a name; remove or rename one")

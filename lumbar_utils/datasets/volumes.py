@@ -11,6 +11,7 @@ import SimpleITK as sitk
 
 from lumbar_utils import StudyError
 from lumbar_utils.datasets.files import Unsuitable, header_of, load, split_suffix
+from lumbar_utils.datasets.folder import LEAST_MM, MOST_MM
 from lumbar_utils.datasets.writing import Slice
 
 FRAME = "PIL"  # columns run to the back, rows down, slices to the left; ITK names an axis by where it leads
@@ -73,8 +74,10 @@ def sagittal(volume: sitk.Image, is_mask: bool = False) -> tuple[np.ndarray, flo
     if max(to_back, down) > COARSER * to_left and turned.GetSize()[2] > 1:
         axis = "front to back" if to_back > down else "head to feet"
         raise Unsuitable(f"is not sagittal: its slices, {max(to_back, down):.2g} mm apart, follow each other {axis}")
-    squared = _square(turned if is_mask else sitk.Cast(turned, sitk.sitkFloat32), is_mask)
-    return sitk.GetArrayFromImage(squared), min(to_back, down)
+    squared, side = _square(turned if is_mask else sitk.Cast(turned, sitk.sitkFloat32), is_mask), min(to_back, down)
+    if not LEAST_MM <= side <= MOST_MM:
+        raise Unsuitable(f"has pixels of {side:g} mm by its header; {LEAST_MM} to {MOST_MM} mm are allowed")
+    return sitk.GetArrayFromImage(squared), side
 
 
 def check_slice_axis(leftwards: float) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 from PIL import Image
 
-from lumbar_utils import LEVELS, METRICS, __version__, records
+from lumbar_utils import LEVELS, METRICS, StudyError, __version__, records
 from lumbar_utils.claims import FEWEST, VERDICTS
 from lumbar_utils.report import shown
 from lumbar_utils.report.claim_2024 import ITEMS, STATUSES, answers
@@ -112,13 +112,22 @@ def figures_of(results: Results, names: list[str] | tuple[str, ...]) -> list[Fig
     return found
 
 
+def _opened(whole: bytes, file: Path) -> Image.Image:
+    try:
+        picture = Image.open(io.BytesIO(whole))
+        picture.load()
+    except (OSError, SyntaxError):  # as Pillow says it of a PNG that is damaged
+        raise StudyError(f"{file} is cut off or damaged; copy it again, or delete it and run the study again") from None
+    return picture
+
+
 def for_the_screen(file: Path) -> tuple[str, int, int]:
     """A PNG in base64, no wider than SCREEN_WIDTH where that makes it smaller, width, height.
 
     Colours are kept: they have meanings. The figure at full size lies beside the page, and is linked from it.
     """
     whole = file.read_bytes()
-    with Image.open(io.BytesIO(whole)) as picture:
+    with _opened(whole, file) as picture:
         if len(whole) < SMALL or picture.width <= SCREEN_WIDTH:
             return base64.b64encode(whole).decode(), *picture.size
         size = (SCREEN_WIDTH, round(picture.height * SCREEN_WIDTH / picture.width))
