@@ -75,8 +75,8 @@ Accept = Annotated[list[str], typer.Option(help="a finding of the audit that is 
 def main() -> None:
     """Compare U-Net, HRNet and EfficientNet at segmenting lumbar vertebrae in sagittal MRI."""
     os.environ["MPLBACKEND"] = "agg"  # figures go to files; to import matplotlib for this would take a second
-    for stream in (sys.stdout, sys.stderr):  # a terminal that is not in UTF-8 shows the code of a letter that it lacks
-        stream.reconfigure(errors="backslashreplace")
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it is closed
+        stream.reconfigure(errors="backslashreplace")  # a terminal not in UTF-8 shows the code of a letter it lacks
 
 
 @app.command(cls=Lists)

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import html
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -64,7 +65,7 @@ def absolute(path: str | Path, start: Path = ROOT) -> Path:
     """
     if not isinstance(path, str | Path) or not str(path).strip():
         raise StudyError(f"{path!r} is no path; name a file or a folder")
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))  # Path's own raises where there is no such user
     return (path if path.is_absolute() else (clone() if start == ROOT else start) / path).resolve()
 
 
@@ -186,8 +187,8 @@ class Study(BaseModel):
 
     accept: Names = Field((), description="findings of the audit that are right as they are")
     slices: int = Field(1, ge=1, description="taken from a volume, about its mid-sagittal one")
-    phantom_patients: int = Field(ge=3, description="patients in the phantom data set")
-    phantom_size: int = Field(ge=64, description="side of a phantom image in pixels")
+    phantom_patients: int = Field(ge=3, le=100_000, description="patients in the phantom data set")
+    phantom_size: int = Field(ge=64, le=4096, description="side of a phantom image in pixels")
     phantom_difficulty: Literal["easy", "typical", "hard"] = Field("typical", description="findings and noise")
     phantom_contrast: Literal["T1 or T2", "T1", "T2", "T2-SPACE"] = Field("T1 or T2", description="of the phantom")
 
@@ -197,8 +198,8 @@ class Study(BaseModel):
     folds: int = Field(0, ge=0, description="parts for cross-validation; 0: one split by the fractions above")
     fold: int = Field(0, ge=0, description="which of the folds to test on, counted from 0")
 
-    height: int = Field(ge=64, multiple_of=32, description="rows of the network's input")
-    width: int = Field(ge=64, multiple_of=32, description="columns of the network's input")
+    height: int = Field(ge=64, le=4096, multiple_of=32, description="rows of the network's input")
+    width: int = Field(ge=64, le=4096, multiple_of=32, description="columns of the network's input")
     normalisation: Literal["zscore", "percentile"] = Field("zscore", description="of each image's grey values")
     augmentation: Literal["none", "geometric", "intensity", "mr"] = Field(
         "intensity", description="what varies in training images, each including the one before"

@@ -141,8 +141,17 @@ def test_settings_without_effect_on_results_make_nothing_again(study, setting):
 
 def test_a_changed_label_map_makes_scores_and_comparison_again(study):
     (path, *_) = sorted((study.folder / "unet" / "label_maps").glob("*.png"))
-    cv2.imwrite(str(path), np.zeros_like(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)))
+    shape = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).shape
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 7, shape, np.uint8))
     assert remade(study) == {"scores", COMPARING}
+
+
+def test_a_label_map_that_is_cut_off_is_predicted_again(study):
+    (path, *_) = sorted((study.folder / "unet" / "label_maps").glob("*.png"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert remade(study) == {"label maps"}
+    assert path.read_bytes() == whole
 
 
 def test_a_style_and_a_template_are_part_of_the_code(tmp_path, monkeypatch):

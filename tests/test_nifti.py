@@ -1,6 +1,7 @@
 """A folder of NIfTI volumes: what is read, and what is refused."""
 
 import json
+import os
 import shutil
 
 import cv2
@@ -268,6 +269,20 @@ def test_what_cannot_be_understood_is_refused_before_anything_is_written(source,
     with pytest.raises(StudyError, match=message):
         convert("nifti", source, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["nifti"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits on the size of a file are of POSIX systems")
+def test_a_full_temporary_folder_stops_the_import_and_leaves_no_volume_out(source, tmp_path):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400, before[1]))
+    try:
+        with pytest.raises(StudyError, match=r"cannot unpack .*anna_t1.nii.gz in .*: File too large; make room there"):
+            convert("nifti", source, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "out").exists()
 
 
 def test_masks_keep_the_values_that_the_user_named(source, tmp_path):

@@ -1,5 +1,6 @@
 """Files that other tools wrote: found at any depth, and read whole or refused by name."""
 
+import errno
 import gzip
 import math
 import os
@@ -19,6 +20,7 @@ NOT_READ = (
     ".hdr", ".img", ".img.gz", ".hdr.gz", ".mhd", ".nhdr", ".mgz", ".mgh", ".mnc", ".gipl", ".vtk", ".nii.bz2",
     ".nii.xz", ".nii.zst", ".nii.zip", ".part", ".partial", ".filepart", ".crdownload",
 )  # formats, and copies that were not finished  # fmt: skip
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DEFLATE = 1032  # bytes that one compressed byte can hold at most
 AUTO = zlib.MAX_WBITS | 32  # zlib or gzip, as the data begin
 
@@ -82,6 +84,8 @@ def load(path: Path) -> sitk.Image:
                 raise Unsuitable("has axes that are not at right angles by its header; resample it") from None
             raise Unsuitable("cannot be read as an image; is the file whole?") from None  # ITK says a page of C++
         except OSError as error:
+            if error.errno in NO_ROOM:  # no fault of this file: those after it would be left out too
+                raise StudyError(f"cannot unpack {path} in {folder}: {error.strerror}; make room there") from None
             raise Unsuitable(f"cannot be read: {error.strerror or error}; grant access or make room") from None
     if "complex" in volume.GetPixelIDTypeAsString():
         raise Unsuitable("has complex values; export their magnitude")
