@@ -9,6 +9,7 @@ from lumbar_utils import METRICS, MODELS, StudyError, paper
 from lumbar_utils.statistics import FEWEST, FEWEST_SEEDS
 
 VERDICTS = ("supported", "contradicted", "undecided", "not judged", "not testable")
+CONFIDENCE = 0.99  # of the intervals: some twenty claims are judged at once, and verdicts must hold under other seeds
 GAP = "recall-precision"  # within one model: its recall minus its precision
 MEASURED = {"map": ("map_pixel", "map_coco")}  # the paper prints one mAP and does not define it: each of ours
 NUMBERS = {"summary": ["value", "low", "high", "n"], "differences": ["difference", "low", "high"]}
@@ -52,8 +53,8 @@ def judge(summary: pd.DataFrame, differences: pd.DataFrame, data: str, *, seeds:
 
     summary : one row a (model, metric): value, low, high, n. Models beyond the paper's take no part.
     differences : one row a (metric, first, second), in either order: difference = first - second, low and high of its
-        95 % interval over patients and seeds. Metric `recall-precision` has first = second: recall minus precision of
-        a model.
+        interval of CONFIDENCE over patients and seeds. Metric `recall-precision` has first = second: recall minus
+        precision of a model.
     data : on what data, in words that every evidence ends with. seeds : trainings of each network. synthetic : whether
         the images are drawn.
 
@@ -62,10 +63,9 @@ def judge(summary: pd.DataFrame, differences: pd.DataFrame, data: str, *, seeds:
     trained networks did. Otherwise a claim is supported if every interval that it needs lies on its side of 0,
     contradicted if one lies on the other, else undecided, as with fewer than FEWEST patients or a number missing.
 
-    An interval lies on one side wrongly in 2.5 % of samples, nominally. All of k do so together no more often: a claim
-    is wrongly supported in 2.5 % at most, uncorrected, at the price of power. One of k does so in up to k times 2.5 %:
-    a claim that needs two is wrongly contradicted in up to 5 %. That is for one claim; of all of them, some may err by
-    chance. How often verdicts change under other seeds: tests/benchmarks/verdicts.py. Claims that no score could speak
+    An interval lies on one side wrongly in 0.5 % of samples, nominally. All of k do so together no more often; one of k
+    does so in up to k times 0.5 %: a claim that needs two is wrongly contradicted in up to 1 %. How often verdicts
+    change under other seeds, and what power that costs: tests/benchmarks/verdicts.py. Claims that no score could speak
     for or against come last, as not testable.
     """
     _refuse(summary, "summary")
@@ -123,7 +123,7 @@ def _hold(summary: pd.DataFrame, differences: pd.DataFrame, metric: str, first: 
     if patients < FEWEST:
         return "neither", f"{words}: {difference:+.4f}, of too few patients for an interval to hold (below {FEWEST})"
     side = "for" if min(sign * low, sign * high) > 0 else "against" if max(sign * low, sign * high) < 0 else "neither"
-    return side, f"{words}: {difference:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
+    return side, f"{words}: {difference:+.4f} ({100 * CONFIDENCE:.0f} % interval {low:+.4f} to {high:+.4f})"
 
 
 def _value(summary: pd.DataFrame, model: str, metric: str) -> str | None:

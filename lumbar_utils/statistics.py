@@ -66,9 +66,11 @@ def interval(
     return float(low), float(high)
 
 
-def with_interval(statistic: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> tuple[float, float, float]:
+def with_interval(
+    statistic: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, confidence: float = 0.95
+) -> tuple[float, float, float]:
     """Value of a statistic (see `interval`) on patients, whose rows are given, and its interval: value, low, high."""
-    return float(statistic(rows)), *interval(lambda drawn: statistic(rows[drawn]), len(rows))
+    return float(statistic(rows)), *interval(lambda drawn: statistic(rows[drawn]), len(rows), confidence)
 
 
 def over_runs(value: float, low: float, high: float, runs: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:

@@ -107,11 +107,15 @@ def metrics_of(found: Evaluation) -> list[str]:
 
 
 def differences(
-    found: Evaluation, metrics: Iterable[str] = tuple(METRICS), cases: pd.DataFrame | None = None
+    found: Evaluation,
+    metrics: Iterable[str] = tuple(METRICS),
+    cases: pd.DataFrame | None = None,
+    confidence: float = 0.95,
 ) -> pd.DataFrame:
     """Model against model on the patients of both, one row a (metric, first, second): difference, low, high.
 
-    low, high : 95 % interval, BCa over patients; with `cases` (case, seed, fold) of several seeds, over both.
+    low, high : interval of that confidence, BCa over patients; with `cases` (case, seed, fold) of several seeds, over
+    both.
     A last row a model has metric `recall-precision`, its recall minus its precision.
     """
     seeds = [] if cases is None else by_seed(found, cases)
@@ -122,9 +126,9 @@ def differences(
     for name, first, second in asked:
         both = np.intersect1d(_having(found, *first), _having(found, *second))
         if len(both):
-            value, low, high = with_interval(_gap(found, first, second), both)
-            of_seeds = [_gap(part, first, second)(np.arange(len(patients_of(part)))) for part in seeds]
-            rows.append((name, first[0], second[0], value, *over_runs(value, low, high, np.array(of_seeds))))
+            value, low, high = with_interval(_gap(found, first, second), both, confidence)
+            of_seeds = np.array([_gap(part, first, second)(np.arange(len(patients_of(part)))) for part in seeds])
+            rows.append((name, first[0], second[0], value, *over_runs(value, low, high, of_seeds, confidence)))
     return pd.DataFrame(rows, columns=["metric", "first", "second", "difference", "low", "high"])
 
 

@@ -117,8 +117,8 @@ def test_recall_against_precision_is_judged_within_a_model(low, high, unet, hrne
 def test_the_evidence_is_a_sentence_of_the_numbers_and_the_data():
     table = differences(("f1", "hrnet", "unet", -0.03, -0.01), ("f1", "unet", "efficientnet", 0.02, 0.04))
     assert verdict_of("U-Net has the highest F1", table)["evidence"] == (
-        "F1, U-Net 0.9000 (n = 77) against HRNet 0.9000 (n = 77): +0.0200 (95 % interval +0.0100 to +0.0300); "
-        "F1, U-Net 0.9000 (n = 77) against EfficientNet 0.9000 (n = 77): +0.0300 (95 % interval +0.0200 to +0.0400). "
+        "F1, U-Net 0.9000 (n = 77) against HRNet 0.9000 (n = 77): +0.0200 (99 % interval +0.0100 to +0.0300); "
+        "F1, U-Net 0.9000 (n = 77) against EfficientNet 0.9000 (n = 77): +0.0300 (99 % interval +0.0200 to +0.0400). "
         "Data: 77 test images, profile quick, three seeds."
     )
 
@@ -202,7 +202,7 @@ def test_of_fewer_than_three_seeds_a_claim_is_undecided_and_says_what_these_netw
     assert set(found["verdict"]) == {"undecided"}
     assert found["evidence"].str.startswith("These trained networks, of fewer than 3 seeds, on these images: ").all()
     assert (
-        "+0.2534 (95 % interval +0.2524 to +0.2544)"
+        "+0.2534 (99 % interval +0.2524 to +0.2544)"
         in found.set_index("claim").loc["U-Net has the highest F1", "evidence"]
     )
 

@@ -142,7 +142,7 @@ def test_settings_without_effect_on_results_make_nothing_again(study, setting):
 def test_a_changed_label_map_makes_scores_and_comparison_again(study):
     (path, *_) = sorted((study.folder / "unet" / "label_maps").glob("*.png"))
     shape = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).shape
-    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 7, shape, np.uint8))
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 7, shape, np.uint8))  # a larger file: none cut off
     assert remade(study) == {"scores", COMPARING}
 
 

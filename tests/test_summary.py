@@ -93,6 +93,9 @@ def test_over_seeds_a_difference_has_the_t_interval_of_its_seeds_where_patients_
     row = summary.differences(found, ["f1"], cases).iloc[0]
     half = stats.t.ppf(0.975, 2) * 0.1 / 3**0.5  # the standard deviation of 0.1, 0.2 and 0.3 is 0.1
     assert row[["difference", "low", "high"]].tolist() == pytest.approx([0.2, 0.2 - half, 0.2 + half])
+    wider = summary.differences(found, ["f1"], cases, confidence=0.99).iloc[0]
+    half = stats.t.ppf(0.995, 2) * 0.1 / 3**0.5
+    assert wider[["difference", "low", "high"]].tolist() == pytest.approx([0.2, 0.2 - half, 0.2 + half])
 
 
 def test_a_seed_that_lacks_a_fold_is_no_training_more():

@@ -27,7 +27,7 @@ PARTS = (
         "claims",
         "The paper's claims, one by one",
         "Judged over three seeds or more, on images of patients. Supported: every difference that a claim needs has "
-        "its whole 95 % interval, over patients and seeds, on its side of zero. Contradicted: one has it on the "
+        "its whole 99 % interval, over patients and seeds, on its side of zero. Contradicted: one has it on the "
         "other side. Undecided: otherwise. On simulated images the claims are not judged.",
         ("claims",),
     ),

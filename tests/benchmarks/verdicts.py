@@ -3,9 +3,9 @@
 python tests/benchmarks/verdicts.py simulate
 python tests/benchmarks/verdicts.py trainings RUNS    # studies that differ in seed and fold, six seeds or more
 
-Two rules are compared: the study's own (three seeds, intervals over patients and seeds), and that of a single run (one
-seed, intervals over patients alone). A *rerun* has the same patients and other seeds. *Flipped*: from supported to
-contradicted or back. *Changed*: to any other verdict.
+Two rules are compared: the study's own (three seeds or more, 99 % intervals over patients and seeds), and that of a
+single run (one seed, 95 % intervals over patients alone). A *rerun* has the same patients and other seeds. *Flipped*:
+from supported to contradicted or back. *Changed*: to any other verdict.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from lumbar_utils import datasets, records
-from lumbar_utils.claims import judge
+from lumbar_utils.claims import CONFIDENCE, judge
 from lumbar_utils.evaluation import ROWS, Evaluation, evaluate
 from lumbar_utils.statistics import over_runs, with_interval
 from lumbar_utils.study import Study
@@ -32,9 +32,10 @@ SPREAD = {"patients": 0.06, "seeds": 0.02, "rest": 0.05}
 def sign_of(gains: np.ndarray, seeds: bool) -> int:
     """1, -1 or 0 (undecided), for the difference of two networks. gains : (seeds, patients)."""
     means = gains.mean(axis=0)
-    value, low, high = with_interval(lambda rows: means[rows].mean(-1), np.arange(len(means)))
+    confidence = CONFIDENCE if seeds else 0.95
+    value, low, high = with_interval(lambda rows: means[rows].mean(-1), np.arange(len(means)), confidence)
     if seeds:
-        low, high = over_runs(value, low, high, gains.mean(axis=1))
+        low, high = over_runs(value, low, high, gains.mean(axis=1), confidence)
     return int(low > 0) - int(high < 0)
 
 
@@ -80,7 +81,8 @@ def _of_seed(table: pd.DataFrame, seed: int) -> pd.DataFrame:
 def verdicts(found: Evaluation, cases: pd.DataFrame, over_seeds: bool) -> pd.Series:
     """Verdict of each testable claim on the runs of some seeds; with `over_seeds` by the study's own rule."""
     part = found.of_cases(cases["case"])
-    gaps = differences(part, cases=cases if over_seeds else None)
+    rule = {"cases": cases, "confidence": CONFIDENCE} if over_seeds else {}
+    gaps = differences(part, **rule)
     table = judge(summarise(part), gaps, "trainings", seeds=3, synthetic=False)
     return table[table["verdict"] != "not testable"].set_index(["claim", "place"])["verdict"]
 
