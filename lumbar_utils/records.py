@@ -285,7 +285,8 @@ def environment() -> dict[str, str]:
 
     GPU: its name, `none`, or `not used` in a process that has not loaded torch.
     """
-    torch_version = importlib.metadata.version("torch")
+    torch = sys.modules.get("torch")
+    torch_version = torch.__version__ if torch else importlib.metadata.version("torch")  # the former names CUDA's too
     return _hardware() | {
         "GPU": _gpu(),
         "Operating system": platform.platform(terse=True),

@@ -247,7 +247,6 @@ def test_two_drivers_at_once_run_no_cell_twice(tmp_path):
         (["--seeds", 0, 0], "seed 0 is given twice"),
         (["--seeds", 0, "--folds", 7], "6 patients cannot be split into 7 folds"),
         (["--seeds", 0, "--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler answers at tcp://127.0.0.1:9"),
-        (["--seeds", 0, "--keep", "all"], "'all' is not one of 'best', 'last', 'none'"),
         (["--seeds", 0, "--only", "05"], "--only: of a single study"),
         (["--seeds", 0, "--models", "unet", "resnet"], "unknown network 'resnet'"),
     ],

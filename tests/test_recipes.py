@@ -109,7 +109,8 @@ def test_workers_without_the_resource_are_refused_with_the_remedy(tmp_path, opti
     assert "has no worker that takes cells; start some with" in result.stderr and "--resources cell=1" in result.stderr
 
 
-def test_a_grid_run_from_a_notebook_shows_its_progress_and_its_overview(tmp_path):
+def test_a_grid_run_from_a_notebook_shows_its_progress_and_its_overview(tmp_path, monkeypatch):
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # which the command line sets, in this process too
     write_dataset(tmp_path / "data")
     settings = {name: str(tmp_path / name) for name in ("runs", "cache")} | {"dataset": str(tmp_path / "data")}
     settings |= {"height": 64, "width": 64, "epochs": 1, "device": "cpu"}
