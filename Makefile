@@ -15,7 +15,7 @@ study: $(READY)
 	$(BIN)/python -m lumbar_utils run --profile $(PROFILE) --dataset "$(DATASET)" --seed $(SEED) $(ARGS)
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --max-worker-restart 0
 
 lint: $(READY)
 	$(BIN)/ruff check lumbar_utils tests notebooks

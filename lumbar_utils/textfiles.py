@@ -83,7 +83,7 @@ def read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] =
         raise StudyError(f"{path} has the column {twice[0]!r} twice; remove one")
     values = [values[: len(header)] for values in lines.values()]
     table = pd.DataFrame(values, index=list(lines), columns=header, dtype=str)[names]
-    return table.assign(**{name: [" ".join(text.splitlines()) for text in table[name]] for name in columns})
+    return table.assign(**{name: table[name].map(lambda text: " ".join(text.splitlines())) for name in columns})
 
 
 def _lines(path: Path) -> dict[int, list[str]]:

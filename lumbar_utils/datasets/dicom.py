@@ -13,7 +13,12 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import EnhancedMRImageStorage, MediaStorageDirectoryStorage, MRImageStorage
+from pydicom.uid import (
+    EnhancedMRImageStorage,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    MRImageStorage,
+)
 
 from lumbar_utils import StudyError
 from lumbar_utils.datasets import volumes
@@ -25,11 +30,12 @@ SAME_DIRECTION = 0.01  # largest difference of direction cosines within a series
 SAME_PLACE_MM = 0.01
 FOREIGN = 0.25  # largest share of a series' images that may be left out as not of its stack
 GAP = 1.5  # neighbours so many times farther apart than usual lack a slice between them
+BITS = (8, 16, 32)  # of a pixel
 SUFFIXES = (".dcm", ".dicom", ".ima")  # of files that claim to be DICOM; most have none
 TAGS = [
     "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType",
     "NumberOfFrames", "Rows", "Columns", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing",
-    "PhotometricInterpretation", "BurnedInAnnotation",
+    "PhotometricInterpretation", "SamplesPerPixel", "BurnedInAnnotation",
 ]  # fmt: skip
 
 
@@ -141,9 +147,17 @@ def _fault(header: pydicom.Dataset) -> str:
         "has text burnt into its pixels, which may name the patient": written == "YES",
         "has no position or orientation": not _is_geometry(orientation, position),
         "has no pixels": not header.get("Rows"),
+        f"has no size of 1 to {volumes.LARGEST} pixels a side": not _is_size(header),
         "has pixels of no size": not all(side > 0 for side in header.get("PixelSpacing") or ()),
     }
     return next((fault for fault, found in faults.items() if found), "")
+
+
+def _is_size(header: pydicom.Dataset) -> bool:
+    """Whether rows and columns are those of an image, with one value a pixel; a damaged header may ask for more."""
+    sides = [header.get("Rows"), header.get("Columns")]
+    is_grey = header.get("SamplesPerPixel", 1) == 1
+    return is_grey and all(isinstance(side, int) and 1 <= side <= volumes.LARGEST for side in sides)
 
 
 def _is_geometry(orientation, position) -> bool:
@@ -174,9 +188,22 @@ def decode(path: Path) -> sitk.Image:
     """
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
+        _check_elements(path)
         return sitk.ReadImage(str(path), imageIO="GDCMImageIO")
-    except RuntimeError:
+    except Exception:  # pydicom raises many kinds on a file that is damaged
         raise StudyError(f"the pixels of {path} cannot be decoded; remove it, or export it uncompressed") from None
+
+
+def _check_elements(path: Path) -> None:
+    """Raise if an element of a file cannot be read, or pixels are missing: GDCM takes gigabytes for some of these."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = pydicom.dcmread(path, force=True)
+        list(data.iterall())  # pydicom reads an element when it is asked for
+    promised = data.Rows * data.Columns * data.BitsAllocated // 8
+    syntax = data.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
+    if data.BitsAllocated not in BITS or (not syntax.is_compressed and len(data.PixelData) < promised):
+        raise ValueError("its pixels are not whole")
 
 
 def _stack(name: str, images: list[Image], description: dict) -> list[Image]:

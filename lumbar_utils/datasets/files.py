@@ -24,6 +24,23 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DEFLATE = 1032  # bytes that one compressed byte can hold at most
 AUTO = zlib.MAX_WBITS | 32  # zlib or gzip, as the data begin
 
+# what a MetaImage's header says of its voxels -> the form that it must have; ITK crashes on others
+NUMBER = rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+METAIMAGE = {
+    rb"ObjectType": rb"Image",
+    rb"NDims": rb"[234]",
+    rb"BinaryData|BinaryDataByteOrderMSB|ElementByteOrderMSB|CompressedData": rb"(?i:true|false)",
+    rb"CompressedDataSize": rb"\d{1,15}",
+    rb"ElementNumberOfChannels": rb"\d{1,3}",
+    rb"DimSize": rb"\d{1,9}(?: +\d{1,9}){1,3}",
+    rb"TransformMatrix|Rotation|Orientation|Offset|Position|Origin|CenterOfRotation|ElementSpacing|ElementSize": (
+        rb"%b(?: +%b)*" % (NUMBER, NUMBER)
+    ),
+    rb"AnatomicalOrientation": rb"[A-Z?]{2,4}",
+    rb"ElementType": rb"MET_[A-Z_]{1,20}",
+}
+NEEDED = (b"NDims", b"DimSize", b"ElementType", b"ElementSpacing", b"TransformMatrix", b"Offset")
+
 # size of the header -> where it has its dim, bitpix, pixdim and vox_offset
 NIFTI = {348: ((40, "8h"), (72, "h"), (76, "8f"), (108, "f")), 540: ((16, "8q"), (14, "h"), (104, "8d"), (168, "q"))}
 
@@ -72,6 +89,8 @@ def load(path: Path) -> sitk.Image:
         copy = Path(folder) / f"volume{'.nii' if suffix == '.nii.gz' else suffix}"
         try:
             _copy(path, copy)
+            if suffix == ".mha":
+                _rewrite_metaimage(copy)
             reader = sitk.ImageFileReader()
             reader.SetFileName(str(copy))
             reader.ReadImageInformation()
@@ -105,12 +124,32 @@ def _copy(path: Path, copy: Path) -> None:
         shutil.copyfileobj(source, target, 2**20)
 
 
+def _rewrite_metaimage(file: Path) -> None:
+    """Leave in a MetaImage's header what tells of its voxels alone. Raises Unsuitable if any of that is damaged."""
+    header, line, voxels = re.split(rb"(^ElementDataFile *= *LOCAL\r?\n)", file.read_bytes(), maxsplit=1, flags=re.M)
+    fields = {}
+    for name, value in re.findall(rb"^(\w+) *= *(.*?) *\r?$", header, re.M):
+        form = next((form for names, form in METAIMAGE.items() if re.fullmatch(names, name)), None)
+        if form is not None:
+            if not re.fullmatch(form, value):
+                shown = value[:40].decode("ascii", "replace")
+                raise Unsuitable(f"has {name.decode()} = {shown!r} in its header; copy or export it again")
+            fields[name] = value
+    axes = int(fields.get(b"NDims", 3))
+    for name in NEEDED:
+        count = {b"NDims": 1, b"ElementType": 1, b"TransformMatrix": axes**2}.get(name, axes)
+        if len(fields.get(name, b"").split()) != count:
+            raise Unsuitable(f"does not say its {name.decode()} in its header; copy or export it again")
+    kept = b"".join(b"%b = %b\n" % field for field in fields.items())
+    file.write_bytes(kept + line + voxels)
+
+
 def _check_whole(reader: sitk.ImageFileReader, file: Path) -> None:
     """Raise Unsuitable unless a file holds as many bytes as its header promises."""
     there, voxels = file.stat().st_size, math.prod(reader.GetSize())
     promised = voxels / DEFLATE  # at least; ITK itself counts the bytes of a .nrrd and of a plain .mha
     if file.suffix == ".nii":
-        promised = _bytes_of_nifti(file)
+        promised = max(_bytes_of_nifti(file), voxels)  # no voxel takes less than a byte
     elif file.suffix == ".mha":
         header, _, data = re.split(rb"(ElementDataFile\s*=\s*LOCAL\r?\n)", file.read_bytes(), maxsplit=1)
         if re.search(rb"CompressedData\s*=\s*True", header, re.IGNORECASE):
