@@ -5,6 +5,7 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 
+import joblib
 import torch
 
 from lumbar_utils import StudyError
@@ -69,6 +70,13 @@ def precision_of(study: Study) -> str:
     else:
         chosen = "32"
     return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[chosen]
+
+
+def loading_processes(study: Study) -> int:
+    """How many processes load and vary cases: beside a GPU the cores but one, 12 at most; a CPU has its own work."""
+    if study.workers >= 0:
+        return study.workers
+    return min(joblib.cpu_count() - 1, 12) if device_of(study) == "cuda" else 0
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from lumbar_utils import LEVELS, StudyError
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.decoding import decode
+from lumbar_utils.devices import device_of, loading_processes
 from lumbar_utils.study import Study
 
 
@@ -36,7 +37,7 @@ def normalise(image: np.ndarray, how: str = "zscore") -> np.ndarray:
 
 
 class Cases(Dataset):
-    """(epoch, index) -> image (1, height, width) float32, label map (height, width) int64, row of the cohort.
+    """(epoch, index) -> image (1, height, width) float32, label map (height, width) uint8, row of the cohort.
 
     What happens to a case depends on the seed, the epoch and the case alone: neither on the number of loading
     processes nor on what was loaded before. Epoch -1 stands for an untouched image.
@@ -61,7 +62,7 @@ class Cases(Dataset):
             image, mask = varied["image"], varied["mask"]
         return (
             torch.from_numpy(normalise(image, self.normalisation))[None],
-            torch.from_numpy(mask.astype(np.int64)),
+            torch.from_numpy(mask),
             row,
         )
 
@@ -119,10 +120,11 @@ def loader(study: Study, cohort: Cohort, side: str, rank: int = 0, processes: in
         order = {"batch_size": step // parts, "sampler": Order(len(rows), study.seed, step, rank, processes)}
     else:
         order = {"batch_sampler": untouched(len(rows), max(2, step // parts), rank, processes)}
+    processes_here = loading_processes(study)
     return DataLoader(
         Cases(images, masks, rows, study.seed, augmentation(strength, study.shift), study.normalisation),
         **order,
-        num_workers=study.workers,
-        persistent_workers=study.workers > 0,
-        pin_memory=torch.cuda.is_available(),
+        num_workers=processes_here,
+        persistent_workers=processes_here > 0,
+        pin_memory=device_of(study) == "cuda",
     )

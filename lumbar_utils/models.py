@@ -1,6 +1,7 @@
 """The three networks, each after its own paper, behind one registry: one grey channel in, one logit a class out."""
 
 import difflib
+import functools
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -77,8 +78,31 @@ class HRNetV2(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         branches = self.backbone(x)
         size = branches[0].shape[2:]
-        joined = torch.cat([F.interpolate(branch, size=size, mode="bilinear") for branch in branches], dim=1)
-        return F.interpolate(self.head(joined), size=x.shape[2:], mode="bilinear")
+        joined = torch.cat([enlarge(branch, size) for branch in branches], dim=1)
+        return enlarge(self.head(joined), x.shape[2:])
+
+
+def enlarge(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(batch, channels, height, width) brought to `size`, bilinearly.
+
+    On a GPU by two matrix products: torch's own is made deterministic there by sorting every pixel.
+    """
+    return F.interpolate(maps, size=size, mode="bilinear") if maps.device.type == "cpu" else by_products(maps, size)
+
+
+def by_products(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """`enlarge` as a weighted sum of rows and one of columns."""
+    sides = zip(maps.shape[2:], size, strict=True)
+    rows, columns = (_weights(old, new, maps.device, maps.dtype) for old, new in sides)
+    return (rows @ maps @ columns.T).contiguous(memory_format=torch.channels_last)
+
+
+@functools.cache  # else it would be copied to the GPU at each step
+def _weights(old: int, new: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """(new, old): what each of `old` pixels gives to each of `new`; a row sums up to 1."""
+    with torch.inference_mode(False):  # or what is kept while predicting could not be trained with
+        weights = F.interpolate(torch.eye(old)[None], size=new, mode="linear")[0].T
+        return weights.to(device, dtype)
 
 
 def efficientnet_unet(encoder: str, classes: int) -> nn.Module:

@@ -26,6 +26,7 @@ from lumbar_utils.losses import loss_of
 from lumbar_utils.study import Study
 
 SIDES = ("train", "validation")
+CHECK_EVERY = 16  # steps; to look at a loss makes the processor wait for the GPU
 
 
 class Segmentation(L.LightningModule):
@@ -36,6 +37,7 @@ class Segmentation(L.LightningModule):
         self.network, self.study, self.cohort, self.model = network, study, cohort, model
         self.classes, self.origin = annotated_classes(cohort), origin
         self.history: list[dict] = []
+        self.unchecked: list[tuple[torch.Tensor, torch.Tensor]] = []  # losses, and the rows of their cases
 
     def on_train_epoch_start(self):
         self.started, self.losses = time.monotonic(), []
@@ -50,10 +52,19 @@ class Segmentation(L.LightningModule):
         ]
         return sum(losses) / sum(weights)
 
-    def finite(self, loss: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """The loss itself. Raises StudyError, naming the cases, if it is no finite number."""
-        if torch.isfinite(loss):
-            return loss
+    def check_later(self, loss: torch.Tensor, rows: torch.Tensor) -> None:
+        """Keep a loss until some are looked at together."""
+        self.unchecked.append((loss.detach(), rows))
+        if len(self.unchecked) == CHECK_EVERY:
+            self.check_losses()
+
+    def check_losses(self) -> None:
+        """Raise StudyError, naming its cases, at the first loss since the last check that is no finite number."""
+        unchecked, self.unchecked = self.unchecked, []
+        finite = torch.stack([loss for loss, _ in unchecked]).isfinite().tolist() if unchecked else []
+        if all(finite):
+            return
+        loss, rows = unchecked[finite.index(False)]
         cases, done = ", ".join(self.cohort.cases["case"].iloc[rows.tolist()]), len(self.history)
         kept = f"; the checkpoints of epoch {done} are kept" if done else ""
         raise StudyError(
@@ -64,19 +75,21 @@ class Segmentation(L.LightningModule):
         images, masks, rows = batch
         # dropout and drop-path of this step, whatever was drawn before: a loader draws too when its epoch begins
         torch.manual_seed(seed_of(self.study.seed, self.current_epoch, index, self.global_rank))
-        loss = self.finite(self.loss(self.network(images), masks), rows)
+        loss = self.loss(self.network(images), masks)
+        self.check_later(loss, rows)
         self.losses.append(loss.detach())
         return loss
 
     def on_validation_epoch_start(self):
+        self.check_losses()  # of the epoch's last steps
         self.validation_loss = torch.zeros(2, device=self.device)  # sum over cases, and their number
         self.counts = torch.zeros(3, len(self.classes) - 1, dtype=torch.long, device=self.device)
 
     def validation_step(self, batch, _):
         images, masks, rows = batch
         logits = self.network(images)
-        # weights that the epoch's last step spoilt must not take the place of a good checkpoint
-        loss = self.finite(self.loss(logits, masks), rows)
+        loss = self.loss(logits, masks)
+        self.check_later(loss, rows)
         self.validation_loss += torch.stack([loss, torch.ones_like(loss)]) * len(images)
         chosen = logits[:, self.classes].argmax(dim=1)
         for index, value in enumerate(self.classes[1:]):
@@ -84,6 +97,7 @@ class Segmentation(L.LightningModule):
             self.counts[:, index] += torch.stack([(predicted & true).sum(), predicted.sum(), true.sum()])
 
     def on_validation_epoch_end(self):
+        self.check_losses()  # weights that the last step spoilt must not take the place of a good checkpoint
         self.counts, self.validation_loss = map(self.over_processes, (self.counts, self.validation_loss))
         both, predicted, true = self.counts.cpu().double()  # Apple's GPUs have no double
         shown = predicted + true > 0  # a level in neither has no score

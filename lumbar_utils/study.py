@@ -238,7 +238,7 @@ class Study(BaseModel):
     strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = Field(
         "auto", description="Lightning's name of how they share; auto suits every network, ddp U-Net and HRNet"
     )
-    workers: int = Field(0, ge=0, description="processes that load cases; 0 loads in the main one")
+    workers: int = Field(-1, ge=-1, description="processes that load cases; 0: the main one does; -1: 12 with a GPU")
     runs: Folder = Field(Path("data/runs"), description="folder that holds one folder a study")
     cache: Folder = Field(Path("data/cache"), description="folder for phantoms and decoded images")
 
