@@ -1,6 +1,6 @@
 # The study in two commands: `make study` and `make test`. Needs Python 3.11 or newer and a network to install from.
 .DELETE_ON_ERROR:
-.PHONY: study test lint lab env lock clean
+.PHONY: study test lint lab gpu env lock clean
 
 PYTHON  ?= $(firstword $(foreach name,python3.12 python3.13 python3.11 python3.14 python3,$(shell $(name) -c \
              'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
@@ -20,6 +20,10 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check lumbar_utils tests notebooks
 	$(BIN)/ruff format --check lumbar_utils tests notebooks
+
+# what a GPU does with the study: a page in build/gpu-page; ARGS="--minutes 10 --out DIR --dataset FOLDER"
+gpu: $(READY)
+	$(BIN)/python tests/benchmarks/gpu.py $(ARGS)
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks

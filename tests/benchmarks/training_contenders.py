@@ -121,9 +121,13 @@ def threads(number: int | None):
 
 
 class Limit:
-    """The same network, loss, precision and memory format with nothing around it."""
+    """The same network, loss, precision and memory format with nothing around it.
 
-    def __init__(self, study: Study, cohort: Cohort, model: str):
+    deterministic : with layers that give the same bits each time, as ours has them.
+    """
+
+    def __init__(self, study: Study, cohort: Cohort, model: str, deterministic: bool = False):
+        self.deterministic = deterministic
         self.device, self.precision = device_of(study), precision_of(study)
         self.module = segmentation.Segmentation(network_of(study, model), study, cohort, model, {}).to(self.device)
         self.optimizer, _ = segmentation.optimisation(study, self.module.parameters(), 2)
@@ -135,7 +139,8 @@ class Limit:
         self.batches = list(zip(images.split(study.batch_size), masks.split(study.batch_size), strict=True))
 
     def epoch(self) -> float:
-        torch.use_deterministic_algorithms(False)
+        torch.use_deterministic_algorithms(self.deterministic, warn_only=True)
+        torch.backends.cudnn.deterministic = self.deterministic
         self.module.train()
         dtype = torch.float16 if self.precision == "16-mixed" else torch.bfloat16
         started = clock()
@@ -265,6 +270,28 @@ def resident(made: DataLoader, cohort: Cohort) -> DataLoader:
     return DataLoader([[part.to("cuda") for part in batch] for batch in made], batch_size=None)
 
 
+class Augmenting(nn.Module):
+    """A network that turns, scales, brightens and noises its images itself in training: for speed, not for use.
+
+    Label maps are left as they are, so nothing can be learnt.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.network(self.varied(images) if self.training else images)
+
+    def varied(self, images: torch.Tensor) -> torch.Tensor:
+        angle, scale = (torch.rand(2, len(images), device=images.device) - 0.5) * 0.3
+        cos, sin, zero = (1 + scale) * angle.cos(), (1 + scale) * angle.sin(), torch.zeros_like(angle)
+        matrix = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
+        grid = F.affine_grid(matrix, images.shape, align_corners=False)
+        turned = F.grid_sample(images, grid, align_corners=False)
+        return turned * (1 + scale.view(-1, 1, 1, 1)) + 0.05 * torch.randn_like(images)
+
+
 def levers(study: Study) -> dict[str, Lever]:
     """Every lever, moved to where ours has it not."""
     single = precision_of(study) == "32-true"
@@ -281,7 +308,14 @@ def levers(study: Study) -> dict[str, Lever]:
         "no augmentation": Lever({"augmentation": "none"}),
     }
     if device_of(study) == "cuda":
-        found |= {"memory not pinned": Lever(loader=unpinned), "data on the GPU": Lever(loader=resident)}
+        del found["one loader process"]
+        found |= {
+            "loading in the main process": Lever({"workers": 0}),
+            "4 loader processes": Lever({"workers": 4}),
+            "memory not pinned": Lever(loader=unpinned),
+            "data on the GPU": Lever(loader=resident),
+            "augmentation on the GPU": Lever({"augmentation": "none"}, network=Augmenting),
+        }
     elif not any(map(shutil.which, ("g++", "c++", "clang++"))):
         print("no C++ compiler here: torch.compile is left out")
         del found["torch.compile"]
