@@ -12,14 +12,16 @@ from lumbar_utils.records import COSTS
 from lumbar_utils.study import ROOT, Study
 
 REFERENCE = ROOT / "figures" / "reference"
-SCALES = ("profile", "epochs", "height", "width", "folds", "fold", "train_fraction", "test_fraction")
+SCALES = (
+    "profile", "epochs", "images_per_epoch", "height", "width", "folds", "fold", "train_fraction", "test_fraction",
+)  # fmt: skip
 
 
 def work(study: Study, images: int) -> float:
     """What training takes time in proportion to: pixels seen, over all epochs, of a data set of so many images."""
     validating = 1 - study.train_fraction - study.test_fraction
     share = 1 - 1 / study.folds - validating if study.folds else study.train_fraction
-    return study.epochs * images * share * study.height * study.width
+    return study.epochs * max(images * share, study.images_per_epoch) * study.height * study.width
 
 
 def measured(runs: Path) -> pd.DataFrame:

@@ -39,8 +39,9 @@ def normalise(image: np.ndarray, how: str = "zscore") -> np.ndarray:
 class Cases(Dataset):
     """(epoch, index) -> image (1, height, width) float32, label map (height, width) uint8, row of the cohort.
 
-    What happens to a case depends on the seed, the epoch and the case alone: neither on the number of loading
-    processes nor on what was loaded before. Epoch -1 stands for an untouched image.
+    What happens to a case depends on the seed, the epoch and the index alone: neither on the number of loading
+    processes nor on what was loaded before. Epoch -1 stands for an untouched image. An index beyond the cases begins
+    with the first again, which is then varied in another way.
 
     images, masks : (cases, height, width) uint8. rows : of those, the ones to load. augment : see `augmentation`.
     """
@@ -54,10 +55,11 @@ class Cases(Dataset):
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, int]:
         epoch, index = place
-        row = int(self.rows[index])
+        again, place = divmod(index, len(self.rows))
+        row = int(self.rows[place])
         image, mask = np.array(self.images[row]), np.array(self.masks[row])
         if epoch >= 0:
-            self.augment.set_random_seed(seed_of(self.seed, epoch, row))
+            self.augment.set_random_seed(seed_of(self.seed, epoch, row, *([again] if again else [])))
             varied = self.augment(image=image, mask=mask)
             image, mask = varied["image"], varied["mask"]
         return (
@@ -71,23 +73,28 @@ class Order(Sampler):
     """The order of cases in an epoch, a pure function of seed and epoch; yields (epoch, index).
 
     batch : cases of one step; those left over at the end of an epoch are not seen in it. Of several processes, each
-        has its share of every batch: together they see the batches that one alone would.
+        has its share of every batch: together they see the batches that one alone would. images : least images of an
+        epoch: fewer cases are gone through again and again, each time in another order; index counts on beyond them.
     """
 
-    def __init__(self, cases: int, seed: int, batch: int, rank: int = 0, processes: int = 1):
+    def __init__(self, cases: int, seed: int, batch: int, rank: int = 0, processes: int = 1, images: int = 0):
         self.cases, self.seed, self.batch, self.rank, self.processes = cases, seed, batch, rank, processes
+        self.images = max(images, cases)
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self.cases // self.batch * (self.batch // self.processes)
+        return self.images // self.batch * (self.batch // self.processes)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of each epoch, after resuming too."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.cases)
-        whole = order[: self.cases // self.batch * self.batch].reshape(-1, self.processes, self.batch // self.processes)
+        draw, times = np.random.default_rng([self.seed, self.epoch]), -(-self.images // self.cases)
+        order = np.concatenate([draw.permutation(self.cases) + again * self.cases for again in range(times)])
+        whole = order[: self.images // self.batch * self.batch].reshape(
+            -1, self.processes, self.batch // self.processes
+        )
         return iter([(self.epoch, index) for index in whole[:, self.rank].ravel().tolist()])
 
 
@@ -117,7 +124,8 @@ def loader(study: Study, cohort: Cohort, side: str, rank: int = 0, processes: in
             "lower devices, nodes or accumulate"
         )
     if train:
-        order = {"batch_size": step // parts, "sampler": Order(len(rows), study.seed, step, rank, processes)}
+        sampler = Order(len(rows), study.seed, step, rank, processes, study.images_per_epoch)
+        order = {"batch_size": step // parts, "sampler": sampler}
     else:
         order = {"batch_sampler": untouched(len(rows), max(2, step // parts), rank, processes)}
     processes_here = loading_processes(study)

@@ -19,17 +19,17 @@ PROFILES = {
     # seconds, for tests: too short to learn anything
     "smoke": dict(
         phantom_patients=14, phantom_size=96, height=64, width=64, epochs=2, batch_size=4, learning_rate=1e-3,
-        unet_channels=4, hrnet="hrnet_w18_small", efficientnet="efficientnet-b0",
+        images_per_epoch=0, unet_channels=4, hrnet="hrnet_w18_small", efficientnet="efficientnet-b0",
     ),
     # a coffee break on two CPU cores: 192 x 192 pixels, a narrow U-Net and a small HRNet
     "quick": dict(
         phantom_patients=514, phantom_size=320, height=192, width=192, epochs=9, batch_size=4, learning_rate=4e-3,
-        unet_channels=16, hrnet="hrnet_w18_small", efficientnet="efficientnet-b0",
+        images_per_epoch=360, unet_channels=16, hrnet="hrnet_w18_small", efficientnet="efficientnet-b0",
     ),
     # the paper's 514 images, the full-size networks; wants a GPU
     "paper": dict(
         phantom_patients=514, phantom_size=320, height=320, width=320, epochs=60, batch_size=16, learning_rate=2e-3,
-        unet_channels=64, hrnet="hrnet_w18", efficientnet="efficientnet-b0",
+        images_per_epoch=360, unet_channels=64, hrnet="hrnet_w18", efficientnet="efficientnet-b0",
     ),
 }  # fmt: skip
 
@@ -215,7 +215,11 @@ class Study(BaseModel):
         "U-Net has no such encoder",
     )
 
-    epochs: int = Field(ge=1, description="passes through the training cases")
+    epochs: int = Field(ge=1, description="passes through the training cases, or through images_per_epoch of them")
+    images_per_epoch: int = Field(
+        ge=0,
+        description="least images of an epoch: fewer training cases are seen several times in it, each time varied",
+    )
     batch_size: int = Field(ge=2, description="cases of a step, over all its parts, devices and nodes")
     accumulate: int = Field(1, ge=1, description="parts of a step, one after the other: memory for each alone")
     loss: Literal["dice_ce", "ce", "generalised_dice", "focal_tversky"] = Field(

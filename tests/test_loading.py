@@ -202,6 +202,22 @@ def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch():
     assert list(order) == first
 
 
+def test_few_cases_are_gone_through_again_until_an_epoch_has_its_images():
+    order = [index for _, index in Order(3, seed=0, batch=2, images=8)]
+    assert len(order) == len(Order(3, seed=0, batch=2, images=8)) == 8
+    assert [sorted(order[:3]), sorted(order[3:6])] == [[0, 1, 2], [3, 4, 5]] and set(order[6:]) < {6, 7, 8}
+    assert order[:3] == list(np.random.default_rng([0, 0]).permutation(3))
+    assert [index for _, index in Order(9, seed=0, batch=2, images=8)] == [index for _, index in Order(9, 0, 2)]
+
+
+def test_a_case_that_is_seen_again_is_varied_in_another_way(study):
+    cohort = prepare(study)
+    cases = loader(study, cohort, "train").dataset
+    once, again = cases[0, 1], cases[0, 1 + len(cases)]
+    assert once[2] == again[2] and not torch.equal(once[0], again[0])
+    assert all(torch.equal(a, b) for a, b in zip(cases[-1, 1][:2], cases[-1, 1 + len(cases)][:2], strict=True))
+
+
 def test_processes_share_each_batch_that_one_alone_would_see():
     alone = [index for _, index in Order(10, seed=3, batch=4)]
     shares = [[index for _, index in Order(10, seed=3, batch=4, rank=rank, processes=2)] for rank in (0, 1)]

@@ -111,7 +111,7 @@ def exactness(asked: argparse.Namespace, notes: Notes) -> None:
 
     from lumbar_utils.preparation import prepare
 
-    small = {"phantom_patients": 60, "epochs": 3} if not asked.tiny else {"epochs": 2}
+    small = {"phantom_patients": 60, "epochs": 3, "images_per_epoch": 0} if not asked.tiny else {"epochs": 2}
     study = study_of(asked, **small)
     cohort = prepare(study)
     for model in asked.models:
@@ -197,7 +197,7 @@ def speed(asked: argparse.Namespace, notes: Notes) -> None:
     from lumbar_utils.preparation import prepare
 
     rounds = 1 if asked.tiny else 3
-    study = study_of(asked, epochs=1)
+    study = study_of(asked, epochs=1, images_per_epoch=0)
     cohort = few(prepare(study), 8 if asked.tiny else None, 8)
     makers = {
         "limit": lambda model: Limit(study, cohort, model),
@@ -267,19 +267,17 @@ def study(asked: argparse.Namespace, notes: Notes) -> None:
 
 
 def real(asked: argparse.Namespace, notes: Notes) -> None:
-    """A grid over folds, its networks as many images seen as those on phantoms, so far as time allows."""
+    """A grid over folds, so far as time allows."""
     whole = study_of(asked, dataset=str(asked.dataset), folds=2 if asked.tiny else 5)
     from lumbar_utils.preparation import prepare
 
     cases = prepare(whole).cases
-    training = int((cases["split"] == "train").sum())
-    epochs = 2 if asked.tiny else round(whole.epochs * 360 / training)
     notes.add("", "data", f"{len(cases)} slices of {cases['patient'].nunique()} patients")
-    notes.add("", "epochs", epochs)
+    notes.add("", "epochs", whole.epochs, f"of {whole.images_per_epoch} images or more")
     started = time.monotonic()
     command = [sys.executable, "-m", "lumbar_utils", "run", "--profile", whole.profile, "--runs", str(whole.runs)]
     command += ["--dataset", str(asked.dataset), "--folds", str(whole.folds), "--workers", "1" if asked.tiny else "3"]
-    command += ["--set", f"cache={whole.cache}", "--set", f"epochs={epochs}"]
+    command += ["--set", f"cache={whole.cache}"]
     grid = {"run": _begin(command, asked.work / "real.log")}
     _await(grid, notes.left - 5)
     notes.add("", "grid over folds", round(time.monotonic() - started, 1), "s")

@@ -63,7 +63,14 @@ def study_of(dataset: str, folder: Path, changes: dict, fold: int, epochs: int) 
     settings["epochs"] = round(epochs * changes.get("epochs", 1))
     if "start_from" in changes:
         settings["start_from"] = Study("quick", runs=folder / "runs", cache=folder / "cache", **PHANTOMS).folder
-    return Study("quick", dataset=dataset, runs=folder / "runs", cache=folder / "cache", device="cpu", **settings)
+    return Study(
+        "quick",
+        dataset=dataset,
+        runs=folder / "runs",
+        cache=folder / "cache",
+        device="cpu",
+        **{"images_per_epoch": 0} | settings,
+    )
 
 
 def names(pred: np.ndarray, true: np.ndarray, levels: dict[int, str]) -> list[int]:

@@ -115,7 +115,7 @@ def conclusions(table: pd.DataFrame) -> str:
 def main(asked: argparse.Namespace) -> None:
     study = Study(
         "quick", dataset=asked.dataset, height=asked.height, width=asked.width, batch_size=asked.batch, epochs=1,
-        device=asked.device, runs=asked.folder / "runs", cache=asked.folder / "cache",
+        images_per_epoch=0, device=asked.device, runs=asked.folder / "runs", cache=asked.folder / "cache",
     )  # fmt: skip
     cohort = few(prepare(study), asked.cases, VALIDATION_CASES)
     if asked.levers:
