@@ -13,6 +13,7 @@ from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.statistics import FEWEST, FEWEST_SEEDS, whole_seeds
 
 CAPTION_1 = "The environment of the paper, and that in which the networks of this study were trained."
+LEARNT = 0.2  # validation F1 below which a network has learnt next to nothing; one that guesses has 0 to 0.1
 MOST = 8  # columns of a printed table
 ROOM = {"table": 58, "table*": 120}  # characters of \footnotesize that stand side by side in IEEE's column and page
 LINES = 50  # of a table on a page, with room for its caption
@@ -216,6 +217,22 @@ def caption2(cohort: Cohort) -> str:
     return (
         f"Scores on {data_words(cohort)}, levels {', '.join(cohort.annotated)}, {runs_words(cohort.cases)}, with 95 % "
         "bootstrap intervals over patients in brackets, beside the paper's, which are of its own images."
+    )
+
+
+def untaught(folder: Path) -> str:
+    """A sentence on the networks that have learnt next to nothing, and what to change; "" where there are none.
+
+    folder : of a study, with <model>/history.csv; the best validation F1 of such a network is below LEARNT.
+    """
+    histories = {file.parent.name: records.read_csv(file) for file in sorted(folder.glob("*/history.csv"))}
+    best = {model: history["val_f1"].max() for model, history in histories.items()}
+    told = [f"{MODELS.get(model, model)} (best validation F1 {f1:.2f})" for model, f1 in best.items() if f1 < LEARNT]
+    if not told:
+        return ""
+    return (
+        f" LEARNT NEXT TO NOTHING: {', '.join(told)}; such a row says nothing of the network. Train longer (epochs), "
+        "start from a study of phantoms (start_from), and look at the masks in notebook 01."
     )
 
 

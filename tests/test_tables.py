@@ -251,3 +251,17 @@ def test_costs_are_printed_one_column_a_network_in_units_that_can_be_read():
 def test_what_a_table_rules_out_is_printed_under_the_networks_names():
     printed = tables.print_forensics(pd.DataFrame({"check": ["F1"], "model": ["unet"], "verdict": ["ruled out"]}))
     assert printed.to_dict("records") == [{"reading": "F1", "model": "U-Net", "verdict": "ruled out"}]
+
+
+def test_a_network_that_has_learnt_next_to_nothing_is_named_with_what_to_change(tmp_path):
+    for model, f1 in {"unet": [0.01, 0.04], "hrnet": [0.3, 0.1], "efficientnet": [0.0, 0.0]}.items():
+        (tmp_path / model).mkdir()
+        pd.DataFrame({"val_f1": f1}).to_csv(tmp_path / model / "history.csv", index=False)
+    told = tables.untaught(tmp_path)
+    assert told.startswith(
+        " LEARNT NEXT TO NOTHING: EfficientNet (best validation F1 0.00), U-Net (best validation F1 0.04); such a row"
+    )
+    assert "epochs" in told and "start_from" in told
+    for model in ("unet", "efficientnet"):
+        pd.DataFrame({"val_f1": [0.2]}).to_csv(tmp_path / model / "history.csv", index=False)
+    assert tables.untaught(tmp_path) == ""

@@ -172,9 +172,9 @@ ITEMS = (
     ),
     Item(
         25, "Training", "How was it trained: augmentation, hyper-parameters, monitoring?",
-        "answered", "{epochs} epochs in steps of {batch_size} images, loss {loss}, schedule {schedule}, highest "
-        "learning rate {learning_rate}, weight decay {weight_decay}, augmentation {augmentation}. All settings: "
-        "study.json; each epoch: history.csv.",
+        "answered", "{epochs} epochs of all training images, or of {images_per_epoch} by seeing them several times, in "
+        "steps of {batch_size}, loss {loss}, schedule {schedule}, highest learning rate {learning_rate}, weight decay "
+        "{weight_decay}, augmentation {augmentation}. All settings: study.json; each epoch: history.csv.",
     ),
     Item(
         26, "Training", "How was the final model selected?",

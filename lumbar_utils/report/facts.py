@@ -15,8 +15,8 @@ def facts(results: Results) -> dict[str, str]:
     study, data, about = results.study, results.data, results.data.get("about", {})
     chosen = study["settings"]
     words = {name: str(chosen.get(name, OPEN)) for name in (
-        "seed", "slices", "normalisation", "augmentation", "epochs", "batch_size", "loss", "schedule", "learning_rate",
-        "weight_decay",
+        "seed", "slices", "normalisation", "augmentation", "epochs", "images_per_epoch", "batch_size", "loss",
+        "schedule", "learning_rate", "weight_decay",
     )}  # fmt: skip
     return words | _trained(results) | _sides(results) | {
         "study": results.folder.resolve().name, "study_fingerprint": study["fingerprint"],
