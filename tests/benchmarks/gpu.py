@@ -197,7 +197,8 @@ def speed(asked: argparse.Namespace, notes: Notes) -> None:
     from lumbar_utils.preparation import prepare
 
     rounds = 1 if asked.tiny else 3
-    study = study_of(asked, epochs=1, images_per_epoch=0)
+    # an epoch long enough that the start of loader processes hardly counts
+    study = study_of(asked, epochs=1, images_per_epoch=0 if asked.tiny else 1440)
     cohort = few(prepare(study), 8 if asked.tiny else None, 8)
     makers = {
         "limit": lambda model: Limit(study, cohort, model),
@@ -459,12 +460,15 @@ def goals(table: pd.DataFrame) -> str:
 
 def run_stage(stage: str, asked: argparse.Namespace, seconds: float) -> str:
     """Run a stage in a process of its own, for so many seconds at most; how it ended."""
+    environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # without it matrix products are not exact
     log, started = asked.work / f"stage_{stage}.txt", time.monotonic()
     command = [sys.executable, __file__, "--stage", stage, "--minutes", str(seconds / 60), "--out", str(asked.out)]
     command += ["--work", str(asked.work), "--models", *asked.models]
     command += ["--dataset", str(asked.dataset)] if asked.dataset else []
     with log.open("w") as file:
-        child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        child = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, env=environment
+        )
         try:
             child.wait(seconds)
             end = f"done in {time.monotonic() - started:.0f} s" if child.returncode == 0 else f"FAILED: {_end_of(log)}"

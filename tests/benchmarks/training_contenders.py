@@ -42,9 +42,9 @@ def clock() -> float:
     return time.perf_counter()
 
 
-def images_of(study: Study, cohort: Cohort) -> int:
-    """Images in the whole batches of an epoch, or in its only batch."""
-    cases = int((cohort.cases["split"] == "train").sum())
+def images_of(study: Study, cohort: Cohort, least: int = 0) -> int:
+    """Images in the whole batches of an epoch, of so many at least, or in its only batch."""
+    cases = max(least, int((cohort.cases["split"] == "train").sum()))
     return cases // study.batch_size * study.batch_size or cases
 
 
@@ -98,7 +98,7 @@ class Ours:
         self.study = Study(**study.settings | self.lever.settings)
         self.module = Timed(self.lever.network(network_of(self.study, model)), self.study, cohort, model, {})
         self.module.fused = self.lever.fused
-        self.images = images_of(self.study, cohort)
+        self.images = images_of(self.study, cohort, self.study.images_per_epoch)
 
     def epoch(self) -> float:
         best = self.study.folder / self.module.model / "checkpoints" / "best.ckpt"
