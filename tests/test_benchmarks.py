@@ -51,11 +51,12 @@ def test_the_gpu_command_runs_without_one_and_says_so(trained, tmp_path):
     speeds = found[(found["stage"] == "speed") & (found["unit"] == "images/s")]
     assert {"ours", "limit", "plain_0", "plain_4"} < set(speeds["quantity"])
     assert value["study", "hrnet", "epochs"] == "2 of 2"
-    table = pd.read_csv(next((tmp_path / "work" / "runs").glob("*/tables/table2.csv")))
+    (study,) = (tmp_path / "work" / "runs").iterdir()
+    table = pd.read_csv(study / "tables" / "table2.csv")
     f1 = table[(table["model"] == "unet") & (table["metric"] == "f1")]["value"].item()
     assert float(value["study", "unet", "Table II, drawn images: f1"]) == round(f1, 4)
     weights = load_file(tmp_path / "out" / "unet_1_of_1.safetensors")
-    best = best_weights(next((tmp_path / "work" / "runs").glob("*/unet")))
+    best = best_weights(study / "unet")
     assert all(torch.equal(weights[name], best[name].half()) for name in best if best[name].is_floating_point())
     files = list((tmp_path / "out").iterdir())
     assert len(files) <= 8 and all(file.stat().st_size <= 16 * 2**20 for file in files)

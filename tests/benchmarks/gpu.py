@@ -113,6 +113,7 @@ def exactness(asked: argparse.Namespace, notes: Notes) -> None:
 
     small = {"phantom_patients": 60, "epochs": 3, "images_per_epoch": 0} if not asked.tiny else {"epochs": 2}
     study = study_of(asked, **small)
+    study = study.model_copy(update={"runs": asked.work / "exact"})
     cohort = prepare(study)
     for model in asked.models:
         undisturbed, killed = (
@@ -199,6 +200,7 @@ def speed(asked: argparse.Namespace, notes: Notes) -> None:
     rounds = 1 if asked.tiny else 3
     # an epoch long enough that the start of loader processes hardly counts
     study = study_of(asked, epochs=1, images_per_epoch=0 if asked.tiny else 1440)
+    study = study.model_copy(update={"runs": asked.work / "speed"})
     cohort = few(prepare(study), 8 if asked.tiny else None, 8)
     makers = {
         "limit": lambda model: Limit(study, cohort, model),
@@ -504,7 +506,7 @@ def main(asked: argparse.Namespace) -> int:
         elif left < STAGES[stage] and stage != "machine":
             states[stage] = f"not begun: {max(0, left):.0f} s were left and it takes {STAGES[stage]} or more"
         else:
-            states[stage] = run_stage(stage, asked, max(left, 10))
+            states[stage] = run_stage(stage, asked, max(left, 3))
         print(f"{stage}: {states[stage]}", flush=True)
         page(asked, states)
     print(asked.out / "gpu.md")
