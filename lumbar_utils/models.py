@@ -78,20 +78,24 @@ class HRNetV2(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         branches = self.backbone(x)
         size = branches[0].shape[2:]
-        joined = torch.cat([enlarge(branch, size) for branch in branches], dim=1)
-        return enlarge(self.head(joined), x.shape[2:])
+        joined = torch.cat([upsample(branch, size) for branch in branches], dim=1)
+        return upsample(self.head(joined), x.shape[2:])
 
 
-def enlarge(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def upsample(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """(batch, channels, height, width) brought to `size`, bilinearly.
 
     On a GPU by two matrix products: torch's own is made deterministic there by sorting every pixel.
     """
-    return F.interpolate(maps, size=size, mode="bilinear") if maps.device.type == "cpu" else by_products(maps, size)
+    return (
+        F.interpolate(maps, size=size, mode="bilinear")
+        if maps.device.type == "cpu"
+        else upsample_by_matrices(maps, size)
+    )
 
 
-def by_products(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """`enlarge` as a weighted sum of rows and one of columns."""
+def upsample_by_matrices(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """`upsample` as a weighted sum of rows and one of columns."""
     sides = zip(maps.shape[2:], size, strict=True)
     rows, columns = (_weights(old, new, maps.device, maps.dtype) for old, new in sides)
     return (rows @ maps @ columns.T).contiguous(memory_format=torch.channels_last)

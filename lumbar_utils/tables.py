@@ -220,7 +220,7 @@ def caption2(cohort: Cohort) -> str:
     )
 
 
-def untaught(folder: Path) -> str:
+def undertrained(folder: Path) -> str:
     """A sentence on the networks that have learnt next to nothing, and what to change; "" where there are none.
 
     folder : of a study, with <model>/history.csv; the best validation F1 of such a network is below LEARNT.

@@ -98,3 +98,29 @@ def test_the_layer_that_gives_other_bits_is_named(tmp_path, cache, monkeypatch):
 
     monkeypatch.setattr(training_contenders, "network_of", unlike)
     assert first_layer_unlike(study, cohort, "unet") == "down.1.3 forward"
+
+
+def test_the_page_of_a_gpu_begins_with_what_was_aimed_at(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from gpu_page import write_page
+
+    rows = [
+        ("machine", "", "device", "cuda", ""), ("machine", "", "GPU", "a card", ""),
+        ("exactness", "unet", "killed after its first epoch and gone on with: files that differ", 0, ""),
+        ("speed", "unet", "plain_0", 50, "images/s"), ("speed", "unet", "plain_0", 0.1, "of ours"),
+        ("speed", "unet", "plain_4", 0.25, "of ours"), ("speed", "unet", "limit", 1.25, "of ours"),
+        ("study", "", "the whole study, notebooks and all", 470.1, "s"),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["stage", "network", "quantity", "value", "unit"])
+    table.to_csv(tmp_path / "gpu.csv", index=False)
+    write_page(tmp_path, 10, {"speed": "done in 60 s"}, ["speed"])
+    page = (tmp_path / "gpu.md").read_text()
+    assert page.startswith("# The study on a card\n") and "No GPU" not in page
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
+    assert lines[2:6] == [
+        ["U-Net", "times the faster plain loop", "3 or more", "4.00"],
+        ["U-Net", "share of the limit", "0.90 or more", "0.80"],
+        ["U-Net", "files that differ after a kill", "0", "0"],
+        ["all", "the whole study", "480 s or less on an H100", "470.1 s"],
+    ]
+    assert ["unet", "plain_0", "50", "0.1", ""] in lines and "![speed](speed.png)" in page

@@ -7,7 +7,7 @@ import torch
 from lumbar_utils import MODELS, StudyError
 from lumbar_utils.loading import seed_of
 from lumbar_utils.losses import loss_of
-from lumbar_utils.models import build, by_products, enlarge
+from lumbar_utils.models import build, upsample, upsample_by_matrices
 
 NARROW = {"unet_channels": 8, "hrnet": "hrnet_w18_small"}
 
@@ -85,17 +85,17 @@ def test_an_unknown_network_is_refused_with_the_known_ones(model, settings, mess
 
 
 @pytest.mark.parametrize("old, new", [((5, 6), (20, 24)), ((20, 10), (320, 160)), ((7, 9), (23, 11)), ((4, 4), (4, 4))])
-def test_maps_enlarged_on_a_gpu_are_those_of_a_cpu(old, new):
+def test_maps_upsampled_on_a_gpu_are_those_of_a_cpu(old, new):
     maps = torch.randn(2, 3, *old, dtype=torch.double, requires_grad=True)
     gradient = torch.randn(2, 3, *new, dtype=torch.double)
-    expected, found = enlarge(maps, new), by_products(maps, new)
+    expected, found = upsample(maps, new), upsample_by_matrices(maps, new)
     assert torch.allclose(found, expected, atol=1e-4)
     assert torch.allclose(*(torch.autograd.grad(out, maps, gradient)[0] for out in (found, expected)), atol=1e-3)
 
 
 def test_weights_that_were_kept_while_predicting_can_be_trained_with():
     with torch.inference_mode():
-        by_products(torch.ones(1, 1, 3, 3), (9, 9))
+        upsample_by_matrices(torch.ones(1, 1, 3, 3), (9, 9))
     maps = torch.ones(1, 1, 3, 3, requires_grad=True)
-    by_products(maps, (9, 9)).sum().backward()
+    upsample_by_matrices(maps, (9, 9)).sum().backward()
     assert maps.grad.sum() == pytest.approx(81)

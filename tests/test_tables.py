@@ -257,11 +257,11 @@ def test_a_network_that_has_learnt_next_to_nothing_is_named_with_what_to_change(
     for model, f1 in {"unet": [0.01, 0.04], "hrnet": [0.3, 0.1], "efficientnet": [0.0, 0.0]}.items():
         (tmp_path / model).mkdir()
         pd.DataFrame({"val_f1": f1}).to_csv(tmp_path / model / "history.csv", index=False)
-    told = tables.untaught(tmp_path)
+    told = tables.undertrained(tmp_path)
     assert told.startswith(
         " LEARNT NEXT TO NOTHING: EfficientNet (best validation F1 0.00), U-Net (best validation F1 0.04); such a row"
     )
     assert "epochs" in told and "start_from" in told
     for model in ("unet", "efficientnet"):
         pd.DataFrame({"val_f1": [0.2]}).to_csv(tmp_path / model / "history.csv", index=False)
-    assert tables.untaught(tmp_path) == ""
+    assert tables.undertrained(tmp_path) == ""
