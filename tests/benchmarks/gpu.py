@@ -36,6 +36,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 STAGES = {"machine": 40, "exactness": 60, "speed": 60, "study": 120, "real": 120}  # seconds below which none begins
 RESERVE = 20  # seconds for the page
+START = 20  # seconds that a stage may take to import, and to sum up what it has when its own time is over
 COLUMNS = ["stage", "network", "quantity", "value", "unit"]
 PART = 15_500_000  # bytes of a file of weights
 
@@ -369,7 +370,16 @@ def run_stage(stage: str, asked: argparse.Namespace, seconds: float) -> str:
     """Run a stage in a process of its own, for so many seconds at most; how it ended."""
     environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # without it matrix products are not exact
     log, started = asked.work / f"stage_{stage}.txt", time.monotonic()
-    command = [sys.executable, __file__, "--stage", stage, "--minutes", str(seconds / 60), "--out", str(asked.out)]
+    command = [
+        sys.executable,
+        __file__,
+        "--stage",
+        stage,
+        "--minutes",
+        str(max(1, seconds - START) / 60),
+        "--out",
+        str(asked.out),
+    ]
     command += ["--work", str(asked.work), "--models", *asked.models]
     command += ["--dataset", str(asked.dataset)] if asked.dataset else []
     with log.open("w") as file:
