@@ -91,6 +91,7 @@ def run(
     add: Annotated[
         list[str], typer.Option(help="NAME=FOLDER, label maps of another tool as one more column; repeatable")
     ] = [],  # noqa: B006
+    test_dataset: Annotated[str, typer.Option(help="then test the networks on all patients of this one too")] = "",
     seeds: Annotated[list[int], typer.Option(help="a grid: under each of these seeds, 0 1 2")] = [],  # noqa: B006
     folds: Annotated[int, typer.Option(help="a grid: on each of so many folds", min=0)] = 0,
     models: Annotated[list[str], typer.Option(help="of a grid: unet hrnet efficientnet, tu-NAME")] = [],  # noqa: B006
@@ -112,7 +113,7 @@ def run(
         given = [*settings, *([f"folds={folds}"] if folds else [])]
         pairs = _parse(given)
         _refuse_of_one_study({
-            "--only": only, "--add": add, "--seed": seeds and seed, "--dataset": datasets and dataset != "phantom",
+            "--only": only, "--add": add, "--test-dataset": test_dataset, "--seed": seeds and seed, "--dataset": datasets and dataset != "phantom",
             "--set seed": "seed" in pairs, "--set fold": "fold" in pairs,
             "--set dataset": datasets and "dataset" in pairs,
         })  # fmt: skip
@@ -140,8 +141,12 @@ def run(
         print(forecast.plan([study], 1, joblib.cpu_count()))
         return
     others = {name: Path(folder).expanduser().resolve() for name, folder in folders.items()}
-    pipeline.run(study, only, say=lambda line: print(line, flush=True), others=others)
-    _conclude(study)
+    studies = [study, study.tested_on(_from_here(test_dataset))] if test_dataset else [study]
+    if test_dataset:
+        studies = _accepting(studies, accept)  # a data set that cannot be read is refused before any training
+    for made, added in zip(studies, (others, {}), strict=False):  # label maps are added of the first one's cases
+        pipeline.run(made, only, say=lambda line: print(line, flush=True), others=added)
+        _conclude(made)
 
 
 def _accepting(studies: list[Study], accept: list[str]) -> list[Study]:

@@ -81,8 +81,14 @@ def trained(study: "Study", data: str, model: str) -> str:
 
     The network that training starts from counts by what it was made from. Raises StudyError where there is none.
     """
-    start = record_to_start_from(study, model)["made_from"] if study.start_from else None
-    return made_from("training", study.fingerprint, data, model, start)
+    return made_from("training", study.fingerprint, data, model, _start(study, model))
+
+
+def _start(study: "Study", model: str) -> str | None:
+    """Fingerprint of what a network starts from; of phantoms that nobody may have drawn yet, of what draws them."""
+    if study.start_from == "phantoms":
+        return made_from("training", study.phantoms.fingerprint, made_from("phantom"), model)
+    return record_to_start_from(study, model)["made_from"] if study.start else None
 
 
 def predicted(study: "Study", data: str, model: str) -> str:
@@ -98,9 +104,9 @@ def scored(cohort: "Cohort", folders: dict[str, Path]) -> str:
 
 def record_to_start_from(study: "Study", model: str) -> dict:
     """fit.json of the trained network that training starts from. Raises StudyError where there is none."""
-    record = study.start_from / model / "fit.json"
+    record = study.start / model / "fit.json"
     if not records.is_whole(record):
-        raise StudyError(f"start_from={study.start_from} holds no trained {model}; name a study's folder in data/runs")
+        raise StudyError(f"start_from={study.start} holds no trained {model}; name a study's folder in data/runs")
     return records.read_json(record)
 
 

@@ -14,7 +14,8 @@ from lumbar_utils import LEVELS, StudyError, freshness, records
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.decoding import Fit
 from lumbar_utils.devices import device_of, memory_named
-from lumbar_utils.loading import annotated_classes, loader
+from lumbar_utils.loading import loader
+from lumbar_utils.preparation import taught_before
 from lumbar_utils.study import Study
 from lumbar_utils.training import load_weights, network_of
 
@@ -33,12 +34,18 @@ def predict(study: Study, cohort: Cohort, model: str) -> Path:
         print(f"{model} has predicted already: {folder}")
         return folder
     refuse_untrained(study, cohort, model)
-    network, classes = trained_network(study, model, study.folder / model), annotated_classes(cohort)
+    network, classes = trained_network(study, model, study.folder / model), known_classes(study, cohort)
     record.unlink(missing_ok=True)  # or a mixture of old and new maps would count as whole if this is killed
     shutil.rmtree(folder, ignore_errors=True)
     files = write_label_maps(study, cohort, network, classes, folder)
     records.mark_finished(record, made_from, files, content=records.fingerprint_files(files))
     return folder
+
+
+def known_classes(study: Study, cohort: Cohort) -> list[int]:
+    """Output channels that the study's networks were taught, background first."""
+    levels = cohort.annotated if study.epochs else taught_before(study)
+    return [0] + [LEVELS.index(level) + 1 for level in levels]
 
 
 def refuse_untrained(study: Study, cohort: Cohort, model: str) -> None:

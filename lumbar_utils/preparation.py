@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from lumbar_utils import StudyError, audit, datasets, records, split
+from lumbar_utils import LEVELS, StudyError, audit, datasets, records, split
 from lumbar_utils.datasets.folder import Cohort, read_description
 from lumbar_utils.decoding import decode
 from lumbar_utils.study import Study
@@ -30,9 +30,10 @@ def prepare(study: Study) -> Cohort:
     cohort = _load(study)
     findings = audit.check(cohort, study.accept, study.cache)
     _, masks = decode(cohort, study.height, study.width, study.cache)
-    levels = [np.count_nonzero(np.bincount(mask.ravel())[1:]) for mask in masks]
-    sides, how = _split(study, cohort, cohort.cases.assign(levels=levels))
+    present = np.array([np.bincount(mask.ravel(), minlength=len(LEVELS) + 1)[1:] > 0 for mask in masks])
+    sides, how = _split(study, cohort, cohort.cases.assign(levels=present.sum(axis=1)))
     cohort = dataclasses.replace(cohort, cases=cohort.cases.drop(columns="split", errors="ignore").merge(sides))
+    cohort, untaught = _without_untaught(study, cohort, present)
     records.refuse_unwritable(study.folder, *(path for path in study.folder.rglob("*") if path.is_dir()))
     records.write_csv(study.folder / "cases.csv", cohort.cases)
     records.write_csv(study.folder / "split.csv", sides)
@@ -45,12 +46,40 @@ def prepare(study: Study) -> Cohort:
                 "name": cohort.name, "licence": cohort.licence, "synthetic": cohort.synthetic,
                 "annotated": cohort.annotated, "cases": len(cohort.cases), "patients": len(sides),
                 "fingerprint": cohort.fingerprint, "split": how,
-                "about": _about(cohort),
+                "untaught": untaught, "about": _about(cohort),
                 "findings": dict(zip(findings["finding"], findings["severity"] + ": " + findings["what"], strict=True)),
             },
         },
     )  # fmt: skip
     return cohort
+
+
+def _without_untaught(study: Study, cohort: Cohort, present: np.ndarray) -> tuple[Cohort, list[str]]:
+    """The cohort, and the levels in its test images that no network can know; a level with no chance is not scored.
+
+    present : (cases, levels) bool, which level is in which image.
+    Raises StudyError if networks that are taken as they are know none of the levels.
+    """
+    if study.epochs:
+        sides = {side: present[(cohort.cases["split"] == side).to_numpy()].any(axis=0) for side in ("train", "test")}
+        untaught = [level for level, lost in zip(LEVELS, sides["test"] & ~sides["train"], strict=True) if lost]
+        why = "is in no training image"
+    else:
+        untaught = [level for level in cohort.annotated if level not in taught_before(study)]
+        why = f"was not taught to the networks of {study.start.name}"
+    kept = tuple(level for level in cohort.annotated if level not in untaught)
+    if not kept:
+        raise StudyError(f"none of the levels of {cohort.name} {why}; test them on images with the levels they know")
+    for level in untaught:
+        print(f"{level} {why}; it is left out of training and scores")
+    return dataclasses.replace(cohort, annotated=kept), untaught
+
+
+def taught_before(study: Study) -> tuple[str, ...]:
+    """Levels that the networks know which a study starts from."""
+    if study.start_from == "phantoms":
+        return LEVELS
+    return tuple(records.read_json(study.start / "study.json")["data"]["annotated"])
 
 
 def _load(study: Study) -> Cohort:
@@ -71,6 +100,8 @@ def _about(cohort: Cohort) -> dict:
 
 def _split(study: Study, cohort: Cohort, cases: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Patient and split, and how it came about: given with the data, by fold, or drawn."""
+    if study.epochs == 0:
+        return pd.DataFrame({"patient": sorted(cases["patient"].astype(str).unique())}).assign(split="test"), "all test"
     given, strata = cohort.folder / "split.csv", split.strata_of(cases)
     if study.folds:
         validation = 1 - study.train_fraction - study.test_fraction

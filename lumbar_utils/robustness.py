@@ -19,8 +19,8 @@ from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.decoding import AIR, decode
 from lumbar_utils.devices import device_of, memory_named
 from lumbar_utils.evaluation import annotated_levels
-from lumbar_utils.loading import annotated_classes, normalise
-from lumbar_utils.prediction import probabilities_of, refuse_untrained, trained_network
+from lumbar_utils.loading import normalise
+from lumbar_utils.prediction import known_classes, probabilities_of, refuse_untrained, trained_network
 from lumbar_utils.study import Study
 
 CASES = 32  # of the test cases at most, each predicted 21 times: a curve needs no more
@@ -132,7 +132,7 @@ def chosen(cohort: Cohort) -> list[int]:
 def _measure(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
     images, masks = decode(cohort, study.height, study.width, study.cache)
     network = trained_network(study, model, study.folder / model).to(device_of(study))
-    classes, rows = annotated_classes(cohort), []
+    classes, rows = known_classes(study, cohort), []
     for row in tqdm(chosen(cohort), desc=f"degrading for {model}", unit="case"):
         case, image, mask = cohort.cases.iloc[row], np.array(images[row]), np.array(masks[row])
         seed = zlib.crc32(case["case"].encode())  # every network and every study sees the same

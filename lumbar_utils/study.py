@@ -37,6 +37,14 @@ MAIN = {"profile", "dataset", "seed", "height", "width", "epochs"}  # shown by a
 HEAD = "".join(f'<th style="text-align: left">{title}</th>' for title in ("setting", "value", "meaning"))
 
 NO_FILE = ("none", "imagenet")  # of encoder_weights, which is a path otherwise
+STARTS = ("none", "phantoms")  # of start_from, which is a path otherwise
+# settings that a study shares with the phantoms that its networks start from: of networks, of their input, of phantoms
+# and of this machine
+SHARED = (
+    "height", "width", "normalisation", "unet_channels", "hrnet", "efficientnet", "deep_supervision",
+    "phantom_patients", "phantom_size", "phantom_difficulty", "phantom_contrast",
+    "accumulate", "batch_size", "precision", "device", "devices", "nodes", "strategy", "workers", "runs", "cache",
+)  # fmt: skip
 WITHOUT_EFFECT_ON_RESULTS = {"accept", "runs", "cache", "workers", "device"}
 PATHS = ("dataset", "encoder_weights", "start_from", "runs", "cache")  # settings that may hold one
 
@@ -71,7 +79,19 @@ def absolute(path: str | Path, start: Path = ROOT) -> Path:
 
 Name = Annotated[str, Field(min_length=1)]
 Folder = Annotated[Path, BeforeValidator(absolute)]
-Start = Annotated[Path | None, BeforeValidator(lambda path: None if path is None else absolute(path))]
+
+
+def _usual_start(settings: dict) -> str:
+    """Images of patients are few: networks know phantoms first, unless they are told to start from something else."""
+    of_patients = settings.get("dataset", "phantom") != "phantom" and settings["profile"] != "smoke"
+    return "phantoms" if of_patients and settings.get("encoder_weights", "none") == "none" else "none"
+
+
+def _start(source: str | Path | None) -> str | Path:
+    return source or "none" if source in (None, *STARTS) else absolute(source)
+
+
+Start = Annotated[Literal["none", "phantoms"] | Path, BeforeValidator(_start)]
 
 
 def kind_and_path(dataset: str, start: Path = ROOT) -> tuple[str, Path | None]:
@@ -123,7 +143,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 def begun_at(start: Path, settings: dict) -> dict:
     """The same settings, their relative paths begun at a folder of one's choice instead of at the project's root."""
     begun = {"dataset": _whole_source} | dict.fromkeys(("encoder_weights", "start_from", "runs", "cache"), absolute)
-    paths = [name for name in begun if name in settings and settings[name] not in NO_FILE]
+    paths = [name for name in begun if name in settings and settings[name] not in (*NO_FILE, *STARTS, None)]
     return settings | {name: str(begun[name](settings[name], start)) for name in paths}
 
 
@@ -215,7 +235,11 @@ class Study(BaseModel):
         "U-Net has no such encoder",
     )
 
-    epochs: int = Field(ge=1, description="passes through the training cases, or through images_per_epoch of them")
+    epochs: int = Field(
+        ge=0,
+        description="passes through the training cases, or through images_per_epoch of them; 0: networks are taken as "
+        "start_from has them, and tested on all patients",
+    )
     images_per_epoch: int = Field(
         ge=0,
         description="least images of an epoch: fewer training cases are seen several times in it, each time varied",
@@ -232,7 +256,10 @@ class Study(BaseModel):
     weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay of AdamW; SGD has nnU-Net's 3e-5")
     deep_supervision: bool = Field(False, description="U-Net is also taught at its coarser levels")
     ema: float = Field(0, ge=0, lt=1, description="decay a step of the moving average of the weights; 0: no average")
-    start_from: Start = Field(None, description="folder of another study, whose trained networks are trained on")
+    start_from: Start = Field(
+        description="none: at random; phantoms: from networks trained on phantoms first, once for all studies of a "
+        "profile, as is done by default for images of patients; or the folder of another study"
+    )
     test_time_augmentation: bool = Field(False, description="predict the mean over turned and scaled copies")
 
     precision: Literal["auto", "32", "bf16", "16"] = Field("auto", description="mixed where the device has it")
@@ -258,7 +285,8 @@ class Study(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_the_profile(cls, settings: dict) -> dict:
-        return PROFILES.get(str(settings["profile"]), PROFILES["smoke"]) | settings
+        filled = PROFILES.get(str(settings["profile"]), PROFILES["smoke"]) | settings
+        return {"start_from": _usual_start(filled)} | filled
 
     @model_validator(mode="after")
     def _leave_some_patients_to_validate_on(self):
@@ -285,9 +313,39 @@ class Study(BaseModel):
 
     @model_validator(mode="after")
     def _start_from_one_thing(self):
-        if self.start_from and self.encoder_weights != "none":
+        if self.start_from != "none" and self.encoder_weights != "none":
             raise ValueError("start_from brings all the weights; leave encoder_weights at none")
         return self
+
+    @model_validator(mode="after")
+    def _leave_phantoms_to_begin_at_random(self):
+        if self.start_from == "phantoms" and self.dataset == "phantom":
+            raise ValueError("start_from=phantoms is for images of patients; use none for dataset=phantom")
+        return self
+
+    @model_validator(mode="after")
+    def _train_what_begins_at_random(self):
+        if self.epochs == 0 and self.start_from == "none":
+            raise ValueError("epochs=0 tests trained networks as they are; name them as start_from, or give epochs=1")
+        return self
+
+    @property
+    def phantoms(self) -> "Study":
+        """The study of phantoms whose networks others start from: their networks and input, the profile's recipe."""
+        shared = {name: getattr(self, name) for name in SHARED}
+        return Study(self.profile, dataset="phantom", start_from="none", **shared)
+
+    def tested_on(self, dataset: str) -> "Study":
+        """The study of this one's networks, as they are, on all patients of another data set."""
+        other = {"dataset": dataset, "start_from": self.folder, "epochs": 0, "folds": 0, "fold": 0}
+        return Study(**self.settings | other)
+
+    @property
+    def start(self) -> Path | None:
+        """Folder of the study whose trained networks this one starts from; None where they start at random."""
+        if self.start_from == "phantoms":
+            return self.phantoms.folder
+        return None if self.start_from == "none" else self.start_from
 
     @property
     def settings(self) -> dict:
@@ -311,8 +369,8 @@ class Study(BaseModel):
         if self.encoder_weights not in NO_FILE:
             files = weight_files(Path(self.encoder_weights))
             relevant["encoder_weights"] = _content(*((file, file.stat().st_mtime_ns) for file in files))
-        if self.start_from:
-            relevant["start_from"] = self.start_from.name
+        if self.start:
+            relevant["start_from"] = self.start.name
         return records.fingerprint(relevant)
 
     @property

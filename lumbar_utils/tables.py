@@ -212,28 +212,42 @@ def runs_words(cases: pd.DataFrame) -> str:
     return f"{told} ({len(runs)} runs)"
 
 
-def caption2(cohort: Cohort) -> str:
-    """What Table II was measured on."""
+def caption2(cohort: Cohort, settings: dict) -> str:
+    """What Table II was measured on, and what the networks knew before. settings : of the study or grid."""
     return (
         f"Scores on {data_words(cohort)}, levels {', '.join(cohort.annotated)}, {runs_words(cohort.cases)}, with 95 % "
-        "bootstrap intervals over patients in brackets, beside the paper's, which are of its own images."
+        f"bootstrap intervals over patients in brackets, beside the paper's, which are of its own images."
+        f"{_start_words(settings)}"
     )
 
 
-def undertrained(folder: Path) -> str:
-    """A sentence on the networks that have learnt next to nothing, and what to change; "" where there are none.
+def _start_words(settings: dict) -> str:
+    """A sentence on the data that networks were trained on before; "" where they started at random."""
+    earlier = settings["start_from"]
+    if earlier == "none":
+        return ""
+    name = "phantoms, which are synthetic images" if earlier == "phantoms" else f"the data of {Path(earlier).name}"
+    more = ", then on patients of this data set" if settings["epochs"] else " alone, and on no image of this data set"
+    return f" The networks were trained on {name}{more}."
 
-    folder : of a study, with <model>/history.csv; the best validation F1 of such a network is below LEARNT.
+
+def not_learnt(folder: Path) -> str:
+    """Sentences on levels and networks that a table says nothing of, and what to change; "" where there are none.
+
+    folder : of a study, with study.json and <model>/history.csv. A level is named that no network was taught; a network
+    whose best validation F1 is below LEARNT.
     """
+    levels = records.read_json(folder / "study.json").get("data", {}).get("untaught", [])
+    sentences = [f" Not scored, as no network was taught it: {', '.join(levels)}."] if levels else []
     histories = {file.parent.name: records.read_csv(file) for file in sorted(folder.glob("*/history.csv"))}
     best = {model: history["val_f1"].max() for model, history in histories.items()}
-    told = [f"{MODELS.get(model, model)} (best validation F1 {f1:.2f})" for model, f1 in best.items() if f1 < LEARNT]
-    if not told:
-        return ""
-    return (
-        f" LEARNT NEXT TO NOTHING: {', '.join(told)}; such a row says nothing of the network. Train longer (epochs), "
-        "start from a study of phantoms (start_from), and look at the masks in notebook 01."
-    )
+    poor = [f"{MODELS.get(model, model)} (best validation F1 {f1:.2f})" for model, f1 in best.items() if f1 < LEARNT]
+    if poor:
+        sentences.append(
+            f" LEARNT NEXT TO NOTHING: {', '.join(poor)}; such a row says nothing of the network. Train longer (epochs), "
+            "start from phantoms (start_from), and look at the masks in notebook 01."
+        )
+    return "".join(sentences)
 
 
 def ranked(summary: pd.DataFrame) -> list[str]:

@@ -31,7 +31,7 @@ def test_without_a_gpu_the_default_profile_is_quick():
     "settings, message",
     [
         ({"epoch": 3}, "unknown setting 'epoch'; did you mean 'epochs'"),
-        ({"epochs": 0}, "setting epochs=0 is refused"),
+        ({"epochs": -1}, "setting epochs=-1 is refused"),
         ({"epochs": "many"}, "setting epochs='many' is refused"),
         ({"height": 100}, "setting height=100 is refused: Input should be a multiple of 32"),
         ({"profile": "quik"}, "profile='quik' is refused: Input should be 'smoke', 'quick' or 'paper'"),

@@ -117,9 +117,22 @@ def test_long_text_is_whole_in_html(tmp_path):
 
 def test_a_caption_says_on_what_and_that_it_is_synthetic():
     assert "2 synthetic test images, which say nothing about patients, of 1 patients (slices)" in tables.caption2(
-        cohort()
+        cohort(), {"start_from": "none"}
     )
-    assert "synthetic" not in tables.caption2(cohort(synthetic=False))
+    assert "synthetic" not in tables.caption2(cohort(synthetic=False), {"start_from": "none"})
+
+
+@pytest.mark.parametrize(
+    ("start_from", "epochs", "told"),
+    [
+        ("phantoms", 9, "trained on phantoms, which are synthetic images, then on patients of this data set."),
+        ("phantoms", 0, "trained on phantoms, which are synthetic images alone, and on no image of this data set."),
+        ("/somewhere/spider-quick-1", 0, "trained on the data of spider-quick-1 alone, and on no image of this data set."),
+    ],
+)
+def test_a_caption_says_what_networks_were_trained_on_before(start_from, epochs, told):
+    settings = {"start_from": start_from, "epochs": epochs}
+    assert tables.caption2(cohort(synthetic=False), settings).endswith(f" The networks were {told}")
 
 
 def scores(leader, follower, patients=12):
@@ -257,11 +270,16 @@ def test_a_network_that_has_learnt_next_to_nothing_is_named_with_what_to_change(
     for model, f1 in {"unet": [0.01, 0.04], "hrnet": [0.3, 0.1], "efficientnet": [0.0, 0.0]}.items():
         (tmp_path / model).mkdir()
         pd.DataFrame({"val_f1": f1}).to_csv(tmp_path / model / "history.csv", index=False)
-    told = tables.undertrained(tmp_path)
+    told = tables.not_learnt(tmp_path)
     assert told.startswith(
         " LEARNT NEXT TO NOTHING: EfficientNet (best validation F1 0.00), U-Net (best validation F1 0.04); such a row"
     )
     assert "epochs" in told and "start_from" in told
     for model in ("unet", "efficientnet"):
         pd.DataFrame({"val_f1": [0.2]}).to_csv(tmp_path / model / "history.csv", index=False)
-    assert tables.undertrained(tmp_path) == ""
+    assert tables.not_learnt(tmp_path) == ""
+
+
+def test_a_level_that_no_network_was_taught_is_named(tmp_path):
+    records.write_json(tmp_path / "study.json", {"data": {"untaught": ["L5", "S1"]}})
+    assert tables.not_learnt(tmp_path) == " Not scored, as no network was taught it: L5, S1."

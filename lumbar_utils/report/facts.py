@@ -4,6 +4,7 @@ from pathlib import Path
 
 from lumbar_utils import LEVELS, records
 from lumbar_utils.report.results import Results
+from lumbar_utils.study import STARTS
 from lumbar_utils.tables import images_of, runs_words
 
 OPEN = "OPEN, not known to this study"
@@ -89,15 +90,20 @@ def _spacing(results: Results) -> str:
 
 def _seen(settings: dict) -> str:
     """Whether the test images took part in training, as far as the study can tell."""
-    earlier = settings.get("start_from")
-    more = f"; whether the study {Path(earlier).name}, which it starts from, trained on them: OPEN" if earlier else ""
+    earlier = settings.get("start_from") or "none"
+    more = ""
+    if earlier not in STARTS:
+        more = f"; whether the study {Path(earlier).name}, which it starts from, trained on them: OPEN"
     return f"never seen in training or selection by this study{more}"
 
 
 def _start(settings: dict) -> str:
     """What the networks' weights were before training; of a path its last part."""
-    if settings.get("start_from"):
-        return f"From the trained networks of the study {Path(settings['start_from']).name}"
+    earlier = settings.get("start_from") or "none"
+    if earlier == "phantoms":
+        return "From the same networks trained on phantoms, which are synthetic images, before"
+    if earlier != "none":
+        return f"From the trained networks of the study {Path(earlier).name}"
     if settings["encoder_weights"] == "none":
         return "At random, after each library's usual scheme; no pre-training"
     weights = Path(settings["encoder_weights"]).name

@@ -1,0 +1,117 @@
+"""What networks know before they are trained: nothing, phantoms, or what another study taught them."""
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import in_process, write_dataset
+
+from lumbar_utils import StudyError, records
+from lumbar_utils.checkpoints import best_weights
+from lumbar_utils.evaluation import read_label_map
+from lumbar_utils.prediction import predict
+from lumbar_utils.preparation import prepare
+from lumbar_utils.study import Study
+from lumbar_utils.training import fit
+
+
+@pytest.fixture
+def patients(study, tmp_path) -> Study:
+    """Images that are no phantoms, on networks that saw phantoms first."""
+    dataset = str(write_dataset(tmp_path / "patients"))
+    return Study(**study.settings | {"dataset": dataset, "start_from": "phantoms", "epochs": 1, "learning_rate": 1e-9})
+
+
+def trained(study: Study, model: str = "unet") -> dict[str, torch.Tensor]:
+    fit(study, prepare(study), model)
+    return best_weights(study.folder / model)
+
+
+def test_images_of_patients_start_from_phantoms_unless_told_otherwise(tmp_path):
+    folder = str(write_dataset(tmp_path / "mine"))
+    assert Study("quick", dataset=folder).start_from == "phantoms"
+    assert Study("quick", dataset=folder, start_from="none").start is None
+    assert Study("quick").start_from == Study("smoke", dataset=folder).start_from == "none"
+    with pytest.raises(StudyError, match="start_from=phantoms is for images of patients"):
+        Study("quick", start_from="phantoms")
+    with pytest.raises(StudyError, match="epochs=0 tests trained networks as they are; name them as start_from"):
+        Study("quick", epochs=0)
+
+
+def test_training_goes_on_from_the_weights_that_phantoms_left(patients):
+    after, before = trained(patients), best_weights(patients.phantoms.folder / "unet")
+    torch.testing.assert_close(after["classify.weight"], before["classify.weight"], atol=1e-6, rtol=0)
+    at_random = trained(Study(**patients.settings | {"start_from": "none"}))
+    assert (at_random["classify.weight"] - before["classify.weight"]).abs().max() > 1e-4  # one step of training is this large
+
+
+def test_phantoms_are_trained_on_once_for_all_studies(patients):
+    trained(patients)
+    record = patients.phantoms.folder / "unet" / "fit.json"
+    before = record.stat().st_mtime_ns
+    trained(Study(**patients.settings | {"seed": 1}))
+    assert record.stat().st_mtime_ns == before
+
+
+def test_networks_are_tested_as_they_are_on_every_patient_of_another_data_set(study, patients, capsys):
+    before = trained(study)
+    tested = study.tested_on(patients.dataset)
+    cohort = prepare(tested)
+    after = trained(tested)
+    assert all(torch.equal(after[name], weights) for name, weights in before.items())
+    assert set(cohort.cases["split"]) == {"test"} and len(cohort.cases) == 6
+    assert len(list(predict(tested, cohort, "unet").glob("*.png"))) == 6
+    assert records.read_csv(tested.folder / "unet" / "history.csv").equals(
+        records.read_csv(study.folder / "unet" / "history.csv")
+    )
+
+
+def test_a_level_that_networks_were_not_taught_is_named_and_not_scored(study, tmp_path, capsys):
+    two, three = (
+        str(write_dataset(tmp_path / name, annotated=levels))
+        for name, levels in {"two": ("L1",), "three": ("L1", "L2")}.items()
+    )
+    taught = Study(**study.settings | {"dataset": two})
+    trained(taught)
+    tested = taught.tested_on(three)
+    cohort = prepare(tested)
+    assert cohort.annotated == ("L1",)
+    assert "L2 was not taught to the networks of" in capsys.readouterr().out
+    assert records.read_json(tested.folder / "study.json")["data"]["untaught"] == ["L2"]
+    fit(tested, cohort, "unet")
+    maps = predict(tested, cohort, "unet")
+    for _, case in cohort.cases.iterrows():
+        assert read_label_map(maps, case, (64, 48)).max() <= 1
+
+
+def test_a_level_in_test_images_alone_is_named_and_not_scored(study, tmp_path, capsys):
+    folder = write_dataset(tmp_path / "rare")
+    split = pd.DataFrame({"patient": [f"p{k}" for k in range(6)], "split": ["train"] * 3 + ["validation"] + ["test"] * 2})
+    split.to_csv(folder / "split.csv", index=False)
+    for case in range(4):
+        path = str(folder / "masks" / f"case{case}.png")
+        mask = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(path, np.where(mask == 2, 0, mask))
+    cohort = prepare(Study(**study.settings | {"dataset": str(folder), "accept": ("*",)}))
+    assert cohort.annotated == ("L1",)
+    assert "L2 is in no training image" in capsys.readouterr().out
+
+
+def test_networks_are_not_tested_on_patients_that_they_were_trained_on(study, patients):
+    taught = Study(**study.settings | {"dataset": patients.dataset})
+    trained(taught)
+    tested = taught.tested_on(patients.dataset)
+    with pytest.raises(StudyError, match=r"was trained on 5 patients that are tested on here, first p"):
+        fit(tested, prepare(tested), "unet")
+
+
+def test_a_data_set_to_test_on_that_is_not_there_stops_before_any_training(tmp_path):
+    said = in_process("run", "--profile", "smoke", "--runs", tmp_path / "runs", "--test-dataset", tmp_path / "absent")
+    assert said.returncode == 2 and "there is no data set at" in said.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_grid_has_no_data_set_to_test_on(tmp_path):
+    said = in_process("run", "--profile", "smoke", "--seeds", "0", "1", "--test-dataset", tmp_path)
+    assert said.returncode == 2 and "--test-dataset: of a single study" in said.stderr
