@@ -113,7 +113,8 @@ def run(
         given = [*settings, *([f"folds={folds}"] if folds else [])]
         pairs = _parse(given)
         _refuse_of_one_study({
-            "--only": only, "--add": add, "--test-dataset": test_dataset, "--seed": seeds and seed, "--dataset": datasets and dataset != "phantom",
+            "--only": only, "--add": add, "--test-dataset": test_dataset,
+            "--seed": seeds and seed, "--dataset": datasets and dataset != "phantom",
             "--set seed": "seed" in pairs, "--set fold": "fold" in pairs,
             "--set dataset": datasets and "dataset" in pairs,
         })  # fmt: skip

@@ -244,8 +244,8 @@ def not_learnt(folder: Path) -> str:
     poor = [f"{MODELS.get(model, model)} (best validation F1 {f1:.2f})" for model, f1 in best.items() if f1 < LEARNT]
     if poor:
         sentences.append(
-            f" LEARNT NEXT TO NOTHING: {', '.join(poor)}; such a row says nothing of the network. Train longer (epochs), "
-            "start from phantoms (start_from), and look at the masks in notebook 01."
+            f" LEARNT NEXT TO NOTHING: {', '.join(poor)}; such a row says nothing of the network. Train longer "
+            "(epochs), start from phantoms (start_from), and look at the masks in notebook 01."
         )
     return "".join(sentences)
 

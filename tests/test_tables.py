@@ -127,7 +127,7 @@ def test_a_caption_says_on_what_and_that_it_is_synthetic():
     [
         ("phantoms", 9, "trained on phantoms, which are synthetic images, then on patients of this data set."),
         ("phantoms", 0, "trained on phantoms, which are synthetic images alone, and on no image of this data set."),
-        ("/somewhere/spider-quick-1", 0, "trained on the data of spider-quick-1 alone, and on no image of this data set."),
+        ("/runs/spider-quick-1", 0, "trained on the data of spider-quick-1 alone, and on no image of this data set."),
     ],
 )
 def test_a_caption_says_what_networks_were_trained_on_before(start_from, epochs, told):
