@@ -45,7 +45,6 @@ CELL = {"cell": 1}  # the resource that a worker offers, and a cell takes
 KEPT = {"last": (), "best": ("last.ckpt",), "none": ("last.ckpt", "best.ckpt")}  # of checkpoints -> what is deleted
 TRIES = 2  # of a cell that fails
 PATIENCE = 10.0  # seconds for a scheduler to answer, and for workers that are there to take cells
-MEMORY_MB = 2500  # of a cell, before one was measured
 PAUSE = 5.0  # seconds before a cell that another driver runs is asked after again
 
 
@@ -75,7 +74,7 @@ class Engine:
         if scheduler:
             return cls(workers or 1, threads or 1, scheduler, keep)
         cores, gpus = joblib.cpu_count(), torch.cuda.device_count()
-        room = int(psutil.virtual_memory().available / 1e6 / MEMORY_MB)
+        room = int(psutil.virtual_memory().available / 1e6 / pipeline.MEMORY_MB)
         workers = workers or max(1, min(gpus or cores, cells, room))
         return cls(workers, threads or max(1, cores // min(workers, cores)), scheduler, keep)
 
@@ -167,7 +166,7 @@ def see_to_the_end(
     goes back to the end of the queue; one that fails is tried again.
     """
     waiting, open_, failed = [(step, 0.0, TRIES) for step in todo], {}, []
-    with tqdm(total=len(todo), desc="cells", unit="cell", smoothing=0) as bar, _ended(open_):
+    with tqdm(total=len(todo), desc="cells", unit="cell", smoothing=0) as bar, execution.ended(open_):
         while waiting or open_:
             while waiting and len(open_) < at_once():
                 step, pause, tries = waiting.pop(0)
@@ -190,19 +189,6 @@ def see_to_the_end(
                 bar.update()
         bar.set_postfix(running=0, failed=len(failed))
     return failed
-
-
-@contextlib.contextmanager
-def _ended(open_: dict[futures.Future, tuple]) -> Iterator[None]:
-    """After an error or Ctrl-C, end what is still running; it leaves no record, and the next run goes on with it."""
-    try:
-        yield
-    finally:
-        for future in open_:
-            future.cancel()
-        while not all(future.done() for future in open_):
-            execution.kill_kernels()
-            time.sleep(0.1)
 
 
 def run_cell(step: Step, engine: Engine, code: str, pause: float = 0) -> str:
@@ -241,7 +227,7 @@ def _attempt(step: Step, cohort: Cohort, held: int, environment: dict[str, str])
 
 def _surroundings(engine: Engine) -> dict[str, str]:
     """Environment of a cell's kernel: its threads, and of several GPUs the one that is this thread's."""
-    there = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), str(engine.threads))
+    there = execution.with_threads(engine.threads)
     import torch
 
     gpus = torch.cuda.device_count()

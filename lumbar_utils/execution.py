@@ -6,7 +6,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import papermill
@@ -72,6 +74,27 @@ def kill_kernels() -> None:
     while KERNELS:
         with contextlib.suppress(psutil.NoSuchProcess):
             KERNELS.pop().kill()
+
+
+@contextlib.contextmanager
+def ended(running: Iterable[Future]) -> Iterator[None]:
+    """After an error or Ctrl-C, end what still runs in threads; it leaves no record, and the next run goes on with it.
+
+    running : jobs that wait for `execute`; more may come while it lasts.
+    """
+    try:
+        yield
+    finally:
+        for job in running:
+            job.cancel()
+        while not all(job.done() for job in running):
+            kill_kernels()
+            time.sleep(0.1)
+
+
+def with_threads(number: int) -> dict[str, str]:
+    """The variables that give a process so many threads."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), str(number))
 
 
 def execute(
