@@ -60,7 +60,7 @@ def _with_record(folder: Path | None) -> Path | None:
     return folder and folder.resolve()
 
 
-Profile = Annotated[str, typer.Option(help="smoke, quick or paper; auto: paper with a GPU, else quick")]
+Profile = Annotated[str, typer.Option(help="smoke, quick, patients or paper; auto: paper with a GPU, else quick")]
 Source = Annotated[str, typer.Option(help="phantom, a folder, or KIND:PATH: see data/README.md")]
 Seed = Annotated[int, typer.Option(help="seed of everything that is drawn")]
 Runs = Annotated[Path | None, typer.Option(help="folder that holds one folder a study; data/runs")]

@@ -58,7 +58,7 @@ def _read_study(trained: Path, model: str) -> tuple[dict, list[str]]:
     record = record_of(trained)
     if not records.is_whole(trained / model / "fit.json"):
         raise StudyError(f"{model} is not trained in {trained}; run its training notebook first")
-    return record["settings"], record["data"]["annotated"]
+    return record["settings"], record["data"].get("taught", record["data"]["annotated"])
 
 
 def _overlays(cohort: Cohort, folder: Path) -> "list[Example]":

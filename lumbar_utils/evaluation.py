@@ -181,6 +181,8 @@ def _score_cases(cohort: Cohort, model: str, folder: Path, cases: pd.DataFrame) 
         pred, maps = read_label_map(folder, case, true.shape), read_probabilities(folder, case["case"], true.shape)
         for label_map in (pred, true):  # a level that is not annotated is no error, and no background that was missed
             label_map[~np.isin(label_map, [*levels])] = 0
+        if maps is not None:
+            maps[[value - 1 for value in range(1, 1 + len(LEVELS)) if value not in levels]] = 0
         who = (case["case"], case["patient"])
         confusion = np.bincount(7 * true.ravel().astype(np.int64) + pred.ravel(), minlength=49).reshape(7, 7)
         rows["pixels"] += [

@@ -65,11 +65,25 @@ LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 }
 
 
+def log_probabilities_of(logits: torch.Tensor, classes: list[int]) -> torch.Tensor:
+    """Logits (batch, 7, height, width) -> log-probabilities of `classes` (batch, classes, height, width), float32.
+
+    classes : output channels, background first. What the others are given counts as background: a level that is not
+    annotated lies somewhere in it. Source: Shi et al. 2021, marginal loss, doi 10.1016/j.media.2021.101979.
+    """
+    every = logits.float().log_softmax(dim=1)
+    others = [channel for channel in range(logits.shape[1]) if channel not in classes]
+    if not others:
+        return every
+    background = every[:, [0, *others]].logsumexp(dim=1, keepdim=True)
+    return torch.cat([background, every[:, classes[1:]]], dim=1)
+
+
 def loss_of(name: str, logits: torch.Tensor, masks: torch.Tensor, classes: list[int]) -> torch.Tensor:
-    """The loss of that name over `classes` alone; a level that is not annotated is none of them.
+    """The loss of that name over `classes`; a level that is not annotated is background, or itself, as it likes.
 
     logits (batch, 7, height, width); masks (batch, height, width) whole numbers, all of them in `classes`.
     """
-    log_probabilities = logits[:, classes].float().log_softmax(dim=1)
+    log_probabilities = log_probabilities_of(logits, classes)
     truth = torch.stack([masks == value for value in classes], dim=1).to(log_probabilities.dtype)
     return LOSSES[name](log_probabilities, truth)

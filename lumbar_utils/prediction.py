@@ -15,7 +15,8 @@ from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.decoding import Fit
 from lumbar_utils.devices import device_of, memory_named
 from lumbar_utils.loading import loader
-from lumbar_utils.preparation import taught_before
+from lumbar_utils.losses import log_probabilities_of
+from lumbar_utils.preparation import taught
 from lumbar_utils.study import Study
 from lumbar_utils.training import load_weights, network_of
 
@@ -44,8 +45,7 @@ def predict(study: Study, cohort: Cohort, model: str) -> Path:
 
 def known_classes(study: Study, cohort: Cohort) -> list[int]:
     """Output channels that the study's networks were taught, background first."""
-    levels = cohort.annotated if study.epochs else taught_before(study)
-    return [0] + [LEVELS.index(level) + 1 for level in levels]
+    return [0] + [LEVELS.index(level) + 1 for level in taught(study, cohort)]
 
 
 def refuse_untrained(study: Study, cohort: Cohort, model: str) -> None:
@@ -89,9 +89,9 @@ def turned(images: torch.Tensor, degrees: float, scale: float) -> torch.Tensor:
 
 def probabilities_of(network: torch.nn.Module, images: torch.Tensor, classes: list[int], views: bool) -> torch.Tensor:
     """(batch, classes, height, width) in [0, 1]; with `views`, the mean over the image turned and scaled and back."""
-    total = network(images)[:, classes].float().softmax(dim=1)
+    total = log_probabilities_of(network(images), classes).exp()
     for degrees, scale in VIEWS if views else ():
-        maps = network(turned(images, degrees, scale))[:, classes].float().softmax(dim=1)
+        maps = log_probabilities_of(network(turned(images, degrees, scale)), classes).exp()
         total = total + turned(maps, -degrees, 1 / scale)
     return total / (1 + len(VIEWS) if views else 1)
 

@@ -46,7 +46,7 @@ def prepare(study: Study) -> Cohort:
                 "name": cohort.name, "licence": cohort.licence, "synthetic": cohort.synthetic,
                 "annotated": cohort.annotated, "cases": len(cohort.cases), "patients": len(sides),
                 "fingerprint": cohort.fingerprint, "split": how,
-                "untaught": untaught, "about": _about(cohort),
+                "taught": taught(study, cohort), "untaught": untaught, "about": _about(cohort),
                 "findings": dict(zip(findings["finding"], findings["severity"] + ": " + findings["what"], strict=True)),
             },
         },
@@ -75,11 +75,17 @@ def _without_untaught(study: Study, cohort: Cohort, present: np.ndarray) -> tupl
     return dataclasses.replace(cohort, annotated=kept), untaught
 
 
+def taught(study: Study, cohort: Cohort) -> list[str]:
+    """Levels that the study's networks know once they are trained: by its images, or by what they start from."""
+    return [level for level in LEVELS if level in taught_before(study) + (cohort.annotated if study.epochs else ())]
+
+
 def taught_before(study: Study) -> tuple[str, ...]:
-    """Levels that the networks know which a study starts from."""
+    """Levels that the networks know which a study starts from; none where they start at random."""
     if study.start_from == "phantoms":
         return LEVELS
-    return tuple(records.read_json(study.start / "study.json")["data"]["annotated"])
+    data = records.read_json(study.start / "study.json")["data"] if study.start else {"taught": ()}
+    return tuple(data.get("taught", data.get("annotated")))
 
 
 def _load(study: Study) -> Cohort:

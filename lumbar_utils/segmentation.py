@@ -22,7 +22,7 @@ from lumbar_utils.checkpoints import read_checkpoint, write_checkpoint
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.devices import device_of, memory_named, precision_of
 from lumbar_utils.loading import annotated_classes, loader, seed_of
-from lumbar_utils.losses import loss_of
+from lumbar_utils.losses import log_probabilities_of, loss_of
 from lumbar_utils.study import Study
 
 SIDES = ("train", "validation")
@@ -91,7 +91,7 @@ class Segmentation(L.LightningModule):
         loss = self.loss(logits, masks)
         self.check_later(loss, rows)
         self.validation_loss += torch.stack([loss, torch.ones_like(loss)]) * len(images)
-        chosen = logits[:, self.classes].argmax(dim=1)
+        chosen = log_probabilities_of(logits, self.classes).argmax(dim=1)
         for index, value in enumerate(self.classes[1:]):
             predicted, true = chosen == index + 1, masks == value
             self.counts[:, index] += torch.stack([(predicted & true).sum(), predicted.sum(), true.sum()])

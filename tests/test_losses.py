@@ -25,15 +25,20 @@ def test_cross_entropy_agrees_with_torch():
     assert loss_of("dice_ce", logits, masks, list(range(7))).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_a_level_that_is_not_annotated_is_left_out_of_the_loss():
-    logits, masks = torch.randn(2, 7, 8, 8, requires_grad=True), torch.randint(0, 6, (2, 8, 8))
-    loss = loss_of("dice_ce", logits, masks, [0, 1, 2, 3, 4, 5])
-    loss.backward()
-    assert not logits.grad[:, 6].any()
-    assert logits.grad[:, :6].all(dim=(0, 2, 3)).any()
-    louder = logits.detach().clone()
-    louder[:, 6] += 100
-    assert loss_of("dice_ce", louder, masks, [0, 1, 2, 3, 4, 5]).item() == loss.item()
+def test_a_level_that_is_not_annotated_counts_as_background():
+    logits, masks = torch.randn(2, 7, 8, 8), torch.randint(0, 6, (2, 8, 8))
+    probabilities = logits.softmax(dim=1)
+    merged = torch.cat([probabilities[:, :1] + probabilities[:, 6:], probabilities[:, 1:6]], dim=1)
+    expected = 1 - soft_dice(merged, one_hot(masks, 6)) + F.nll_loss(merged.log(), masks)
+    assert loss_of("dice_ce", logits, masks, [0, 1, 2, 3, 4, 5]).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_where_background_is_asked_for_a_level_that_is_not_annotated_costs_nothing():
+    background, masks = torch.full((1, 7, 4, 4), -9.0), torch.zeros(1, 4, 4, dtype=torch.long)
+    background[:, 0] = 9
+    sacrum = background.roll(6, dims=1)
+    one, other = (loss_of("ce", logits, masks, [0, 1, 2, 3, 4, 5]).item() for logits in (background, sacrum))
+    assert one == pytest.approx(other, abs=1e-6) and one < 1e-5
 
 
 def test_loss_without_gather_is_differentiable_as_torch_says():

@@ -33,6 +33,9 @@ def test_images_of_patients_start_from_phantoms_unless_told_otherwise(tmp_path):
     assert Study("quick", dataset=folder).start_from == "phantoms"
     assert Study("quick", dataset=folder, start_from="none").start is None
     assert Study("quick").start_from == Study("smoke", dataset=folder).start_from == "none"
+    assert Study("patients", dataset=folder).phantoms == Study("quick")
+    rates = [Study("quick", dataset=folder, start_from=start).learning_rate for start in ("none", "phantoms", folder)]
+    assert rates == [4e-3, 1e-3, 1e-3]
     with pytest.raises(StudyError, match="start_from=phantoms is for images of patients"):
         Study("quick", start_from="phantoms")
     with pytest.raises(StudyError, match="epochs=0 tests trained networks as they are; name them as start_from"):

@@ -34,7 +34,7 @@ def test_without_a_gpu_the_default_profile_is_quick():
         ({"epochs": -1}, "setting epochs=-1 is refused"),
         ({"epochs": "many"}, "setting epochs='many' is refused"),
         ({"height": 100}, "setting height=100 is refused: Input should be a multiple of 32"),
-        ({"profile": "quik"}, "profile='quik' is refused: Input should be 'smoke', 'quick' or 'paper'"),
+        ({"profile": "quik"}, "profile='quik' is refused: Input should be 'smoke', 'quick', 'patients' or 'paper'"),
         ({"train_fraction": 0.9, "test_fraction": 0.1}, "must stay below 1"),
         ({"folds": 1}, "folds=1 leaves nobody to train on; use 0 for one split, or 2 and more"),
         ({"folds": 3, "fold": 3}, "fold=3 does not exist among folds=3; they count from 0"),
