@@ -57,6 +57,7 @@ def _refuse_known_patients(study: Study, cohort: Cohort) -> None:
 def _fit_on_phantoms(study: Study, model: str) -> None:
     """Train on phantoms the network that a study's starts from; where another process is at it, wait for its end."""
     phantoms = study.phantoms
+    print(f"{model} starts from phantoms, once for all studies: {phantoms.folder}")
     if phantoms.devices * phantoms.nodes > 1:  # the processes of one training go through here together
         fit(phantoms, prepare(phantoms), model)
         return
