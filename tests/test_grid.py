@@ -268,8 +268,8 @@ def test_lists_on_the_command_line_end_where_the_next_option_begins():
     assert app.returncode == 2 and "unexpected extra argument(s) (7)" in app.stderr
 
 
-def test_readme_names_every_option_of_a_grid():
-    text = (ROOT / "README.md").read_text()
+def test_the_page_on_grids_names_every_option_of_them():
+    text = (ROOT / "docs" / "grids.md").read_text()
     for option in ("--seeds", "--folds", "--models", "--datasets", "--workers", "--threads", "--scheduler", "--keep",
                    "--dry-run"):  # fmt: skip
         assert option in text

@@ -1,4 +1,4 @@
-"""The README's recipes for clusters, run as they stand: SLURM with a stand-in for its queue, Kubernetes on loopback."""
+"""The recipes for clusters in docs/grids.md, run as they stand: SLURM with a stand-in for its queue, Kubernetes on loopback."""
 
 import os
 import re
@@ -22,8 +22,8 @@ SCANCEL = '#!/bin/sh\nkill "$1" 2> /dev/null\nexit 0\n'
 
 
 def block(language, word):
-    """The README's code block of a language that holds a word."""
-    blocks = re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """The page's code block of a language that holds a word."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs" / "grids.md").read_text(), re.DOTALL)
     return next(text for text in blocks if word in text)
 
 
