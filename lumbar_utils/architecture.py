@@ -1,7 +1,7 @@
 """A built network as a reader thinks of it: its stages, with shapes and parameters measured in a real pass."""
 
 import dataclasses
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import pandas as pd
 import torch
@@ -131,17 +131,18 @@ def _fusing(unit: nn.Module, branch: int) -> list[nn.Module]:
 
 
 def _efficientnet(network: nn.Module):
+    """One box for each size that the encoder hands on, with the blocks on the way there."""
     encoder = network.encoder
-    stem = [encoder._conv_stem, encoder._bn0]
-    stages = [Stage("stem", 0, "encoder", "conv 3×3", stem, encoder._bn0)]
-    for (operation, _), group in groupby(encoder._blocks, key=_mbconv):
-        blocks = list(group)
-        number = len(stages)
-        stages.append(Stage(f"stage {number}", number, "encoder", f"{len(blocks)} {operation}", blocks, blocks[-1]))
-    handed_on = {encoder._conv_stem, *(encoder._blocks[index] for index in encoder._out_indexes)}
-    passed = [row for row, stage in enumerate(stages) if handed_on & set(stage.modules)]
-    skips = [(source, len(stages) + number, "skip") for number, source in enumerate(passed[-2::-1])]
-    stages += _way_up(network, len(stages))
+    stages = [Stage("stem", 0, "encoder", "conv 3×3", [encoder._conv_stem, encoder._bn0], encoder._bn0)]
+    ends = [0, *(index + 1 for index in sorted(encoder._out_indexes))]
+    for level, (start, end) in enumerate(pairwise(ends), 1):
+        blocks = list(encoder._blocks[start:end])
+        runs = [(kind, len(list(group))) for kind, group in groupby(blocks, key=_mbconv)]
+        operation = ", ".join(f"{count} {kind}" for kind, count in runs)
+        stages.append(Stage(f"encoder {level + 1}", level, "encoder", operation, blocks, blocks[-1]))
+    depth = len(stages)
+    skips = [(row, 2 * depth - 2 - row, "skip") for row in range(depth - 1)]
+    stages += _way_up(network, depth)
     return stages, _chain(0, len(stages) - 1) + skips
 
 
@@ -166,8 +167,8 @@ def _timm(network: nn.Module):
     return stages, _chain(0, len(stages) - 1) + skips
 
 
-def _mbconv(block: nn.Module) -> tuple[str, int]:
-    """What an MBConv block is, read off its weights: expansion and kernel, and how many channels it hands on."""
-    depthwise, narrow = block._depthwise_conv.weight, block._project_conv.weight
+def _mbconv(block: nn.Module) -> str:
+    """What an MBConv block is, read off its weights: how often it widens its input, and its kernel."""
+    depthwise = block._depthwise_conv.weight
     inside = block._expand_conv.weight.shape[1] if block._has_expansion else depthwise.shape[0]
-    return f"MBConv{depthwise.shape[0] // inside}, {depthwise.shape[-1]}×{depthwise.shape[-1]}", narrow.shape[0]
+    return f"MBConv{depthwise.shape[0] // inside} {depthwise.shape[-1]}×{depthwise.shape[-1]}"

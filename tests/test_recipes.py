@@ -1,4 +1,4 @@
-"""The recipes for clusters in docs/grids.md, run as they stand: SLURM with a stand-in for its queue, Kubernetes on loopback."""
+"""The recipes for clusters in docs/grids.md run as they stand: SLURM with a stand-in for its queue, Kubernetes here."""
 
 import os
 import re
