@@ -48,7 +48,7 @@ STARTS = ("none", "phantoms")  # of start_from, which is a path otherwise
 # and of this machine
 SHARED = (
     "height", "width", "normalisation", "unet_channels", "hrnet", "efficientnet", "deep_supervision",
-    "phantom_patients", "phantom_size", "phantom_difficulty", "phantom_contrast",
+    "phantom_patients", "phantom_size", "phantom_difficulty",
     "accumulate", "batch_size", "precision", "device", "devices", "nodes", "strategy", "workers", "runs", "cache",
 )  # fmt: skip
 WITHOUT_EFFECT_ON_RESULTS = {"accept", "runs", "cache", "workers", "device"}
@@ -218,7 +218,9 @@ class Study(BaseModel):
     phantom_patients: int = Field(ge=3, le=100_000, description="patients in the phantom data set")
     phantom_size: int = Field(ge=64, le=4096, description="side of a phantom image in pixels")
     phantom_difficulty: Literal["easy", "typical", "hard"] = Field("typical", description="findings and noise")
-    phantom_contrast: Literal["T1 or T2", "T1", "T2", "T2-SPACE"] = Field("T1 or T2", description="of the phantom")
+    phantom_contrast: Literal["T1 or T2", "T1", "T2", "T2-SPACE", "random", "any"] = Field(
+        "T1 or T2", description="of the phantom; random: each tissue as bright as chance has it; any: half of it so"
+    )
 
     train_fraction: float = Field(0.70, gt=0, lt=1, description="share of the patients to train on")
     test_fraction: float = Field(0.15, gt=0, lt=1, description="share of the patients to test on; the rest validates")
@@ -342,10 +344,13 @@ class Study(BaseModel):
 
     @property
     def phantoms(self) -> "Study":
-        """The study of phantoms whose networks others start from: their networks and input, the profile's recipe."""
+        """The study of phantoms whose networks others start from: their networks and input, the profile's recipe.
+
+        In any contrast: such networks know real images better, and those of contrasts that they never saw.
+        """
         shared = {name: getattr(self, name) for name in SHARED}
         profile = "quick" if self.profile == "patients" else self.profile
-        return Study(profile, dataset="phantom", start_from="none", **shared)
+        return Study(profile, dataset="phantom", start_from="none", phantom_contrast="any", **shared)
 
     def tested_on(self, dataset: str) -> "Study":
         """The study of this one's networks, as they are, on all patients of another data set."""

@@ -140,8 +140,33 @@ def test_one_anatomy_is_seen_in_three_contrasts():
 
 
 def test_an_unknown_contrast_is_refused():
-    with pytest.raises(StudyError, match="contrast 'PD' is unknown; allowed are T1, T2, T2-SPACE, T1 or T2"):
+    with pytest.raises(
+        StudyError, match="contrast 'PD' is unknown; allowed are T1, T2, T2-SPACE, T1 or T2, random"
+    ):
         draw(0, 0, contrast="PD")
+
+
+def test_random_contrast_changes_grey_values_and_no_anatomy():
+    usual, other = (draw(0, 3, size=96, contrast=contrast) for contrast in ("T1", "random"))
+    assert other.contrast == "random"
+    assert np.array_equal(usual.mask, other.mask)
+    assert not np.array_equal(usual.image, other.image)
+
+
+def test_marrow_is_darker_than_discs_in_some_random_contrasts_and_brighter_in_others():
+    ratios = []
+    for patient in range(12):
+        phantom = draw(0, patient, size=96, difficulty="easy", contrast="random")
+        rows, columns = np.nonzero(phantom.mask == 3)
+        below = phantom.image[rows.max() + 2, int(columns.mean())]
+        ratios.append(below / max(1, np.median(phantom.image[phantom.mask == 3])))
+    assert min(ratios) < 0.8 and max(ratios) > 1.25
+
+
+def test_any_contrast_is_random_for_half_of_the_patients():
+    contrasts = [draw(0, patient, size=64, contrast="any").contrast for patient in range(40)]
+    assert 12 <= contrasts.count("random") <= 28
+    assert {"T1", "T2", "T2-SPACE"} <= set(contrasts)
 
 
 def test_both_contrasts_occur_about_equally_often():

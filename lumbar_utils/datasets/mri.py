@@ -58,6 +58,13 @@ CODES = {name: code for code, name in enumerate(TISSUES)}
 SEQUENCES = {"T1": ((550, 60), (11, 1.5)), "T2": ((3500, 400), (100, 8)), "T2-SPACE": ((5000, 400), (115, 10))}
 
 
+RANDOM = "random"  # no sequence's: every tissue as bright as chance has it
+# Tissues whose signal chance ties to another's, by a factor of at least and at most so much
+KIN = {"fatty marrow": ("marrow", 0.75, 1.3), "red marrow": ("marrow", 0.75, 1.3), "vein": ("marrow", 0.75, 1.3)}
+DARK = ("air", "void", "gas")  # always
+MOSTLY_DARK = ("cortex", "ligament")  # fibres and lime give little signal in most sequences
+
+
 class Grid(NamedTuple):
     """Where the image lies: mm of its upper left corner, pixels along its side, mm a pixel."""
 
@@ -111,7 +118,8 @@ def render(
 ) -> np.ndarray:
     """The scene as an image: (size, size) uint8.
 
-    noise: standard deviation in each channel, relative to the marrow's signal. spread: factor on what varies.
+    contrast: of SEQUENCES, or RANDOM. noise: standard deviation in each channel, relative to the marrow's signal.
+    spread: factor on what varies.
     """
     water, fat, mottle, streak = _tissue_maps(rng, scene.shapes, grid, contrast)
     chemical_shift = rng.choice([-1, 1]) * rng.uniform(0.3, 1.0) / grid.spacing
@@ -124,18 +132,23 @@ def render(
     signal += rng.uniform(0, 0.03) * spread * ghost
     sigma = noise * _marrow_signal(signal, scene, grid)
     real, imaginary = sigma * rng.standard_normal((2, *signal.shape), dtype=np.float32)
-    signal = np.hypot(cv2.GaussianBlur(signal, (0, 0), 0.45) + real, imaginary)
+    blur = rng.uniform(0.3, 1.4) if contrast == RANDOM else 0.45
+    signal = np.hypot(cv2.GaussianBlur(signal, (0, 0), blur) + real, imaginary)
     white = np.percentile(signal, 99.5) * rng.lognormal(0.1, 0.3)
     return np.clip(signal * (255 / white), 0, 255).astype(np.uint8)
 
 
 def _tissue_maps(rng: np.random.Generator, shapes: list[Shape], grid: Grid, contrast: str) -> list[np.ndarray]:
     """Signal of water and of fat, mottle and streak, each (size, size) float32 after averaging within pixels."""
-    (tr, tr_spread), (te, te_spread) = SEQUENCES[contrast]
-    tr, te = rng.normal(tr, tr_spread), rng.normal(te, te_spread)
     density, t1, t2, fat, mottle, streak = np.array(list(TISSUES.values()), np.float32).T
-    signal = density * (1 - np.exp(-tr / t1)) * np.exp(-te / t2)
-    signal = signal * rng.lognormal(0, 0.07, len(signal))
+    if contrast == RANDOM:
+        signal = _random_signal(rng)
+        mottle, streak = (texture * np.float32(rng.lognormal(0, 0.5)) for texture in (mottle, streak))
+    else:
+        (tr, tr_spread), (te, te_spread) = SEQUENCES[contrast]
+        tr, te = rng.normal(tr, tr_spread), rng.normal(te, te_spread)
+        signal = density * (1 - np.exp(-tr / t1)) * np.exp(-te / t2)
+        signal = signal * rng.lognormal(0, 0.07, len(signal))
     codes = paint(shapes, [CODES[shape.tissue] for shape in shapes], grid.canvas())
     maps = []
     for column in (signal * (1 - fat), signal * fat, mottle, streak):
@@ -143,6 +156,21 @@ def _tissue_maps(rng: np.random.Generator, shapes: list[Shape], grid: Grid, cont
         table[: len(column)] = column
         maps.append(_area_mean(cv2.LUT(codes, table), grid.size))
     return maps
+
+
+def _random_signal(rng: np.random.Generator) -> np.ndarray:
+    """Signal of each tissue, drawn anew: networks that saw enough of it carry to contrasts that none was made for.
+
+    Source of the idea: Billot et al. 2023, SynthSeg, doi 10.1016/j.media.2023.102789. The ranges are our assumption.
+    """
+    drawn = dict(zip(TISSUES, rng.uniform(0.03, 1, len(TISSUES)), strict=True))
+    drawn["marrow"] = rng.uniform(0.12, 1)
+    drawn |= {tissue: drawn[of] * rng.uniform(low, high) for tissue, (of, low, high) in KIN.items()}
+    for tissue, wet in (("drying nucleus", 0.6), ("dry nucleus", 0.2)):  # between ring and moist nucleus
+        drawn[tissue] = drawn["annulus"] + wet * (drawn["moist nucleus"] - drawn["annulus"])
+    drawn |= {tissue: rng.uniform(0, 0.25) for tissue in MOSTLY_DARK if rng.random() < 0.85}
+    drawn |= {tissue: rng.uniform(0, 0.03) for tissue in DARK}
+    return np.array(list(drawn.values()))
 
 
 def _smooth_noise(rng: np.random.Generator, size: int, sigma_x: float, sigma_y: float) -> np.ndarray:

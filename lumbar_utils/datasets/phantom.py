@@ -18,13 +18,15 @@ from tqdm.auto import tqdm
 
 from lumbar_utils import LEVELS, StudyError
 from lumbar_utils.datasets.anatomy import DIFFICULTIES, Spine, draw_spine, field_of_view, tilt_of
-from lumbar_utils.datasets.mri import SEQUENCES, Grid, label_map, render
+from lumbar_utils.datasets.mri import RANDOM, SEQUENCES, Grid, label_map, render
 from lumbar_utils.datasets.surroundings import draw_scene
 from lumbar_utils.records import atomic_folder
 
 # Standard deviation of the noise relative to the marrow's signal (lowest, highest); factor on the anatomy's spreads
 NOISE = {"easy": (0.02, 0.06), "typical": (0.04, 0.14), "hard": (0.10, 0.30)}
 MIXED = "T1 or T2"
+ANY = "any"  # half of the patients in random contrast, the others in those of SEQUENCES
+CONTRASTS = (*SEQUENCES, MIXED, RANDOM, ANY)
 FEW = 20  # patients, who are drawn in the time that it takes a process to start
 VARIATION = {"easy": 0.6, "typical": 1.0, "hard": 1.35}
 
@@ -33,7 +35,7 @@ VARIATION = {"easy": 0.6, "typical": 1.0, "hard": 1.35}
 class Phantom:
     """One patient.
 
-    image, mask: (size, size) uint8, mask 0 background, 1..6 L1..S1. contrast: T1, T2 or T2-SPACE.
+    image, mask: (size, size) uint8, mask 0 background, 1..6 L1..S1. contrast: T1, T2, T2-SPACE or random.
     truth: corners in px, sizes in mm, angles in degrees and findings with their levels; saved as JSON.
     """
 
@@ -48,7 +50,7 @@ def draw(seed: int, patient: int, size: int = 320, difficulty: str = "typical", 
     """Patient number `patient` of the set `seed`.
 
     size: pixels along the side of the image; the field of view stays the same, so fewer pixels are larger ones.
-    contrast: T1, T2 or T2-SPACE, of the same anatomy; "T1 or T2" draws one of the two.
+    contrast: T1, T2, T2-SPACE or random, of the same anatomy; "T1 or T2" draws one of the two, "any" one of the four.
     Raises StudyError for an unknown difficulty or contrast.
     """
     _check(difficulty, contrast)
@@ -59,6 +61,8 @@ def draw(seed: int, patient: int, size: int = 320, difficulty: str = "typical", 
     grid = Grid(origin, size, side / size)
     drawn = str(scanner.choice(["T1", "T2"]))
     contrast = drawn if contrast == MIXED else contrast
+    if contrast == ANY:
+        contrast = RANDOM if scanner.random() < 0.5 else str(scanner.choice(list(SEQUENCES)))
     image = render(scanner, scene, grid, contrast, scanner.uniform(*NOISE[difficulty]), VARIATION[difficulty])
     mask = label_map([spine.vertebrae[level].outline for level in LEVELS], grid)
     return Phantom(image, mask, grid.spacing, contrast, _truth(spine, grid, contrast))
@@ -67,8 +71,8 @@ def draw(seed: int, patient: int, size: int = 320, difficulty: str = "typical", 
 def _check(difficulty: str, contrast: str) -> None:
     if difficulty not in DIFFICULTIES:
         raise StudyError(f"difficulty {difficulty!r} is unknown; allowed are {', '.join(DIFFICULTIES)}")
-    if contrast not in (*SEQUENCES, MIXED):
-        raise StudyError(f"contrast {contrast!r} is unknown; allowed are {', '.join((*SEQUENCES, MIXED))}")
+    if contrast not in CONTRASTS:
+        raise StudyError(f"contrast {contrast!r} is unknown; allowed are {', '.join(CONTRASTS)}")
 
 
 def _truth(spine: Spine, grid: Grid, contrast: str) -> dict:
