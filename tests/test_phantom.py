@@ -140,9 +140,7 @@ def test_one_anatomy_is_seen_in_three_contrasts():
 
 
 def test_an_unknown_contrast_is_refused():
-    with pytest.raises(
-        StudyError, match="contrast 'PD' is unknown; allowed are T1, T2, T2-SPACE, T1 or T2, random"
-    ):
+    with pytest.raises(StudyError, match="contrast 'PD' is unknown; allowed are T1, T2, T2-SPACE, T1 or T2, random"):
         draw(0, 0, contrast="PD")
 
 
