@@ -37,6 +37,7 @@ PROFILES = {
         images_per_epoch=360, unet_channels=64, hrnet="hrnet_w18", efficientnet="efficientnet-b0",
     ),
 }  # fmt: skip
+START_LENGTH = 2  # of the training on phantoms that others start from, in the epochs of its profile
 FINE_TUNING = 0.25  # of a profile's learning rate, for networks that are trained already
 
 MAIN = {"profile", "dataset", "seed", "height", "width", "epochs"}  # shown by a notebook without a click
@@ -346,11 +347,12 @@ class Study(BaseModel):
     def phantoms(self) -> "Study":
         """The study of phantoms whose networks others start from: their networks and input, the profile's recipe.
 
-        In any contrast: such networks know real images better, and those of contrasts that they never saw.
+        In any contrast, so that they carry to contrasts that no phantom was made for, and longer, as that is harder to learn.
         """
         shared = {name: getattr(self, name) for name in SHARED}
         profile = "quick" if self.profile == "patients" else self.profile
-        return Study(profile, dataset="phantom", start_from="none", phantom_contrast="any", **shared)
+        longer = {"epochs": START_LENGTH * PROFILES[profile]["epochs"]}
+        return Study(profile, dataset="phantom", start_from="none", phantom_contrast="any", **longer, **shared)
 
     def tested_on(self, dataset: str) -> "Study":
         """The study of this one's networks, as they are, on all patients of another data set."""

@@ -33,7 +33,7 @@ def test_images_of_patients_start_from_phantoms_unless_told_otherwise(tmp_path):
     assert Study("quick", dataset=folder).start_from == "phantoms"
     assert Study("quick", dataset=folder, start_from="none").start is None
     assert Study("quick").start_from == Study("smoke", dataset=folder).start_from == "none"
-    assert Study("patients", dataset=folder).phantoms == Study("quick", phantom_contrast="any")
+    assert Study("patients", dataset=folder).phantoms == Study("quick", phantom_contrast="any", epochs=18)
     rates = [Study("quick", dataset=folder, start_from=start).learning_rate for start in ("none", "phantoms", folder)]
     assert rates == [4e-3, 1e-3, 1e-3]
     with pytest.raises(StudyError, match="start_from=phantoms is for images of patients"):
