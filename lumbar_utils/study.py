@@ -347,7 +347,7 @@ class Study(BaseModel):
     def phantoms(self) -> "Study":
         """The study of phantoms whose networks others start from: their networks and input, the profile's recipe.
 
-        In any contrast, so that they carry to those that no phantom was made for; and longer, as that is harder to learn.
+        In any contrast, so that they carry to those that no phantom was made for; longer, as that is harder to learn.
         """
         shared = {name: getattr(self, name) for name in SHARED}
         profile = "quick" if self.profile == "patients" else self.profile
