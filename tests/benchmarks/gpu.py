@@ -272,17 +272,21 @@ def study(asked: argparse.Namespace, notes: Notes) -> None:
 
 
 def real(asked: argparse.Namespace, notes: Notes) -> None:
-    """A grid over folds, so far as time allows."""
-    whole = study_of(asked, dataset=str(asked.dataset), folds=2 if asked.tiny else 5)
+    """A grid over folds, so far as time allows, from the networks of the stage `study` where it has trained them."""
+    phantoms = study_of(asked)
+    trained = all((phantoms.folder / model / "fit.json").exists() for model in MODELS)
+    start = str(phantoms.folder) if trained else "none"
+    whole = study_of(asked, dataset=str(asked.dataset), folds=2 if asked.tiny else 5, start_from=start)
     from lumbar_utils.preparation import prepare
 
     cases = prepare(whole).cases
     notes.add("", "data", f"{len(cases)} slices of {cases['patient'].nunique()} patients")
     notes.add("", "epochs", whole.epochs, f"of {whole.images_per_epoch} images or more")
+    notes.add("", "networks start", "from those of the stage study" if trained else "at random")
     started = time.monotonic()
     command = [sys.executable, "-m", "lumbar_utils", "run", "--profile", whole.profile, "--runs", str(whole.runs)]
     command += ["--dataset", str(asked.dataset), "--folds", str(whole.folds), "--workers", "1" if asked.tiny else "3"]
-    command += ["--set", f"cache={whole.cache}"]
+    command += ["--set", f"cache={whole.cache}", "--set", f"start_from={start}"]
     grid = {"run": _begin(command, asked.work / "real.log")}
     _await(grid, notes.left - 5)
     notes.add("", "grid over folds", round(time.monotonic() - started, 1), "s")
