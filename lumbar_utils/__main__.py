@@ -135,11 +135,9 @@ def run(
     from lumbar_utils import pipeline
 
     if dry_run:
-        import joblib
-
         from lumbar_utils import forecast
 
-        print(forecast.plan([study], 1, joblib.cpu_count()))
+        print(forecast.plan([study], *pipeline.side_by_side(len(MODELS), study)))
         return
     others = {name: Path(folder).expanduser().resolve() for name, folder in folders.items()}
     studies = [study, study.tested_on(_from_here(test_dataset))] if test_dataset else [study]

@@ -100,7 +100,7 @@ def plan(studies: Sequence[Study | Grid], at_once: int, threads: int, models: tu
             f"{study.folder.name}\n{shown.to_string(index=False)}\n\n{progress.counted(table)}; {at_once} at once, "
             f"{threads} threads each: {duration(time_left(table, costs, at_once))}, "
             f"{_mb(memory)} of memory at most, {_mb(todo['disk_mb'].sum(min_count=1))} of disk"
-            f"{_comparison(first, images) if isinstance(study, Grid) else ''}"
+            f"{_comparison(first, images) if isinstance(study, Grid) else ''}{_phantoms_first(first, at_once)}"
         )
     return "\n\n".join(told)
 
@@ -114,6 +114,14 @@ def _comparison(study: Study, images: int) -> str:
     cost = estimates(steps_of(study, ["05"]), images).iloc[0]
     told = f"{duration(cost['seconds'])} and {_mb(cost['memory_mb'])} of memory"
     return f"; then notebook 05, which took {told} on one run"
+
+
+def _phantoms_first(study: Study, at_once: int) -> str:
+    """How long networks are trained on phantoms before, where the study starts from them and nobody has done so yet."""
+    if study.start_from != "phantoms" or all((study.start / model / "fit.json").exists() for model in MODELS):
+        return ""
+    costs = estimates(steps_of(study.phantoms, ["02", "03", "04"]), study.phantom_patients)
+    return f"; before that phantoms, once for all studies: {duration(costs['seconds'].sum(skipna=False) / at_once)}"
 
 
 def _mb(value: float) -> str:

@@ -168,9 +168,12 @@ def _bring_up_to_date(steps: list[Step], cohort: Cohort, say: Callable[[str], No
             say(f"{step.name}: up to date")
         else:
             todo.insert(0, step)
-    from lumbar_utils.execution import ended
+    from lumbar_utils.execution import ended, with_threads
 
-    workers, environment = _shares(len(todo), steps[0].study) if len(todo) > 1 else (1, {})
+    workers, environment = 1, {}
+    if len(todo) > 1:
+        workers, threads = side_by_side(len(todo), steps[0].study)
+        environment = with_threads(threads)
     with futures.ThreadPoolExecutor(workers) as pool:
         jobs = [pool.submit(_do_alone, step, cohort, say, environment) for step in todo]
         with ended(jobs):
@@ -178,16 +181,13 @@ def _bring_up_to_date(steps: list[Step], cohort: Cohort, say: Callable[[str], No
                 job.result()
 
 
-def _shares(steps: int, study: Study) -> tuple[int, dict[str, str]]:
-    """How many trainings run at once, and the environment that gives each its share of the cores; one on a GPU."""
+def side_by_side(trainings: int, study: Study) -> tuple[int, int]:
+    """How many trainings run at once, and threads of each: as many as cores and memory bear; on a GPU one."""
     from lumbar_utils.devices import device_of  # and with it torch
-    from lumbar_utils.execution import with_threads
 
-    if device_of(study) != "cpu":
-        return 1, {}
     cores, room = joblib.cpu_count(), int(psutil.virtual_memory().available / 1e6 / MEMORY_MB)
-    workers = max(1, min(steps, cores, room))
-    return workers, with_threads(cores // workers)
+    workers = max(1, min(trainings, cores, room)) if device_of(study) == "cpu" else 1
+    return workers, cores // workers
 
 
 def _do_alone(step: Step, cohort: Cohort, say: Callable[[str], None], environment: dict[str, str]) -> None:
