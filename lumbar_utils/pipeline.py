@@ -173,7 +173,7 @@ def _bring_up_to_date(steps: list[Step], cohort: Cohort, say: Callable[[str], No
     workers, environment = 1, {}
     if len(todo) > 1:
         workers, threads = side_by_side(len(todo), steps[0].study)
-        environment = with_threads(threads)
+        environment = with_threads(threads) if workers > 1 else {}
     with futures.ThreadPoolExecutor(workers) as pool:
         jobs = [pool.submit(_do_alone, step, cohort, say, environment) for step in todo]
         with ended(jobs):
