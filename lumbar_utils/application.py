@@ -31,7 +31,7 @@ def predict_source(trained: Path, model: str, source: str, destination: Path, sl
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:  # no copy of the images stays behind
         here = {"dataset": source, "slices": slices, "cache": cache, "device": "auto", "workers": 0}
-        here |= {"encoder_weights": "none"}  # and what training started from need not be here
+        here |= {"encoder_weights": "none", "start_from": "none", "epochs": 1}  # what training began with may be gone
         study = Study(**settings | here)
         cohort = datasets.load(study)
         cohort = dataclasses.replace(cohort, cases=cohort.cases.assign(split="test", mask=""))

@@ -7,7 +7,8 @@ import pytest
 import torch
 from conftest import in_process, write_dataset
 
-from lumbar_utils import StudyError, records
+from lumbar_utils import LEVELS, StudyError, records
+from lumbar_utils.application import predict_source
 from lumbar_utils.checkpoints import best_weights
 from lumbar_utils.evaluation import read_label_map
 from lumbar_utils.prediction import predict
@@ -56,6 +57,13 @@ def test_phantoms_are_trained_on_once_for_all_studies(patients):
     before = record.stat().st_mtime_ns
     trained(Study(**patients.settings | {"seed": 1}))
     assert record.stat().st_mtime_ns == before
+
+
+def test_a_network_that_saw_phantoms_first_predicts_levels_that_its_data_do_not_annotate(patients, tmp_path):
+    trained(patients)
+    assert records.read_json(patients.folder / "study.json")["data"]["annotated"] == ["L1", "L2"]
+    out = predict_source(patients.folder, "unet", "phantom", tmp_path / "out")
+    assert records.read_json(out / "predict.json")["levels"] == list(LEVELS)
 
 
 def test_networks_are_tested_as_they_are_on_every_patient_of_another_data_set(study, patients, capsys):
