@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, nargs="+")
     asked = parser.parse_args()
     os.environ |= {name: str(asked.work / name) for name in FOLDERS}
-    os.environ |= {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1"}
+    os.environ |= {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "nnUNet_compile": "f"}
     made = read(asked.grid)
     members = made.members if isinstance(made, Grid) else [made]
     for study in members:
