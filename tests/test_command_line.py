@@ -16,7 +16,7 @@ from lumbar_utils.study import ROOT, Study, begun_at
 
 REFUSED = [
     (["run", "--set", "epoch=3"], "unknown setting 'epoch'; did you mean 'epochs'?"),
-    (["run", "--profile", "quik"], "setting profile='quik' is refused: Input should be 'smoke', 'quick' or 'paper'"),
+    (["run", "--profile", "quik"], "'quik' is refused: Input should be 'smoke', 'quick', 'patients' or 'paper'"),
     (["run", "--seeds", "0", "--keep", "all"], "'all' is not one of 'best', 'last', 'none'"),
     (["run", "--bogus"], "No such option: --bogus"),
     (["--bogus"], "No such option: --bogus"),
