@@ -164,7 +164,7 @@ def _random_signal(rng: np.random.Generator) -> np.ndarray:
     Source of the idea: Billot et al. 2023, SynthSeg, doi 10.1016/j.media.2023.102789. The ranges are our assumption.
     """
     drawn = dict(zip(TISSUES, rng.uniform(0.03, 1, len(TISSUES)), strict=True))
-    drawn["marrow"] = rng.uniform(0.12, 1)
+    drawn["marrow"] = rng.uniform(0.25, 1)
     drawn |= {tissue: drawn[of] * rng.uniform(low, high) for tissue, (of, low, high) in KIN.items()}
     for tissue, wet in (("drying nucleus", 0.6), ("dry nucleus", 0.2)):  # between ring and moist nucleus
         drawn[tissue] = drawn["annulus"] + wet * (drawn["moist nucleus"] - drawn["annulus"])
