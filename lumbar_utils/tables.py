@@ -226,9 +226,12 @@ def _start_words(settings: dict) -> str:
     earlier = settings["start_from"]
     if earlier == "none":
         return ""
-    name = "phantoms, which are synthetic images" if earlier == "phantoms" else f"the data of {Path(earlier).name}"
-    more = ", then on patients of this data set" if settings["epochs"] else " alone, and on no image of this data set"
-    return f" The networks were trained on {name}{more}."
+    phantoms = earlier == "phantoms"
+    if settings["epochs"]:
+        data = "phantoms, which are synthetic images" if phantoms else f"the data of {Path(earlier).name}"
+        return f" The networks were trained on {data}, then on patients of this data set."
+    source = "trained on phantoms, synthetic images" if phantoms else f"those of {Path(earlier).name}"
+    return f" The networks are {source}; they saw no image of this data set before."
 
 
 def not_learnt(folder: Path) -> str:

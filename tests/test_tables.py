@@ -125,14 +125,14 @@ def test_a_caption_says_on_what_and_that_it_is_synthetic():
 @pytest.mark.parametrize(
     ("start_from", "epochs", "told"),
     [
-        ("phantoms", 9, "trained on phantoms, which are synthetic images, then on patients of this data set."),
-        ("phantoms", 0, "trained on phantoms, which are synthetic images alone, and on no image of this data set."),
-        ("/runs/spider-quick-1", 0, "trained on the data of spider-quick-1 alone, and on no image of this data set."),
+        ("phantoms", 9, "were trained on phantoms, which are synthetic images, then on patients of this data set."),
+        ("phantoms", 0, "are trained on phantoms, synthetic images; they saw no image of this data set before."),
+        ("/runs/spider-quick-1", 0, "are those of spider-quick-1; they saw no image of this data set before."),
     ],
 )
 def test_a_caption_says_what_networks_were_trained_on_before(start_from, epochs, told):
     settings = {"start_from": start_from, "epochs": epochs}
-    assert tables.caption2(cohort(synthetic=False), settings).endswith(f" The networks were {told}")
+    assert tables.caption2(cohort(synthetic=False), settings).endswith(f" The networks {told}")
 
 
 def scores(leader, follower, patients=12):
