@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lumbar_utils import FURTHER, LEVELS, MODELS, StudyError, datasets, records
+from lumbar_utils import FURTHER, MODELS, StudyError, datasets, records
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.study import Study, record_of
 
@@ -27,6 +27,7 @@ def predict_source(trained: Path, model: str, source: str, destination: Path, sl
     if destination.exists():
         raise StudyError(f"{destination} exists already; remove it, or name another folder to write into")
     from lumbar_utils import captions, figures
+    from lumbar_utils.loading import classes_of
     from lumbar_utils.prediction import trained_network, write_label_maps
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:  # no copy of the images stays behind
@@ -35,7 +36,7 @@ def predict_source(trained: Path, model: str, source: str, destination: Path, sl
         study = Study(**settings | here)
         cohort = datasets.load(study)
         cohort = dataclasses.replace(cohort, cases=cohort.cases.assign(split="test", mask=""))
-        network, classes = trained_network(study, model, trained / model), [0, *(LEVELS.index(x) + 1 for x in levels)]
+        network, classes = trained_network(study, model, trained / model), classes_of(levels)
         files = write_label_maps(study, cohort, network, classes, destination / "label_maps")
         records.write_csv(destination / "cases.csv", cohort.cases.drop(columns=["image", "mask", "split"]))
         sheet = figures.samples(

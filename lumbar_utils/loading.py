@@ -1,6 +1,6 @@
 """Cases as networks see them: shuffled and augmented by seed, epoch and case, normalised and in batches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -15,7 +15,12 @@ from lumbar_utils.study import Study
 
 def annotated_classes(cohort: Cohort) -> list[int]:
     """Output channels that the data set can teach: background and its annotated levels."""
-    return [0] + [LEVELS.index(level) + 1 for level in cohort.annotated]
+    return classes_of(cohort.annotated)
+
+
+def classes_of(levels: Iterable[str]) -> list[int]:
+    """Output channels of the background and of these levels."""
+    return [0] + [LEVELS.index(level) + 1 for level in levels]
 
 
 def seed_of(*parts: int) -> int:

@@ -14,7 +14,7 @@ from lumbar_utils import LEVELS, StudyError, freshness, records
 from lumbar_utils.datasets.folder import Cohort
 from lumbar_utils.decoding import Fit
 from lumbar_utils.devices import device_of, memory_named
-from lumbar_utils.loading import loader
+from lumbar_utils.loading import classes_of, loader
 from lumbar_utils.losses import log_probabilities_of
 from lumbar_utils.preparation import taught
 from lumbar_utils.study import Study
@@ -45,7 +45,7 @@ def predict(study: Study, cohort: Cohort, model: str) -> Path:
 
 def known_classes(study: Study, cohort: Cohort) -> list[int]:
     """Output channels that the study's networks were taught, background first."""
-    return [0] + [LEVELS.index(level) + 1 for level in taught(study, cohort)]
+    return classes_of(taught(study, cohort))
 
 
 def refuse_untrained(study: Study, cohort: Cohort, model: str) -> None:
