@@ -150,8 +150,8 @@ def run(
 
 def _accepting(studies: list[Study], accept: list[str]) -> list[Study]:
     """Studies of several data sets, each accepting those findings that its own has; see `accepted_of_each`."""
-    from lumbar_utils.audit import accepted_of_each
-    from lumbar_utils.datasets import load
+    from lumbar_utils.data.audit import accepted_of_each
+    from lumbar_utils.data.sources import load
 
     each = accepted_of_each([load(study) for study in studies], accept, studies[0].cache)
     return [Study(**study.settings | {"accept": fitting}) for study, fitting in zip(studies, each, strict=True)]
@@ -210,8 +210,8 @@ def train(
 ) -> None:
     """Train without a notebook, on several GPUs too; the notebooks then find the networks trained."""
     study = _study(profile, dataset, seed, runs, settings, accept)
-    from lumbar_utils.preparation import prepare
-    from lumbar_utils.training import fit
+    from lumbar_utils.data.preparation import prepare
+    from lumbar_utils.networks.training import fit
 
     cohort = prepare(study)
     for name in model:
@@ -229,9 +229,9 @@ def import_(
     kind, path = kind_and_path(source, Path.cwd())
     if kind not in CONVERTED:
         raise StudyError(f"{source} is no source to import; name it as KIND:PATH, KIND one of {', '.join(CONVERTED)}")
-    from lumbar_utils import datasets
+    from lumbar_utils.data import sources
 
-    print(datasets.convert(kind, path or datasets.find_raw(kind), destination.resolve(), slices))
+    print(sources.convert(kind, path or sources.find_raw(kind), destination.resolve(), slices))
 
 
 @app.command()
@@ -254,7 +254,7 @@ def fetch(
     to: Annotated[Path | None, typer.Option(help="folder that holds the data sets; data/raw")] = None,
 ) -> None:
     """Download a public data set; one that was interrupted goes on from where it was."""
-    from lumbar_utils.datasets import fetching
+    from lumbar_utils.data import fetching
 
     if kind not in fetching.SOURCES:
         raise StudyError(f"{kind!r} cannot be fetched; known are {', '.join(fetching.SOURCES)}")
@@ -268,13 +268,14 @@ def audit(
     to: Annotated[Path | None, typer.Option(help="folder for table and figure; data/runs/audit-NAME")] = None,
 ) -> None:
     """Say what is wrong with a data set: broken files, misnamed levels, one patient under two names, and more."""
-    from lumbar_utils import datasets
+    from lumbar_utils.data import sources
 
     study = Study("quick", dataset=_from_here(dataset))
-    source = datasets.locate(study)
-    from lumbar_utils import captions, figures, records
-    from lumbar_utils.audit import audit
-    from lumbar_utils.audit.report import pictures, report
+    source = sources.locate(study)
+    from lumbar_utils import records
+    from lumbar_utils.data.audit import audit
+    from lumbar_utils.data.audit.report import pictures, report
+    from lumbar_utils.output import captions, figures
 
     findings = audit(source, accepted=accept)
     folder = to.resolve() if to else study.runs / f"audit-{Path(study.dataset).name}"
@@ -296,7 +297,7 @@ def export(
     only: Annotated[list[str], typer.Option(help="a figure or table by its name, fig5; repeatable")] = [],  # noqa: B006
 ) -> None:
     """Gather a study's figures, tables and captions in the formats of journals; say what is missing."""
-    from lumbar_utils.export import export
+    from lumbar_utils.output.export import export
 
     written, missing = export(study, to.resolve(), formats, only)
     print(f"{len(written)} files -> {to.resolve()}")
@@ -319,7 +320,7 @@ def verify(
     ] = False,
 ) -> None:
     """Compare a study's Table II with the reference's, cell by cell; exit code 1 where one moved beyond tolerance."""
-    from lumbar_utils import verify
+    from lumbar_utils.output import verify
 
     if study and run:
         raise StudyError(f"--run makes a study itself, so it needs no {study}; leave one of the two out")
@@ -340,7 +341,7 @@ def verify(
 @app.command()
 def report(study: StudyFolder) -> None:
     """Write report.html and record/ into a study's folder: all that it holds on one page, and what is missing."""
-    from lumbar_utils.report import write
+    from lumbar_utils.output.report import write
 
     print(write(study))
 

@@ -5,12 +5,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lumbar_utils import FURTHER, MODELS, StudyError, datasets, records
-from lumbar_utils.datasets.folder import Cohort
+from lumbar_utils import FURTHER, MODELS, StudyError, records
+from lumbar_utils.data import sources
+from lumbar_utils.data.folder import Cohort
 from lumbar_utils.study import Study, record_of
 
 if TYPE_CHECKING:
-    from lumbar_utils.examples import Example
+    from lumbar_utils.output.examples import Example
 
 SHEET = 24  # images on the sheet: what fits on a page
 
@@ -26,15 +27,15 @@ def predict_source(trained: Path, model: str, source: str, destination: Path, sl
     settings, levels = _read_study(trained, model)
     if destination.exists():
         raise StudyError(f"{destination} exists already; remove it, or name another folder to write into")
-    from lumbar_utils import captions, figures
-    from lumbar_utils.loading import classes_of
-    from lumbar_utils.prediction import trained_network, write_label_maps
+    from lumbar_utils.networks.loading import classes_of
+    from lumbar_utils.networks.prediction import trained_network, write_label_maps
+    from lumbar_utils.output import captions, figures
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:  # no copy of the images stays behind
         here = {"dataset": source, "slices": slices, "cache": cache, "device": "auto", "workers": 0}
         here |= {"encoder_weights": "none", "start_from": "none", "epochs": 1}  # what training began with may be gone
         study = Study(**settings | here)
-        cohort = datasets.load(study)
+        cohort = sources.load(study)
         cohort = dataclasses.replace(cohort, cases=cohort.cases.assign(split="test", mask=""))
         network, classes = trained_network(study, model, trained / model), classes_of(levels)
         files = write_label_maps(study, cohort, network, classes, destination / "label_maps")
@@ -64,8 +65,8 @@ def _read_study(trained: Path, model: str) -> tuple[dict, list[str]]:
 
 def _overlays(cohort: Cohort, folder: Path) -> "list[Example]":
     """The first images of a cohort, with the label maps in a folder to be drawn over them."""
-    from lumbar_utils.evaluation import read_label_map
-    from lumbar_utils.examples import Example
+    from lumbar_utils.output.examples import Example
+    from lumbar_utils.scores.evaluation import read_label_map
 
     found = []
     for _, case in cohort.cases.head(SHEET).iterrows():

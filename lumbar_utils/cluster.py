@@ -20,23 +20,13 @@ import pandas as pd
 import psutil
 from tqdm.auto import tqdm
 
-from lumbar_utils import (
-    MODELS,
-    Failure,
-    StudyError,
-    captions,
-    execution,
-    figures,
-    pipeline,
-    progress,
-    records,
-    report,
-)
-from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.devices import device_of
+from lumbar_utils import MODELS, Failure, StudyError, execution, pipeline, progress, records
+from lumbar_utils.data.folder import Cohort
+from lumbar_utils.data.preparation import prepare
 from lumbar_utils.grid import Grid, describe, threads_of
+from lumbar_utils.networks.devices import device_of
+from lumbar_utils.output import captions, figures, report
 from lumbar_utils.pipeline import Step, cells_of
-from lumbar_utils.preparation import prepare
 
 if TYPE_CHECKING:
     from distributed import Client

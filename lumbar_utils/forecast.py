@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lumbar_utils import MODELS, datasets, progress, records
+from lumbar_utils import MODELS, progress, records
+from lumbar_utils.data import sources
 from lumbar_utils.grid import Grid, read
 from lumbar_utils.pipeline import Step, cells_of, steps_of
 from lumbar_utils.records import COSTS
@@ -88,7 +89,7 @@ def plan(studies: Sequence[Study | Grid], at_once: int, threads: int, models: tu
     told = []
     for study in studies:
         first = study.study if isinstance(study, Grid) else study
-        steps, images = _steps(study, models), len(datasets.load(first).cases)
+        steps, images = _steps(study, models), len(sources.load(first).cases)
         table, costs = progress.cells(steps), estimates(steps, images)
         shown = table[["seed", "fold", "step", "state"]].assign(
             time=costs["seconds"].map(duration), memory=costs["memory_mb"].map(_mb), disk=costs["disk_mb"].map(_mb),

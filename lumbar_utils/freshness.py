@@ -15,7 +15,7 @@ from lumbar_utils import StudyError, records
 from lumbar_utils.study import CONVERTED
 
 if TYPE_CHECKING:
-    from lumbar_utils.datasets.folder import Cohort
+    from lumbar_utils.data.folder import Cohort
     from lumbar_utils.study import Study
 
 
@@ -31,32 +31,36 @@ class Maker(NamedTuple):
 
 PIXELS = ("numpy", "opencv-python-headless", "pillow")
 NETWORKS = (*PIXELS, "torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "albumentations")
-READING = ("datasets/folder", "datasets/pixels", "split", "textfiles")
-CONVERTING = (*READING, "datasets/files", "datasets/labels", "datasets/volumes", "datasets/writing")
+READING = ("data/folder", "data/pixels", "data/split", "data/textfiles")
+CONVERTING = (*READING, "data/files", "data/labels", "data/volumes", "data/writing")
 MAKERS = {
     "phantom": Maker(
-        ("datasets/phantom", "datasets/anatomy", "datasets/surroundings", "datasets/mri"), (*PIXELS, "scipy")
+        ("phantom/phantom", "phantom/anatomy", "phantom/surroundings", "phantom/mri"), (*PIXELS, "scipy")
     ),
     **{
-        kind: Maker((*CONVERTING, f"datasets/{kind}"), (*PIXELS, "scipy", "simpleitk", "pydicom")) for kind in CONVERTED
+        kind: Maker((*CONVERTING, f"data/{kind}"), (*PIXELS, "scipy", "simpleitk", "pydicom")) for kind in CONVERTED
     },
     "audit": Maker(
-        (*READING, "audit/__init__", "audit/kinds", "audit/cases", "audit/geometry", "audit/likeness"),
+        (
+            *READING, "data/audit/__init__", "data/audit/kinds", "data/audit/cases", "data/audit/geometry",
+            "data/audit/likeness",
+        ),
         (*PIXELS, "scipy", "pandas"),
     ),
-    "decoded": Maker((*READING, "decoding"), PIXELS),
+    "decoded": Maker((*READING, "data/decoding"), PIXELS),
     "training": Maker(
         (
-            *READING, "models", "pretraining", "losses", "segmentation", "training", "loading", "augmentation",
-            "decoding", "devices", "preparation",
+            *READING, "data/decoding", "data/preparation", "networks/models", "networks/pretraining", "networks/losses",
+            "networks/segmentation", "networks/training", "networks/loading", "networks/augmentation",
+            "networks/devices",
         ),
         NETWORKS,
     ),
-    "added": Maker(("external", *CONVERTING), (*PIXELS, "simpleitk")),
-    "label maps": Maker((*READING, "prediction", "decoding"), NETWORKS),
-    "robustness": Maker(("robustness", "metrics"), NETWORKS),
-    "cost": Maker(("cost",), NETWORKS),
-    "scores": Maker((*READING, "evaluation", "metrics", "bodies"), (*PIXELS, "scipy", "pandas")),
+    "added": Maker(("scores/external", *CONVERTING), (*PIXELS, "simpleitk")),
+    "label maps": Maker((*READING, "networks/prediction", "data/decoding"), NETWORKS),
+    "robustness": Maker(("appendix/robustness", "scores/metrics"), NETWORKS),
+    "cost": Maker(("appendix/cost",), NETWORKS),
+    "scores": Maker((*READING, "scores/evaluation", "scores/metrics", "scores/bodies"), (*PIXELS, "scipy", "pandas")),
     "notebook": Maker(),
 }  # fmt: skip
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from lumbar_utils import MODELS, StudyError, freshness, records
-from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.export import COMPARISON, FIGURES
-from lumbar_utils.preparation import prepare
+from lumbar_utils.data.folder import Cohort
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.output.export import COMPARISON, FIGURES
 from lumbar_utils.study import Study, record_of
 
 OF_EACH = ("history.csv", "robustness.csv", "cost.csv")  # what every trained network leaves beside its label maps
@@ -109,8 +109,8 @@ def gather(study: Study | Grid, add: dict[str, str]) -> tuple[Cohort, dict[str, 
     networks that its patient had no part in training. Columns `seed` and `fold` say by which. Runs in which a network
     is not finished are left out, so that all are compared on the same; StudyError where none is left.
     """
-    from lumbar_utils.evaluation import label_maps
-    from lumbar_utils.external import add_all
+    from lumbar_utils.scores.evaluation import label_maps
+    from lumbar_utils.scores.external import add_all
 
     if isinstance(study, Study):
         cohort = prepare(study)

@@ -10,11 +10,12 @@ from pathlib import Path
 import joblib
 import psutil
 
-from lumbar_utils import FURTHER, MODELS, Failure, StudyError, freshness, records, report
-from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.export import FIGURES
+from lumbar_utils import FURTHER, MODELS, Failure, StudyError, freshness, records
+from lumbar_utils.data.folder import Cohort
+from lumbar_utils.data.preparation import prepare
 from lumbar_utils.grid import Grid
-from lumbar_utils.preparation import prepare
+from lumbar_utils.output import report
+from lumbar_utils.output.export import FIGURES
 from lumbar_utils.study import Study, clone
 
 MEMORY_MB = 2500  # of a training, before one was measured
@@ -131,11 +132,11 @@ def run(
     others : name -> folder of another tool's label maps, a further column of the comparison: see `external.add`.
     Raises Failure at the first notebook that fails, and StudyError on input that cannot be used.
     """
-    from lumbar_utils.external import add_all  # and with it scipy
+    from lumbar_utils.scores.external import add_all  # and with it scipy
 
     steps = steps_of(study, only)
     if study.device in ("cuda", "mps"):
-        from lumbar_utils.devices import device_of  # and with it torch
+        from lumbar_utils.networks.devices import device_of  # and with it torch
 
         device_of(study)  # refused before any training where there is none
     cohort = prepare(study)
@@ -183,7 +184,7 @@ def _bring_up_to_date(steps: list[Step], cohort: Cohort, say: Callable[[str], No
 
 def side_by_side(trainings: int, study: Study) -> tuple[int, int]:
     """How many trainings run at once, and threads of each: as many as cores and memory bear; on a GPU one."""
-    from lumbar_utils.devices import device_of  # and with it torch
+    from lumbar_utils.networks.devices import device_of  # and with it torch
 
     cores, room = joblib.cpu_count(), int(psutil.virtual_memory().available / 1e6 / MEMORY_MB)
     workers = max(1, min(trainings, cores, room)) if device_of(study) == "cpu" else 1

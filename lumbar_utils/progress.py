@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from lumbar_utils import MODELS, records
-from lumbar_utils.datasets.folder import read
+from lumbar_utils.data.folder import read
 from lumbar_utils.pipeline import Step
 from lumbar_utils.records import COSTS
 from lumbar_utils.study import kind_and_path

@@ -68,7 +68,7 @@ def clone() -> Path:
 
 def default_profile() -> str:
     """`paper` where there is a GPU, else `quick`."""
-    from lumbar_utils.devices import best_device  # takes seconds
+    from lumbar_utils.networks.devices import best_device  # takes seconds
 
     return "quick" if best_device() == "cpu" else "paper"
 

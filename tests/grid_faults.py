@@ -21,7 +21,7 @@ import psutil
 from kills import bits
 
 from lumbar_utils import records
-from lumbar_utils.datasets.phantom import generate
+from lumbar_utils.phantom.phantom import generate
 
 FAULTS = ("kernel", "driver", "interrupt", "disk")
 TIMES = ("cells.csv", "table1", "cost.", "fit.json")  # files that hold times or say on what machine

@@ -27,12 +27,14 @@ import psutil
 import torch
 
 from lumbar_utils import records
-from lumbar_utils.checkpoints import read_checkpoint
+from lumbar_utils.networks.checkpoints import read_checkpoint
 from lumbar_utils.study import Study
 
 # children are forked off a process that has imported already, so that a kill's moment falls into work
 CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(["lumbar_utils.preparation", "lumbar_utils.prediction", "lumbar_utils.segmentation"])
+CHILDREN.set_forkserver_preload(
+    ["lumbar_utils.data.preparation", "lumbar_utils.networks.prediction", "lumbar_utils.networks.segmentation"]
+)
 # of a checkpoint, what can change a result
 STATE = (
     "epoch",
@@ -88,15 +90,15 @@ def _in_a_group(work: Callable, log: Path, *arguments) -> None:
 
 
 def prepare_alone(study: Study) -> None:
-    from lumbar_utils.preparation import prepare
+    from lumbar_utils.data.preparation import prepare
 
     prepare(study)
 
 
 def train_and_predict(study: Study, model: str) -> None:
-    from lumbar_utils.prediction import predict
-    from lumbar_utils.preparation import prepare
-    from lumbar_utils.training import fit
+    from lumbar_utils.data.preparation import prepare
+    from lumbar_utils.networks.prediction import predict
+    from lumbar_utils.networks.training import fit
 
     cohort = prepare(study)
     fit(study, cohort, model)

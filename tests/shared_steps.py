@@ -9,8 +9,8 @@ import sys
 import torch
 from torch import nn
 
-from lumbar_utils.preparation import prepare
-from lumbar_utils.segmentation import Segmentation, train
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.networks.segmentation import Segmentation, train
 from lumbar_utils.study import Study
 
 

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from lumbar_utils import StudyError
 from lumbar_utils.__main__ import app
 from lumbar_utils.application import predict_source
-from lumbar_utils.preparation import prepare
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.networks.training import fit
 from lumbar_utils.study import Study
-from lumbar_utils.training import fit
 
 
 @pytest.fixture(scope="module")

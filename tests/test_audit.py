@@ -11,13 +11,14 @@ import pytest
 from conftest import REAL, in_process
 from typer.testing import CliRunner
 
-from lumbar_utils import StudyError, figures
+from lumbar_utils import StudyError
 from lumbar_utils.__main__ import _accepting, app
-from lumbar_utils.audit import accept, accepted_of_each, audit, geometry, likeness
-from lumbar_utils.audit.report import overview, pictures, report
-from lumbar_utils.datasets import phantom
-from lumbar_utils.datasets.folder import read
-from lumbar_utils.preparation import prepare
+from lumbar_utils.data.audit import accept, accepted_of_each, audit, geometry, likeness
+from lumbar_utils.data.audit.report import overview, pictures, report
+from lumbar_utils.data.folder import read
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.output import figures
+from lumbar_utils.phantom import phantom
 from lumbar_utils.study import Study
 
 A, B, C = (f"phantom_{number:04d}" for number in (1, 2, 3))

@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lumbar_utils.checkpoints import best_weights
-from lumbar_utils.preparation import prepare
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.networks.checkpoints import best_weights
+from lumbar_utils.networks.training import network_of
 from lumbar_utils.study import Study
-from lumbar_utils.training import network_of
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 

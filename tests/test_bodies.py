@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lumbar_utils.bodies import COLUMNS, summarise_bodies, take_apart
+from lumbar_utils.scores.bodies import COLUMNS, summarise_bodies, take_apart
 
 LEVELS = {1: "L1", 2: "L2", 3: "L3"}
 

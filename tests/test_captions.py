@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lumbar_utils import captions, tables
-from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.error_map import ErrorMap
-from lumbar_utils.examples import Example
+from lumbar_utils.appendix.error_map import ErrorMap
+from lumbar_utils.data.folder import Cohort
+from lumbar_utils.output import captions, tables
+from lumbar_utils.output.examples import Example
 
 
 def cohort(synthetic=True, tested=1):

@@ -3,9 +3,10 @@
 import pandas as pd
 import pytest
 
-from lumbar_utils import METRICS, MODELS, StudyError, paper
-from lumbar_utils import claims as module
-from lumbar_utils.claims import NOT_TESTABLE, VERDICTS, claims
+from lumbar_utils import METRICS, MODELS, StudyError
+from lumbar_utils.scores import claims as module
+from lumbar_utils.scores import paper
+from lumbar_utils.scores.claims import NOT_TESTABLE, VERDICTS, claims
 
 DATA = "77 test images, profile quick, three seeds"
 PAIRS = [("unet", "hrnet"), ("unet", "efficientnet"), ("efficientnet", "hrnet")]

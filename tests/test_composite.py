@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from lumbar_utils import LEVELS, StudyError
-from lumbar_utils.datasets import convert
-from lumbar_utils.datasets.composite import labels_of_colours, order_of_levels, read_source
-from lumbar_utils.datasets.folder import read
+from lumbar_utils.data.composite import labels_of_colours, order_of_levels, read_source
+from lumbar_utils.data.folder import read
+from lumbar_utils.data.sources import convert
 
 RED, YELLOW, GREEN, CYAN, BLUE, MAGENTA = (
     (255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255),

@@ -5,13 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from lumbar_utils import StudyError, figures
-from lumbar_utils.cost import cost, latencies_ms, memory_mb, multiply_adds
-from lumbar_utils.figures.robustness import COSTS, cost_against_accuracy
-from lumbar_utils.models import UNet
-from lumbar_utils.preparation import prepare
+from lumbar_utils import StudyError
+from lumbar_utils.appendix.cost import cost, latencies_ms, memory_mb, multiply_adds
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.networks.models import UNet
+from lumbar_utils.networks.training import fit
+from lumbar_utils.output import figures
+from lumbar_utils.output.figures.robustness import COSTS, cost_against_accuracy
 from lumbar_utils.study import Study
-from lumbar_utils.training import fit
 
 ONE_LAYER = nn.Conv2d(1, 8, 3, padding=1, bias=False)
 

@@ -14,9 +14,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, RLELossless, generate_uid
 
 from lumbar_utils import StudyError
-from lumbar_utils.datasets import convert, dicom
-from lumbar_utils.datasets.folder import read
-from lumbar_utils.datasets.volumes import window
+from lumbar_utils.data import dicom
+from lumbar_utils.data.folder import read
+from lumbar_utils.data.sources import convert
+from lumbar_utils.data.volumes import window
 
 NAME, ID = "Quixote^Alonso", "LM-160501"
 SAGITTAL, AXIAL = [0, 1, 0, 0, 0, -1], [1, 0, 0, 0, 1, 0]

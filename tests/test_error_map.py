@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.error_map import KINDS, Frame, error_map, frames, peaks
+from lumbar_utils.appendix.error_map import KINDS, Frame, error_map, frames, peaks
+from lumbar_utils.data.folder import Cohort
 
 LABELS = {1: "L1", 2: "L2"}
 

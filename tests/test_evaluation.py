@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from lumbar_utils import StudyError
-from lumbar_utils.evaluation import evaluate, kept, label_maps, read_probabilities
-from lumbar_utils.examples import examples, telling_cases, worst_cases
-from lumbar_utils.exploration import explore
-from lumbar_utils.preparation import prepare
+from lumbar_utils.data.exploration import explore
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.output.examples import examples, telling_cases, worst_cases
+from lumbar_utils.scores.evaluation import evaluate, kept, label_maps, read_probabilities
 from lumbar_utils.study import Study
 
 

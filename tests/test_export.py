@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from lumbar_utils import MODELS, StudyError, figures, tables
+from lumbar_utils import MODELS, StudyError
 from lumbar_utils.__main__ import app
-from lumbar_utils.export import FIGURES, FORMATS, TABLES, export, published
+from lumbar_utils.output import figures, tables
+from lumbar_utils.output.export import FIGURES, FORMATS, TABLES, export, published
 from lumbar_utils.study import ROOT
 
 LETTERS = pd.DataFrame({"": ["F1 & co"], "U-Net": ["0.9629 [0.958, 0.967]"]})

@@ -8,9 +8,9 @@ import pytest
 import SimpleITK as sitk
 
 from lumbar_utils import StudyError, records
-from lumbar_utils.evaluation import evaluate, label_maps
-from lumbar_utils.external import add
-from lumbar_utils.preparation import prepare
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.scores.evaluation import evaluate, label_maps
+from lumbar_utils.scores.external import add
 from lumbar_utils.study import Study
 
 

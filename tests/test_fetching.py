@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from lumbar_utils import StudyError
 from lumbar_utils.__main__ import app
-from lumbar_utils.datasets import fetching
-from lumbar_utils.datasets.fetching import SOURCES, File, Source, fetch, unpack
+from lumbar_utils.data import fetching
+from lumbar_utils.data.fetching import SOURCES, File, Source, fetch, unpack
 
 CONTENT = bytes(range(250)) * 400  # 100,000 bytes
 

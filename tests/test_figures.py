@@ -17,14 +17,15 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from lumbar_utils import figures, metrics
-from lumbar_utils.architecture import describe, unused
-from lumbar_utils.audit.report import Picture
-from lumbar_utils.error_map import ErrorMap
-from lumbar_utils.examples import Example
-from lumbar_utils.figures.drawing import LOOKS, OTHER_LOOKS, look_of, luminance
-from lumbar_utils.figures.letters import legible
-from lumbar_utils.models import build
+from lumbar_utils.appendix.error_map import ErrorMap
+from lumbar_utils.data.audit.report import Picture
+from lumbar_utils.networks.architecture import describe, unused
+from lumbar_utils.networks.models import build
+from lumbar_utils.output import figures
+from lumbar_utils.output.examples import Example
+from lumbar_utils.output.figures.drawing import LOOKS, OTHER_LOOKS, look_of, luminance
+from lumbar_utils.output.figures.letters import legible
+from lumbar_utils.scores import metrics
 
 
 def example(case="case0", spacing=1.0):

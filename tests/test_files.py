@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from lumbar_utils import StudyError
-from lumbar_utils.datasets import files, volumes
+from lumbar_utils.data import files, volumes
 
 VOXELS = np.random.default_rng(0).integers(1, 200, (5, 6, 4)).astype(np.int16)
 

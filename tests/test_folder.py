@@ -15,8 +15,8 @@ from conftest import REAL
 from PIL import ExifTags, Image
 
 from lumbar_utils import StudyError
-from lumbar_utils.datasets.folder import read, read_image, read_mask
-from lumbar_utils.preparation import prepare
+from lumbar_utils.data.folder import read, read_image, read_mask
+from lumbar_utils.data.preparation import prepare
 from lumbar_utils.study import Study
 
 

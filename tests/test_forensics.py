@@ -9,8 +9,8 @@ from hypothesis import strategies as some
 from sklearn.metrics import average_precision_score
 from torchmetrics.detection import MeanAveragePrecision
 
-from lumbar_utils import StudyError, metrics, paper
-from lumbar_utils.forensics import (
+from lumbar_utils import StudyError
+from lumbar_utils.appendix.forensics import (
     COCO,
     VERDICTS,
     coco_ap_bounds,
@@ -19,6 +19,7 @@ from lumbar_utils.forensics import (
     pixel_ap_floor,
     read_table,
 )
+from lumbar_utils.scores import metrics, paper
 
 SHARES = some.floats(0, 1)
 UNITS = some.lists(some.tuples(SHARES, SHARES), min_size=1, max_size=8)

@@ -10,16 +10,16 @@ import pytest
 from conftest import write_dataset
 
 from lumbar_utils import StudyError, freshness, records
-from lumbar_utils.cost import cost
-from lumbar_utils.decoding import decode
-from lumbar_utils.evaluation import evaluate, label_maps
+from lumbar_utils.appendix.cost import cost
+from lumbar_utils.appendix.robustness import robustness
+from lumbar_utils.data.decoding import decode
+from lumbar_utils.data.preparation import prepare
 from lumbar_utils.grid import read
+from lumbar_utils.networks.prediction import predict
+from lumbar_utils.networks.training import fit
 from lumbar_utils.pipeline import Step, notebooks
-from lumbar_utils.prediction import predict
-from lumbar_utils.preparation import prepare
-from lumbar_utils.robustness import robustness
+from lumbar_utils.scores.evaluation import evaluate, label_maps
 from lumbar_utils.study import Study
-from lumbar_utils.training import fit
 
 SMALL = {"epochs": 1, "unet_channels": 1, "device": "cpu"}
 NETWORK = {"training", "label maps", "robustness", "cost"}

@@ -17,10 +17,10 @@ from test_nifti import MASK, write_volume
 from test_spider import SPINE, write_spider
 
 from lumbar_utils import StudyError
-from lumbar_utils.datasets import convert
-from lumbar_utils.datasets.folder import read
-from lumbar_utils.datasets.labels import named_values
-from lumbar_utils.external import _files, _labels, _read_volume
+from lumbar_utils.data.folder import read
+from lumbar_utils.data.labels import named_values
+from lumbar_utils.data.sources import convert
+from lumbar_utils.scores.external import _files, _labels, _read_volume
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 # the same few files each time, or as many others as are asked for

@@ -12,9 +12,9 @@ import pytest
 from conftest import command_line, in_process, write_dataset
 
 from lumbar_utils import LEVELS, StudyError, pipeline, progress, records
-from lumbar_utils.evaluation import evaluate
+from lumbar_utils.data.preparation import prepare
 from lumbar_utils.grid import Grid, gather, read, threads_of
-from lumbar_utils.preparation import prepare
+from lumbar_utils.scores.evaluation import evaluate
 from lumbar_utils.study import ROOT, Study
 
 MODELS = ("unet", "hrnet")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lumbar_utils import StudyError
-from lumbar_utils.datasets.labels import level_of, named_values
+from lumbar_utils.data.labels import level_of, named_values
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ import torch
 from conftest import write_dataset
 
 from lumbar_utils import StudyError
-from lumbar_utils.augmentation import BiasField, Ghosting, Stretch, augmentation
-from lumbar_utils.datasets import load
-from lumbar_utils.datasets.folder import read
-from lumbar_utils.decoding import Fit, decode
-from lumbar_utils.loading import Cases, Order, loader, normalise, untouched
-from lumbar_utils.preparation import first_look, prepare
+from lumbar_utils.data.decoding import Fit, decode
+from lumbar_utils.data.folder import read
+from lumbar_utils.data.preparation import first_look, prepare
+from lumbar_utils.data.sources import load
+from lumbar_utils.networks.augmentation import BiasField, Ghosting, Stretch, augmentation
+from lumbar_utils.networks.loading import Cases, Order, loader, normalise, untouched
 from lumbar_utils.study import Study
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lumbar_utils.losses import LOSSES, focal_tversky, generalised_dice, loss_of, soft_dice
+from lumbar_utils.networks.losses import LOSSES, focal_tversky, generalised_dice, loss_of, soft_dice
 
 
 def one_hot(masks, classes=3):

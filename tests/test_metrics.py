@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, precision_recall_fscore_sup
 from torchmetrics.classification import MulticlassCalibrationError
 from torchmetrics.functional.segmentation import dice_score, mean_iou
 
-from lumbar_utils.metrics import (
+from lumbar_utils.scores.metrics import (
     average_precision,
     calibration,
     calibration_error,

@@ -5,9 +5,9 @@ import timm
 import torch
 
 from lumbar_utils import MODELS, StudyError
-from lumbar_utils.loading import seed_of
-from lumbar_utils.losses import loss_of
-from lumbar_utils.models import build, upsample, upsample_by_matrices
+from lumbar_utils.networks.loading import seed_of
+from lumbar_utils.networks.losses import loss_of
+from lumbar_utils.networks.models import build, upsample, upsample_by_matrices
 
 NARROW = {"unet_channels": 8, "hrnet": "hrnet_w18_small"}
 

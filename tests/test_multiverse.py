@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from test_summary import evaluation
 
-from lumbar_utils.multiverse import multiverse, nearest, spread
+from lumbar_utils.appendix.multiverse import multiverse, nearest, spread
 
 
 def counted(cells, model="unet", levels=("L1", "L2")):

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from conftest import write_dataset
 
-from lumbar_utils.evaluation import evaluate
-from lumbar_utils.naming import put_in_order, summarise_names
-from lumbar_utils.preparation import prepare
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.scores.evaluation import evaluate
+from lumbar_utils.scores.naming import put_in_order, summarise_names
 from lumbar_utils.study import Study
 
 

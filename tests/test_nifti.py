@@ -10,9 +10,9 @@ import pytest
 import SimpleITK as sitk
 
 from lumbar_utils import StudyError
-from lumbar_utils.datasets import convert
-from lumbar_utils.datasets.folder import read
-from lumbar_utils.preparation import prepare
+from lumbar_utils.data.folder import read
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.data.sources import convert
 from lumbar_utils.study import Study
 
 MASK = np.zeros((5, 6, 4), np.uint8)  # 5 slices from right to left

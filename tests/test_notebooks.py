@@ -16,7 +16,7 @@ from conftest import command_line
 from lumbar_utils import StudyError, pipeline
 from lumbar_utils.grid import Grid
 from lumbar_utils.notebook import refuse_undeclared, start
-from lumbar_utils.report.results import read
+from lumbar_utils.output.report.results import read
 from lumbar_utils.study import ROOT, Study
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

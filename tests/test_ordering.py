@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lumbar_utils.ordering import bodies, consecutive, ordered
+from lumbar_utils.scores.ordering import bodies, consecutive, ordered
 
 
 def spine(heights=(4, 19, 34, 49, 64), touching=False):

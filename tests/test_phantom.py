@@ -10,9 +10,9 @@ import pytest
 from scipy import ndimage
 
 from lumbar_utils import LEVELS, StudyError
-from lumbar_utils.datasets.anatomy import DIFFICULTIES
-from lumbar_utils.datasets.mri import Grid, label_map
-from lumbar_utils.datasets.phantom import draw, generate
+from lumbar_utils.phantom.anatomy import DIFFICULTIES
+from lumbar_utils.phantom.mri import Grid, label_map
+from lumbar_utils.phantom.phantom import draw, generate
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 def test_phantoms_are_drawn_on_no_more_cores_than_are_allowed(tmp_path, monkeypatch):
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # as in a cell of a grid
-    monkeypatch.setattr("lumbar_utils.datasets.phantom.FEW", 1)
+    monkeypatch.setattr("lumbar_utils.phantom.phantom.FEW", 1)
     before = set(psutil.Process().children())
     generate(tmp_path / "set", patients=2, size=64)
     assert set(psutil.Process().children()) <= before

@@ -157,7 +157,7 @@ def test_a_record_says_by_what_the_work_was_made(tmp_path):
 
 def test_asking_whether_a_lock_is_held_keeps_nobody_from_taking_it(tmp_path):
     lock = tmp_path / "02.lock"
-    script = "import sys; from pathlib import Path; from lumbar_utils import records\n"
+    script = "import sys; from pathlib import Path; from lumbar_utils import records"
     script += "print('asks', flush=True)\nfor _ in range(100_000): records.is_held(Path(sys.argv[1]))"
     lock.touch()
     with subprocess.Popen([sys.executable, "-c", script, lock], stdout=subprocess.PIPE, text=True) as asking:

@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from lumbar_utils import StudyError, pipeline
-from lumbar_utils.preparation import prepare
-from lumbar_utils.report import write
-from lumbar_utils.report.claim_2024 import ITEMS, STATUSES, answers
-from lumbar_utils.report.results import EXPECTED, read
-from lumbar_utils.report.shown import FIGURES, TITLES, printed
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.output.report import write
+from lumbar_utils.output.report.claim_2024 import ITEMS, STATUSES, answers
+from lumbar_utils.output.report.results import EXPECTED, read
+from lumbar_utils.output.report.shown import FIGURES, TITLES, printed
 from lumbar_utils.study import ROOT, Study
 
 NOTE = "Synthetic images: this says nothing about patients."
@@ -303,7 +303,7 @@ def test_answers_are_filled_from_the_run(folder):
     found = answers(read(folder))
     assert found[18].text == (
         "patients drawn at random, alike in contrast and levels: train 1 patient (2 images), validation 1 patient "
-        "(1 image), test 2 patients (2 images). Seed 0. See split.csv, lumbar_utils/split.py."
+        "(1 image), test 2 patients (2 images). Seed 0. See split.csv, lumbar_utils/data/split.py."
     )
     assert "Not annotated: L3, L4, L5, S1." in found[11].text
 

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lumbar_utils import StudyError, figures
-from lumbar_utils.figures.robustness import robustness_curves
-from lumbar_utils.preparation import prepare
-from lumbar_utils.robustness import CASES, KINDS, STEPS, WORSE, chosen, degrade, follow, robustness
+from lumbar_utils import StudyError
+from lumbar_utils.appendix.robustness import CASES, KINDS, STEPS, WORSE, chosen, degrade, follow, robustness
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.networks.training import fit
+from lumbar_utils.output import figures
+from lumbar_utils.output.figures.robustness import robustness_curves
 from lumbar_utils.study import Study
-from lumbar_utils.training import fit
 
 FLAT = np.full((128, 128), 100, np.uint8)
 DRAWN = np.random.default_rng(0).integers(0, 256, (64, 48), np.uint8)

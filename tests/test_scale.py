@@ -15,15 +15,15 @@ from typer.testing import CliRunner
 
 from lumbar_utils import MODELS, StudyError
 from lumbar_utils.__main__ import app
-from lumbar_utils.checkpoints import read_checkpoint
-from lumbar_utils.evaluation import evaluate, label_maps
-from lumbar_utils.prediction import predict, write_label_maps
-from lumbar_utils.preparation import prepare
-from lumbar_utils.segmentation import Segmentation, train
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.networks.checkpoints import read_checkpoint
+from lumbar_utils.networks.prediction import predict, write_label_maps
+from lumbar_utils.networks.segmentation import Segmentation, train
+from lumbar_utils.networks.training import fit
+from lumbar_utils.output.tables import table2
+from lumbar_utils.scores.evaluation import evaluate, label_maps
+from lumbar_utils.scores.summary import summarise
 from lumbar_utils.study import Study
-from lumbar_utils.summary import summarise
-from lumbar_utils.tables import table2
-from lumbar_utils.training import fit
 
 SETTINGS = {"device": "cpu", "loss": "ce", "precision": "32", "epochs": 2, "learning_rate": 3e-3}
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from test_nifti import source  # noqa: F401
 
-from lumbar_utils import datasets
+from lumbar_utils.data import sources
 from lumbar_utils.study import Study
 
 
@@ -15,7 +15,7 @@ def written(source, tmp_path):  # noqa: F811
     """Where the set lies in the canonical form, for a source at a path."""
 
     def locate(path=source):
-        return datasets.locate(Study("smoke", dataset=f"nifti:{path}", cache=tmp_path / "cache"))
+        return sources.locate(Study("smoke", dataset=f"nifti:{path}", cache=tmp_path / "cache"))
 
     return locate
 

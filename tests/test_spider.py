@@ -10,8 +10,9 @@ import SimpleITK as sitk
 from conftest import REAL
 
 from lumbar_utils import StudyError
-from lumbar_utils.datasets import convert, spider
-from lumbar_utils.datasets.folder import read
+from lumbar_utils.data import spider
+from lumbar_utils.data.folder import read
+from lumbar_utils.data.sources import convert
 from lumbar_utils.study import Study
 
 # one slice: vertebrae 5 (L1) to 1 (L5) and 6 (T12) in columns 1-2, canal in 4-6, an arch of each in columns 7-8
@@ -136,11 +137,11 @@ def test_an_overview_without_its_columns_is_refused(source, tmp_path):
 
 
 def test_a_study_names_spider_and_converts_it_once(source, tmp_path):
-    from lumbar_utils import datasets
+    from lumbar_utils.data import sources
 
     study = Study("smoke", dataset=f"spider:{source}", slices=3, cache=tmp_path / "cache")
-    first = datasets.load(study)
-    assert (len(first.cases), datasets.load(study).folder) == (3, first.folder)
+    first = sources.load(study)
+    assert (len(first.cases), sources.load(study).folder) == (3, first.folder)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"the real slices are no part of the repository: {REAL.name} is absent")

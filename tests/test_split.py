@@ -9,8 +9,8 @@ from hypothesis import given as for_all
 from hypothesis import strategies as some
 
 from lumbar_utils import StudyError
-from lumbar_utils.datasets import folder
-from lumbar_utils.split import read_split, split_by_fold, split_patients, strata_of
+from lumbar_utils.data import folder
+from lumbar_utils.data.split import read_split, split_by_fold, split_patients, strata_of
 
 
 def names(count):

@@ -9,12 +9,12 @@ from conftest import in_process, write_dataset
 
 from lumbar_utils import LEVELS, StudyError, records
 from lumbar_utils.application import predict_source
-from lumbar_utils.checkpoints import best_weights
-from lumbar_utils.evaluation import read_label_map
-from lumbar_utils.prediction import predict
-from lumbar_utils.preparation import prepare
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.networks.checkpoints import best_weights
+from lumbar_utils.networks.prediction import predict
+from lumbar_utils.networks.training import fit
+from lumbar_utils.scores.evaluation import read_label_map
 from lumbar_utils.study import Study
-from lumbar_utils.training import fit
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from lumbar_utils import statistics
+from lumbar_utils.scores import statistics
 
 DICE = np.array([58, 61, 56, 62, 57, 46, 59, 63, 6, 60]) / 64  # one failure; sums without rounding
 GAINS = arrays(float, st.integers(2, 7), elements=st.integers(-20, 20).map(lambda step: step / 100))

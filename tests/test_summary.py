@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from lumbar_utils import statistics, summary
-from lumbar_utils.evaluation import ROWS, Evaluation
-from lumbar_utils.tables import seeds_of
+from lumbar_utils.output.tables import seeds_of
+from lumbar_utils.scores import statistics, summary
+from lumbar_utils.scores.evaluation import ROWS, Evaluation
 
 
 def evaluation(rows, instances=(), **tables):

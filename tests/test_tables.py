@@ -5,8 +5,10 @@ import re
 import pandas as pd
 import pytest
 
-from lumbar_utils import paper, records, statistics, tables
-from lumbar_utils.datasets.folder import Cohort
+from lumbar_utils import records
+from lumbar_utils.data.folder import Cohort
+from lumbar_utils.output import tables
+from lumbar_utils.scores import paper, statistics
 
 
 def summary():

@@ -2,7 +2,8 @@
 
 import pytest
 
-from lumbar_utils import StudyError, textfiles
+from lumbar_utils import StudyError
+from lumbar_utils.data import textfiles
 
 
 @pytest.mark.parametrize(

@@ -18,15 +18,15 @@ from conftest import REAL
 from torch import nn
 
 from lumbar_utils import StudyError, records
-from lumbar_utils.checkpoints import read_checkpoint, write_checkpoint
-from lumbar_utils.evaluation import evaluate, read_probabilities
-from lumbar_utils.loading import annotated_classes
-from lumbar_utils.prediction import predict
-from lumbar_utils.preparation import prepare
-from lumbar_utils.segmentation import Segmentation
-from lumbar_utils.segmentation import train as segmentation_train
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.networks.checkpoints import read_checkpoint, write_checkpoint
+from lumbar_utils.networks.loading import annotated_classes
+from lumbar_utils.networks.prediction import predict
+from lumbar_utils.networks.segmentation import Segmentation
+from lumbar_utils.networks.segmentation import train as segmentation_train
+from lumbar_utils.networks.training import fit
+from lumbar_utils.scores.evaluation import evaluate, read_probabilities
 from lumbar_utils.study import Study
-from lumbar_utils.training import fit
 
 
 def digest(folder):
@@ -92,11 +92,11 @@ SCRIPT = """
 import json, os, sys
 from signal import SIGINT, default_int_handler, signal as on
 on(SIGINT, default_int_handler)  # a shell's background jobs ignore Ctrl-C, and so would whatever they start
-from lumbar_utils.preparation import prepare
-from lumbar_utils.prediction import predict
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.networks.prediction import predict
 from lumbar_utils.study import Study
-from lumbar_utils.segmentation import Segmentation
-from lumbar_utils.training import fit
+from lumbar_utils.networks.segmentation import Segmentation
+from lumbar_utils.networks.training import fit
 runs, cache, settings, signal = sys.argv[1:]
 study = Study("smoke", runs=runs, cache=cache, device="cpu", **json.loads(settings))
 step = Segmentation.training_step

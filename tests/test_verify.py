@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from lumbar_utils import METRICS, StudyError, verify
+from lumbar_utils import METRICS, StudyError
 from lumbar_utils.__main__ import app
+from lumbar_utils.output import verify
 
 QUICK = {"profile": "quick", "dataset": "phantom", "seed": 0, "epochs": 9}
 

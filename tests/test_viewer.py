@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
-from lumbar_utils import StudyError, figures, viewer
-from lumbar_utils.evaluation import evaluate
-from lumbar_utils.examples import Example
-from lumbar_utils.preparation import prepare
+from lumbar_utils import StudyError
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.output import figures, viewer
+from lumbar_utils.output.examples import Example
+from lumbar_utils.output.viewer import AS_THEY_COME, Viewer
+from lumbar_utils.scores.evaluation import evaluate
 from lumbar_utils.study import Study
-from lumbar_utils.viewer import AS_THEY_COME, Viewer
 
 LEVELS = {1: "L1", 2: "L2"}
 
@@ -125,7 +126,7 @@ def test_a_file_that_went_away_is_named_in_the_picture_s_place(compared):
 def test_a_wrong_input_is_told_in_a_cell_by_its_message_alone(capsys):
     from IPython.core.interactiveshell import InteractiveShell
 
-    cell = "from lumbar_utils.study import Study\nStudy('smoke', epoch=3)"
+    cell = "from lumbar_utils.study import Study Study'smoke', epoch=3)"
     ended = InteractiveShell().run_cell(cell)
     assert type(ended.error_in_exec) is StudyError  # what runs the cell knows that it failed
     assert capsys.readouterr().out.splitlines() == [

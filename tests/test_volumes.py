@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from conftest import REAL
 
 from lumbar_utils import StudyError
-from lumbar_utils.datasets import volumes
+from lumbar_utils.data import volumes
 
 STACK = np.arange(5 * 3 * 4, dtype=np.int16).reshape(5, 3, 4)  # 5 sagittal slices from right to left, 3 rows, 4 columns
 

@@ -45,12 +45,19 @@ from torchmetrics.detection import MeanAveragePrecision, PanopticQuality
 from torchmetrics.functional import classification, segmentation
 
 from lumbar_utils import LEVELS, StudyError, records
-from lumbar_utils.datasets import load
-from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.evaluation import WHOLE, Evaluation, annotated_levels, evaluate, read_label_map, read_probabilities
-from lumbar_utils.metrics import BINS, TOLERANCE, coco_average_precision
+from lumbar_utils.data.folder import Cohort
+from lumbar_utils.data.sources import load
+from lumbar_utils.scores.evaluation import (
+    WHOLE,
+    Evaluation,
+    annotated_levels,
+    evaluate,
+    read_label_map,
+    read_probabilities,
+)
+from lumbar_utils.scores.metrics import BINS, TOLERANCE, coco_average_precision
+from lumbar_utils.scores.summary import COCO as THRESHOLDS
 from lumbar_utils.study import Study
-from lumbar_utils.summary import COCO as THRESHOLDS
 
 try:
     import surface_distance
@@ -291,7 +298,7 @@ LENGTHS = np.array([0, C, C, 1, C, 1, 2 * C, C, C, 2 * C, 1, C, 1, C, C, 0])
 
 
 def through_pixels(pair: Pair, level: int) -> Outlines:
-    """Outlines as in lumbar_utils.metrics: the outermost pixels of a mask."""
+    """Outlines as in lumbar_utils.scores.metrics: the outermost pixels of a mask."""
     edges = [np.pad(mask & ~ndimage.binary_erosion(mask), 1) for mask in pair.masks(level)]
     return between(edges, [edge.astype(float) for edge in edges], pair.side)
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from panoptica import InputType, Metric, NaiveThresholdMatching, Panoptica_Evaluator, disable_citation_reminder
 
-TOLERANCE = 1.0  # of the normalised surface distance, as in lumbar_utils.metrics
+TOLERANCE = 1.0  # of the normalised surface distance, as in lumbar_utils.scores.metrics
 OVERLAPS = {"f1": Metric.DSC, "iou": Metric.IOU}
 DISTANCES = {"hd95": Metric.HD95, "assd": Metric.ASSD, "nsd": Metric.NSD}
 COLUMNS = ["number", "library", "function", "level", "metric", "value"]

@@ -8,8 +8,8 @@ on one core.
 A simulated patient has six levels, each with a Dice from a skewed beta distribution; how hard a patient is, the levels
 and the two models share. A share of the patients fails whole, at a Dice near 0, as when every name is shifted by one;
 L1 and S1 are missing in some. Three numbers of a table get their interval: the macro mean of a model, its mean at
-one level, and the mean paired difference of the models. `expanded` is `lumbar_utils.statistics.interval`; beside it
-stand plain BCa, the percentiles, and the t interval about the value by the jackknife's standard error.
+one level, and the mean paired difference of the models. `expanded` is `lumbar_utils.scores.statistics.interval`;
+beside it stand plain BCa, the percentiles, and the t interval about the value by the jackknife's standard error.
 Where one patient in fifty fails, a fifth of all test sets of 77 hold no failure (0.98**77), and no interval made of
 them can know of any: its coverage there is a limit of the data, not of the method.
 """
@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from lumbar_utils.statistics import interval, macro
+from lumbar_utils.scores.statistics import interval, macro
 
 SHAPES = np.array([  # (models, levels, 2): of beta distributions with means from 0.86 to 0.94
     [(12, 1.6), (18, 1.6), (20, 1.4), (20, 1.4), (18, 1.6), (10, 1.6)],

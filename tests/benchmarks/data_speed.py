@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from lumbar_utils.datasets import phantom
-from lumbar_utils.datasets.folder import read
-from lumbar_utils.decoding import decode
+from lumbar_utils.data.decoding import decode
+from lumbar_utils.data.folder import read
+from lumbar_utils.phantom import phantom
 
 PHANTOMS, MANY = 514, 20_000
 
@@ -52,7 +52,7 @@ def many(folder: Path) -> None:
 
 
 def audit(folder: Path) -> None:
-    from lumbar_utils.audit import audit
+    from lumbar_utils.data.audit import audit
 
     audit(read(folder / "phantom"))
 

@@ -28,14 +28,14 @@ import torch
 from torch import nn
 
 from lumbar_utils import MODELS, records
-from lumbar_utils.cost import cost, multiply_adds
-from lumbar_utils.evaluation import evaluate
-from lumbar_utils.models import UNet
-from lumbar_utils.prediction import predict
-from lumbar_utils.preparation import prepare
+from lumbar_utils.appendix.cost import cost, multiply_adds
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.networks.models import UNet
+from lumbar_utils.networks.prediction import predict
+from lumbar_utils.networks.training import fit
+from lumbar_utils.scores.evaluation import evaluate
+from lumbar_utils.scores.summary import summarise
 from lumbar_utils.study import Study
-from lumbar_utils.summary import summarise
-from lumbar_utils.training import fit
 
 WIDTHS = range(2, 65)  # channels of U-Net's first level
 

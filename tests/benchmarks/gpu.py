@@ -59,7 +59,7 @@ class Notes:
 
 def study_of(asked: argparse.Namespace, **settings):
     """The study that a stage measures: of profile `paper` on a GPU, else tiny."""
-    from lumbar_utils.devices import best_device
+    from lumbar_utils.networks.devices import best_device
     from lumbar_utils.study import Study
 
     profile = "paper" if best_device() == "cuda" else "smoke"
@@ -70,11 +70,11 @@ def machine(asked: argparse.Namespace, notes: Notes) -> None:
     import torch
     import torchvision
 
-    from lumbar_utils.devices import best_device, precision_of, without_cuda
-    from lumbar_utils.prediction import predict
-    from lumbar_utils.preparation import prepare
+    from lumbar_utils.data.preparation import prepare
+    from lumbar_utils.networks.devices import best_device, precision_of, without_cuda
+    from lumbar_utils.networks.prediction import predict
+    from lumbar_utils.networks.training import fit
     from lumbar_utils.study import Study
-    from lumbar_utils.training import fit
 
     notes.add("", "device", best_device())
     for name, value in records.environment().items():
@@ -111,7 +111,7 @@ def exactness(asked: argparse.Namespace, notes: Notes) -> None:
     sys.path.append(str(HERE.parent))
     import kills
 
-    from lumbar_utils.preparation import prepare
+    from lumbar_utils.data.preparation import prepare
 
     small = {"phantom_patients": 60, "epochs": 3, "images_per_epoch": 0} if not asked.tiny else {"epochs": 2}
     study = study_of(asked, **small)
@@ -196,8 +196,8 @@ def speed(asked: argparse.Namespace, notes: Notes) -> None:
     from training_contenders import Limit, Ours, Plain, levers
     from training_speed import few, measure, summarise
 
-    from lumbar_utils.devices import memory_named
-    from lumbar_utils.preparation import prepare
+    from lumbar_utils.data.preparation import prepare
+    from lumbar_utils.networks.devices import memory_named
 
     rounds = 1 if asked.tiny else 3
     # an epoch long enough that the start of loader processes hardly counts
@@ -236,7 +236,7 @@ def speed(asked: argparse.Namespace, notes: Notes) -> None:
 
 
 def study(asked: argparse.Namespace, notes: Notes) -> None:
-    from lumbar_utils.preparation import prepare
+    from lumbar_utils.data.preparation import prepare
 
     whole, started = study_of(asked), time.monotonic()
     prepare(whole)
@@ -277,7 +277,7 @@ def real(asked: argparse.Namespace, notes: Notes) -> None:
     trained = all((phantoms.folder / model / "fit.json").exists() for model in MODELS)
     start = str(phantoms.folder) if trained else "none"
     whole = study_of(asked, dataset=str(asked.dataset), folds=2 if asked.tiny else 5, start_from=start)
-    from lumbar_utils.preparation import prepare
+    from lumbar_utils.data.preparation import prepare
 
     cases = prepare(whole).cases
     notes.add("", "data", f"{len(cases)} slices of {cases['patient'].nunique()} patients")
@@ -347,7 +347,7 @@ def write_weights(folder: Path, out: Path) -> list[Path]:
     import torch
     from safetensors.torch import save_file
 
-    from lumbar_utils.checkpoints import best_weights
+    from lumbar_utils.networks.checkpoints import best_weights
 
     parts, size = [{}], 0
     for name, value in best_weights(folder).items():
@@ -365,7 +365,7 @@ def write_weights(folder: Path, out: Path) -> list[Path]:
 
 
 def draw_learning_curves(history: pd.DataFrame, file: Path) -> None:
-    from lumbar_utils.figures.training import learning_curves
+    from lumbar_utils.output.figures.training import learning_curves
 
     learning_curves(history, "Drawn images (phantoms)").savefig(file, dpi=150)
 
@@ -449,7 +449,7 @@ def arguments() -> argparse.Namespace:
 
 
 def of_one_stage(asked: argparse.Namespace) -> None:
-    from lumbar_utils.devices import best_device
+    from lumbar_utils.networks.devices import best_device
 
     asked.tiny, asked.last_measurement = best_device() != "cuda", 0
     globals()[asked.stage](asked, Notes(asked.stage, asked.out, 60 * asked.minutes))

@@ -27,8 +27,8 @@ from lumbar_utils import MODELS
 def run_cells(folder: Path, engine, grid, models: tuple[str, ...]) -> tuple[float, list[str]]:
     """Seconds that a grid's training takes from nothing, and words on cells that failed."""
     from lumbar_utils import cluster
+    from lumbar_utils.data.preparation import prepare
     from lumbar_utils.pipeline import cells_of
-    from lumbar_utils.preparation import prepare
 
     shutil.rmtree(folder / "runs", ignore_errors=True)
     steps = [step for step in cells_of(grid, models) if step.model]

@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 
 from lumbar_utils import LEVELS, records
-from lumbar_utils.decoding import Fit, decode
+from lumbar_utils.data.decoding import Fit, decode
+from lumbar_utils.data.preparation import prepare
 from lumbar_utils.grid import Grid, read
-from lumbar_utils.preparation import prepare
 from lumbar_utils.study import Study
 
 NUMBER, FOLDERS = 100, ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")

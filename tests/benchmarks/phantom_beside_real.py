@@ -12,9 +12,9 @@ import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 
-from lumbar_utils import figures
-from lumbar_utils.datasets.folder import read
-from lumbar_utils.datasets.phantom import draw
+from lumbar_utils.data.folder import read
+from lumbar_utils.output import figures
+from lumbar_utils.phantom.phantom import draw
 
 SHOWN, COUNTED, SPACING_MM = 4, 60, 0.9  # pictures a row; images measured; common size of a pixel for spectra
 ROWS = {"real": "#000000", "T2-SPACE": "#0072B2", "T2": "#E69F00", "T1": "#009E73"}

@@ -24,11 +24,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lumbar_utils import metrics, naming, records
-from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.evaluation import annotated_levels, read_label_map, read_probabilities
-from lumbar_utils.ordering import ordered
-from lumbar_utils.preparation import prepare
+from lumbar_utils import records
+from lumbar_utils.data.folder import Cohort
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.scores import metrics, naming
+from lumbar_utils.scores.evaluation import annotated_levels, read_label_map, read_probabilities
+from lumbar_utils.scores.ordering import ordered
 from lumbar_utils.study import Study
 
 FOLDS = 3
@@ -108,8 +109,8 @@ def put_in_order(cohort: Cohort, folder: Path, into: Path) -> Path:
 
 def measure(study: Study, model: str) -> dict:
     """Train, predict in every way, score on the fold's patients."""
-    from lumbar_utils.prediction import known_classes, predict, trained_network, write_label_maps
-    from lumbar_utils.training import fit
+    from lumbar_utils.networks.prediction import known_classes, predict, trained_network, write_label_maps
+    from lumbar_utils.networks.training import fit
 
     cohort = prepare(study)
     history = fit(study, cohort, model)

@@ -21,10 +21,12 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from lumbar_utils import claims, multiverse, records, statistics, summary
-from lumbar_utils.datasets import load
-from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.evaluation import evaluate
+from lumbar_utils import records
+from lumbar_utils.appendix import multiverse
+from lumbar_utils.data.folder import Cohort
+from lumbar_utils.data.sources import load
+from lumbar_utils.scores import claims, statistics, summary
+from lumbar_utils.scores.evaluation import evaluate
 from lumbar_utils.study import Study
 
 DRAWN = 77  # phantoms that are different; more cases are the same files under other names

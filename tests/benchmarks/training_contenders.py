@@ -24,15 +24,15 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from lumbar_utils import segmentation
-from lumbar_utils.augmentation import augmentation
-from lumbar_utils.datasets.folder import Cohort
-from lumbar_utils.decoding import Fit, decode
-from lumbar_utils.devices import device_of, precision_of
-from lumbar_utils.loading import loader
-from lumbar_utils.models import build
+from lumbar_utils.data.decoding import Fit, decode
+from lumbar_utils.data.folder import Cohort
+from lumbar_utils.networks import segmentation
+from lumbar_utils.networks.augmentation import augmentation
+from lumbar_utils.networks.devices import device_of, precision_of
+from lumbar_utils.networks.loading import loader
+from lumbar_utils.networks.models import build
+from lumbar_utils.networks.training import network_of
 from lumbar_utils.study import Study
-from lumbar_utils.training import network_of
 
 
 def clock() -> float:

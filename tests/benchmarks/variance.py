@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from lumbar_utils import MODELS, records, statistics
-from lumbar_utils.evaluation import evaluate
-from lumbar_utils.prediction import predict
-from lumbar_utils.preparation import prepare
+from lumbar_utils import MODELS, records
+from lumbar_utils.data.preparation import prepare
+from lumbar_utils.networks.prediction import predict
+from lumbar_utils.networks.training import fit
+from lumbar_utils.scores import statistics
+from lumbar_utils.scores.evaluation import evaluate
+from lumbar_utils.scores.summary import per_patient
 from lumbar_utils.study import Study
-from lumbar_utils.summary import per_patient
-from lumbar_utils.training import fit
 
 
 def scores_of(study: Study, models: list[str]) -> pd.DataFrame:

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lumbar_utils import datasets, records
-from lumbar_utils.claims import CONFIDENCE, judge
-from lumbar_utils.evaluation import ROWS, Evaluation, evaluate
-from lumbar_utils.statistics import over_runs, with_interval
+from lumbar_utils import records
+from lumbar_utils.data import sources
+from lumbar_utils.scores.claims import CONFIDENCE, judge
+from lumbar_utils.scores.evaluation import ROWS, Evaluation, evaluate
+from lumbar_utils.scores.statistics import over_runs, with_interval
+from lumbar_utils.scores.summary import differences, summarise
 from lumbar_utils.study import Study
-from lumbar_utils.summary import differences, summarise
 
 DECIDED = ("supported", "contradicted")
 GAPS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.10)  # true difference in F1 between two architectures
@@ -63,7 +64,7 @@ def scores_of(runs: Path) -> tuple[Evaluation, pd.DataFrame]:
     parts, tables = [], []
     for file in sorted(runs.glob("*/study.json")):
         study = Study(**records.read_json(file)["settings"])
-        cohort = datasets.load(study)
+        cohort = sources.load(study)
         sides = pd.read_csv(file.with_name("split.csv"), dtype=str)
         cases = cohort.cases.merge(sides, on="patient").assign(seed=study.seed, fold=study.fold)
         folders = {record.parent.name: record.parent / "label_maps" for record in file.parent.glob("*/predict.json")}

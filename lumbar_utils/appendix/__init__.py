@@ -1,0 +1,1 @@
+"""Further analyses, shown by the last notebook."""

@@ -1,0 +1,1 @@
+"""Where images and masks come from: sources, the canonical folder, checks, splits, decoding."""

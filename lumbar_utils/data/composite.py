@@ -1,0 +1,193 @@
+"""The composite set of Mendeley Data, k3b363f3vz: mid-sagittal T1 images with colour-coded masks, zip or folder.
+
+The order of the colours is checked against position in the image: read as BGR, the same masks name S1 for L1.
+"""
+
+import functools
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from lumbar_utils import LEVELS, StudyError
+from lumbar_utils.data import writing
+from lumbar_utils.data.folder import grey
+from lumbar_utils.data.pixels import decode
+
+NAME = "Composite lumbar spine set, mid-sagittal T1"
+PAGE = "https://data.mendeley.com/datasets/k3b363f3vz/2"
+LICENCE = f"not known to us: see {PAGE}; its images are drawn from doi 10.17632/k57fr854j2 (CC BY 4.0)"
+CITATION = (
+    "Masood, Taj, Khan, Qureshi, Hassan: Composite Dataset of Lumbar Spine Mid-Sagittal Images with Annotations and "
+    "Clinically Relevant Spinal Measurements, Mendeley Data, version 2, doi 10.17632/k3b363f3vz; with their article in "
+    "Biomedical Signal Processing and Control 71, 2022, 103230"
+)
+EXPECTED = 514  # images, one a patient
+IMAGES, MASKS = "images", "pseudo colored ground truth images"  # folders, as _plain writes them
+FILE = re.compile(r"T1_(\d+)_S(\d+)\s*\.png", re.IGNORECASE)  # one copy has a blank before .png
+LARGEST = 2**26  # bytes of one file; an image of 320 x 320 pixels has 0.3 million
+COLOURS = np.array(  # true RGB; a colour's place is its label
+    [(0, 0, 0), (255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255)]
+)
+
+Files = dict[PurePosixPath, Callable[[], bytes]]  # path within the source -> reads that file
+
+
+def read_source(source: Path, slices: int) -> tuple[dict, Iterator[writing.Slice]]:
+    """Description and slices of the archive, or of the folder that it unpacks to.
+
+    slices : without effect, there are no volumes. Description's `notes` say, when the slices have been read, where
+    the set differs from what is known of it; each is a warning too. Raises StudyError where there are no pairs of image
+    and mask, a file cannot be read, the two of a pair differ in size, or most colours run from bottom to top.
+    """
+    files = _files(source)
+    images, masks, notes = _pair(source, files)
+    description = {
+        "name": NAME,
+        "licence": LICENCE,
+        "citation": CITATION,
+        "synthetic": False,
+        "labels": {"0": "background"} | {str(value): level for value, level in enumerate(LEVELS, 1)},
+        "annotated_levels": list(LEVELS),
+        "notes": notes,
+    }
+    return description, _slices(files, images, masks, notes)
+
+
+def _files(source: Path) -> Files:
+    if source.is_dir():
+        paths = [path for path in sorted(source.rglob("*")) if path.is_file()]
+        return {PurePosixPath(path.relative_to(source).as_posix()): path.read_bytes for path in paths}
+    try:
+        archive = zipfile.ZipFile(source)
+    except zipfile.BadZipFile:
+        raise StudyError(f"{source} is neither a zip archive nor a folder; download it again from {PAGE}") from None
+    members = [info for info in archive.infolist() if not info.is_dir()]
+    return {PurePosixPath(info.filename): functools.partial(_read_member, archive, info) for info in members}
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """A file of an archive, which is never unpacked: its name cannot lead anywhere."""
+    where = f"{archive.filename}: {info.filename}"
+    if info.file_size > LARGEST:
+        raise StudyError(f"{where} would have {info.file_size} bytes; an image has at most {LARGEST}")
+    try:
+        return archive.read(info)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last: encrypted, or unknown method
+        raise StudyError(f"{where} cannot be read ({error}); download the archive again from {PAGE}") from None
+
+
+def _pair(source: Path, files: Files) -> tuple[dict, dict, list[str]]:
+    """Images and masks by case, the images that have a mask, and notes on the rest."""
+    images, masks, others = _sort(source, files)
+    pairs = sorted(images.keys() & masks.keys())
+    if not pairs:
+        folders = ", ".join(sorted({str(path.parent) for path in files})[:5]) or "nothing"
+        raise StudyError(
+            f"{source} has {len(images)} images and {len(masks)} masks of the composite set, but no pair; looked for "
+            f"T1_<patient>_S<slice>.png in folders Images and Pseudo_Colored_Ground_Truth_Images, found {folders}; "
+            "unpack archives within the archive"
+        )
+    notes = [
+        _listed("images without a mask, left out", sorted(images.keys() - masks.keys())),
+        _listed("masks without an image, left out", sorted(masks.keys() - images.keys())),
+        _listed("files not named T1_<patient>_S<slice>.png, left out", others),
+    ]
+    patients = {case.split("_")[1] for case in pairs}
+    if (len(pairs), len(patients)) != (EXPECTED, EXPECTED):
+        notes.insert(0, f"{len(pairs)} cases of {len(patients)} patients; {EXPECTED} of {EXPECTED} are expected.")
+    return {case: images[case] for case in pairs}, masks, [note for note in notes if note]
+
+
+def _sort(source: Path, files: Files) -> tuple[dict, dict, list[str]]:
+    """Images by case, masks by case, and what else lies in their folders."""
+    found, others = {IMAGES: {}, MASKS: {}}, []
+    for path in files:
+        kind, match = _kind(path), FILE.fullmatch(path.name)
+        if kind and match:
+            case = f"T1_{match[1]}_S{match[2]}"
+            if case in found[kind]:
+                raise StudyError(f"{source} has two files of case {case}, {found[kind][case]} and {path}; remove one")
+            found[kind][case] = path
+        elif kind:
+            others.append(str(path))
+    return found[IMAGES], found[MASKS], others
+
+
+def _kind(path: PurePosixPath) -> str | None:
+    folders = [re.sub(r"^\d+\.\s*", "", part).replace("_", " ").lower() for part in path.parts[:-1]]
+    return MASKS if MASKS in folders else IMAGES if folders[-1:] == [IMAGES] else None
+
+
+def _listed(what: str, names: list[str]) -> str:
+    """`masks that lack a level: 7 (a, b, c, d, e, ...).`, or nothing without names."""
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{what}: {len(names)} ({shown})." if names else ""
+
+
+def _slices(files: Files, images: dict, masks: dict, notes: list[str]) -> Iterator[writing.Slice]:
+    """One slice a case; then completes the notes, and refuses a set whose colours run upwards."""
+    orders, lacking, recoloured = {}, [], 0
+    for case in images:
+        item = _slice(case, images[case], masks[case], files)
+        yield item
+        orders[case] = order_of_levels(item.mask)
+        lacking += [case] * (len(np.unique(item.mask[item.mask > 0])) < len(LEVELS))
+        recoloured += item.facts["recoloured_pixels"]
+    _refuse_upwards(orders)
+    found = [
+        _listed("masks with levels out of order", [case for case, order in orders.items() if order != "down"]),
+        _listed("masks that lack a level", lacking),
+        f"{recoloured} pixels of the masks had a colour of no level and took the nearest." if recoloured else "",
+    ]
+    notes += [note for note in found if note]
+    for note in notes:
+        warnings.warn(f"{NAME}: {note}", stacklevel=2)
+
+
+def _refuse_upwards(orders: dict[str, str]) -> None:
+    upwards = [case for case, order in orders.items() if order == "up"]
+    if 2 * len(upwards) > len(orders):
+        raise StudyError(
+            f"in {len(upwards)} of {len(orders)} masks, first {upwards[0]}, the colours run from S1 at the top to L1; "
+            "red (L1) belongs at the top and magenta (S1) at the bottom: the masks were saved with red and blue "
+            "swapped, or the images stand on their heads; take the original archive"
+        )
+
+
+def _slice(case: str, image_path: PurePosixPath, mask_path: PurePosixPath, files: Files) -> writing.Slice:
+    image = grey(files[image_path](), image_path)
+    rgb = np.asarray(decode(files[mask_path](), mask_path, lossless=True).convert("RGB"))
+    if image.shape != rgb.shape[:2]:
+        (height, width), (mask_height, mask_width) = image.shape, rgb.shape[:2]
+        raise StudyError(
+            f"mask {mask_path} is {mask_width}x{mask_height} but its image {image_path} is {width}x{height}; "
+            "take both from the original archive"
+        )
+    mask, recoloured = labels_of_colours(rgb)
+    if not mask.any():
+        raise StudyError(f"mask {mask_path} shows none of the six colours; take the pseudo-coloured one")
+    _, patient, number = case.split("_")
+    facts = {"slice": int(number[1:]), "recoloured_pixels": recoloured}
+    return writing.Slice(case, patient, image, mask, facts=facts)
+
+
+def labels_of_colours(rgb: np.ndarray) -> tuple[np.ndarray, int]:
+    """(height, width, 3) uint8 RGB -> (height, width) uint8 labels of the nearest colours, and how many did not match.
+
+    Edges drawn with anti-aliasing shade from a colour into its neighbour.
+    """
+    distance = cdist(rgb.reshape(-1, 3), COLOURS, "sqeuclidean")  # (pixels, 7)
+    nearest = distance.argmin(axis=1).astype(np.uint8).reshape(rgb.shape[:2])
+    return nearest, int((distance.min(axis=1) > 0).sum())
+
+
+def order_of_levels(mask: np.ndarray) -> str:
+    """`down` where the centroids of L1 to S1 follow each other downwards, `up` if they all rise, else `mixed`."""
+    steps = np.diff([np.nonzero(mask == value)[0].mean() for value in np.unique(mask[mask > 0])])
+    return "down" if (steps > 0).all() else "up" if (steps < 0).all() else "mixed"

@@ -1,0 +1,87 @@
+"""Where the images come from: each source becomes the same folder, and the folder a cohort of cases."""
+
+import contextlib
+import importlib
+from pathlib import Path
+
+from lumbar_utils import StudyError, freshness
+from lumbar_utils.data import writing
+from lumbar_utils.data.files import files_in
+from lumbar_utils.data.folder import Cohort, read
+from lumbar_utils.records import fingerprint_files
+from lumbar_utils.study import DATA, Study, kind_and_path
+
+
+def load(study: Study) -> Cohort:
+    """The cohort that a study names. Raises StudyError as `locate` does, or where its tables cannot be used."""
+    folder = locate(study)
+    try:
+        return read(folder)
+    except StudyError as error:
+        if folder.parent != study.cache:
+            raise
+        raise StudyError(f"{error}; or delete {folder}, which is then made again") from None
+
+
+def locate(study: Study) -> Path:
+    """The folder, in the canonical form, of the data set that a study names.
+
+    The phantom is drawn, and a source that is not in the canonical form is written into it, on first use; both are kept
+    in `study.cache`. Raises StudyError where there is no such source, or it cannot be read.
+    """
+    kind, path = kind_and_path(study.dataset)
+    if kind == "phantom":
+        return _phantom(study)
+    return path if kind == "folder" else _converted(study, kind, path or find_raw(kind))
+
+
+def convert(kind: str, source: Path, folder: Path, slices: int = 1) -> Path:
+    """Write a source into `folder` in the canonical form.
+
+    kind : one of `study.CONVERTED`; its module here has `read_source(source, slices)` -> description, slices.
+    slices : of a volume, about its mid-sagittal one. Raises StudyError where the source cannot be read.
+    """
+    if not source.exists():
+        raise StudyError(f"there is no {kind} source at {source}; name it as {kind}:PATH; see data/README.md")
+    description, found = importlib.import_module(f"lumbar_utils.data.{kind}").read_source(source, slices)
+    return writing.write(folder, found, description)
+
+
+def find_raw(kind: str, raw: Path = DATA / "raw") -> Path:
+    """Where a source lies that is named by its kind alone: data/raw/<kind>, or data/raw/<kind>.zip."""
+    for path in (raw / kind, raw / f"{kind}.zip"):
+        if path.exists():
+            return path
+    raise StudyError(
+        f"there is no {kind} in {raw}; put it there as {kind} or {kind}.zip, by hand or, where it is known, by "
+        f"`python -m lumbar_utils fetch {kind}`; or name its path as {kind}:PATH"
+    )
+
+
+def _converted(study: Study, kind: str, source: Path) -> Path:
+    files = [source] if source.is_file() else files_in(source)
+    names = [path.relative_to(source).as_posix() for path in files]  # a source that was moved is the same
+    made_from = freshness.made_from(kind, names, fingerprint_files(files), study.slices)
+    folder = study.cache / f"{kind}-{made_from[:16]}"
+    try:
+        return folder if folder.exists() else convert(kind, source, folder, study.slices)
+    except StudyError:
+        if not folder.exists():  # else another process wrote the same one meanwhile
+            raise
+        return folder
+
+
+def _phantom(study: Study) -> Path:
+    from lumbar_utils.phantom import phantom
+
+    made_from = freshness.made_from(
+        "phantom", study.phantom_patients, study.phantom_size, study.phantom_difficulty, study.phantom_contrast
+    )
+    folder = study.cache / f"phantom-{study.phantom_patients}x{study.phantom_size}-{made_from[:8]}"
+    if not folder.exists():
+        with contextlib.suppress(FileExistsError):  # another process drew the same one meanwhile
+            phantom.generate(
+                folder, study.phantom_patients, size=study.phantom_size, difficulty=study.phantom_difficulty,
+                contrast=study.phantom_contrast,
+            )  # fmt: skip
+    return folder

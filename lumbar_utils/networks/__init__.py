@@ -1,0 +1,1 @@
+"""The three networks, how they are trained, and what they predict."""

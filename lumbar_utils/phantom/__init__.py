@@ -1,0 +1,1 @@
+"""The simulator of lumbar MRI that stands in for patients."""

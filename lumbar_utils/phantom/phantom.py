@@ -1,0 +1,172 @@
+"""A phantom of mid-sagittal lumbar MRI: one synthetic image a patient, with its masks and its truth.
+
+Patient k is a pure function of (seed, k, size, difficulty): it depends on neither the number of patients nor on who
+draws them. The size changes the pixels, not the anatomy.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import joblib
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from tqdm.auto import tqdm
+
+from lumbar_utils import LEVELS, StudyError
+from lumbar_utils.phantom.anatomy import DIFFICULTIES, Spine, draw_spine, field_of_view, tilt_of
+from lumbar_utils.phantom.mri import RANDOM, SEQUENCES, Grid, label_map, render
+from lumbar_utils.phantom.surroundings import draw_scene
+from lumbar_utils.records import atomic_folder
+
+# Standard deviation of the noise relative to the marrow's signal (lowest, highest); factor on the anatomy's spreads
+NOISE = {"easy": (0.02, 0.06), "typical": (0.04, 0.14), "hard": (0.10, 0.30)}
+MIXED = "T1 or T2"
+ANY = "any"  # half of the patients in random contrast, the others in those of SEQUENCES
+CONTRASTS = (*SEQUENCES, MIXED, RANDOM, ANY)
+FEW = 20  # patients, who are drawn in the time that it takes a process to start
+VARIATION = {"easy": 0.6, "typical": 1.0, "hard": 1.35}
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """One patient.
+
+    image, mask: (size, size) uint8, mask 0 background, 1..6 L1..S1. contrast: T1, T2, T2-SPACE or random.
+    truth: corners in px, sizes in mm, angles in degrees and findings with their levels; saved as JSON.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    spacing_mm: float
+    contrast: str
+    truth: dict
+
+
+def draw(seed: int, patient: int, size: int = 320, difficulty: str = "typical", contrast: str = MIXED) -> Phantom:
+    """Patient number `patient` of the set `seed`.
+
+    size: pixels along the side of the image; the field of view stays the same, so fewer pixels are larger ones.
+    contrast: T1, T2, T2-SPACE or random, of the same anatomy; "T1 or T2" draws one of the two, "any" one of the four.
+    Raises StudyError for an unknown difficulty or contrast.
+    """
+    _check(difficulty, contrast)
+    anatomy, scanner = (np.random.default_rng([seed, patient, stream]) for stream in (0, 1))
+    spine = draw_spine(anatomy, difficulty, VARIATION[difficulty])
+    scene = draw_scene(anatomy, spine, VARIATION[difficulty])
+    side, origin = field_of_view(anatomy, spine)
+    grid = Grid(origin, size, side / size)
+    drawn = str(scanner.choice(["T1", "T2"]))
+    contrast = drawn if contrast == MIXED else contrast
+    if contrast == ANY:
+        contrast = RANDOM if scanner.random() < 0.5 else str(scanner.choice(list(SEQUENCES)))
+    image = render(scanner, scene, grid, contrast, scanner.uniform(*NOISE[difficulty]), VARIATION[difficulty])
+    mask = label_map([spine.vertebrae[level].outline for level in LEVELS], grid)
+    return Phantom(image, mask, grid.spacing, contrast, _truth(spine, grid, contrast))
+
+
+def _check(difficulty: str, contrast: str) -> None:
+    if difficulty not in DIFFICULTIES:
+        raise StudyError(f"difficulty {difficulty!r} is unknown; allowed are {', '.join(DIFFICULTIES)}")
+    if contrast not in CONTRASTS:
+        raise StudyError(f"contrast {contrast!r} is unknown; allowed are {', '.join(CONTRASTS)}")
+
+
+def _truth(spine: Spine, grid: Grid, contrast: str) -> dict:
+    """What is known of the patient without measuring; corners are (x, y) in px, the first pixel's centre at 0, 0."""
+    levels = {}
+    for level in LEVELS:
+        corners = spine.vertebrae[level].corners
+        front_top, back_top, back_bottom, front_bottom = corners
+        names = ("front_top", "back_top", "back_bottom", "front_bottom")
+        levels[level] = {
+            "corners_px": {
+                name: point.round(3).tolist() for name, point in zip(names, grid.pixels(corners), strict=True)
+            },
+            "front_height_mm": _distance(front_top, front_bottom),
+            "middle_height_mm": _distance((front_top + back_top) / 2, (front_bottom + back_bottom) / 2),
+            "back_height_mm": _distance(back_top, back_bottom),
+            "upper_depth_mm": _distance(front_top, back_top),
+            "lower_depth_mm": _distance(front_bottom, back_bottom),
+            "upper_tilt_deg": round(tilt_of(front_top, back_top), 3),
+            "lower_tilt_deg": round(tilt_of(front_bottom, back_bottom), 3),
+        }
+    slope, top = levels["S1"]["upper_tilt_deg"], levels["L1"]["upper_tilt_deg"]
+    return {
+        "spacing_mm": grid.spacing,
+        "contrast": contrast,
+        "sacral_slope_deg": slope,
+        "lordosis_l1_s1_deg": round(slope - top, 3),
+        "levels": levels,
+        "findings": spine.findings,
+    }
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    return round(float(np.hypot(*(a - b))), 3)
+
+
+def generate(
+    folder: Path,
+    patients: int = 514,
+    seed: int = 0,
+    size: int = 320,
+    difficulty: str = "typical",
+    contrast: str = MIXED,
+    workers: int | None = None,
+) -> Path:
+    """Write a set in the canonical form (images, masks, truth, cases.csv, dataset.json) and return its folder.
+
+    workers: processes; None for one a core, or fewer for few patients. The folder appears when it is complete.
+    Raises FileExistsError where the folder exists, StudyError for an unknown difficulty or contrast.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already; remove it, or write the phantom into another folder")
+    _check(difficulty, contrast)
+    with atomic_folder(folder) as unfinished:
+        for part in ("images", "masks", "truth"):
+            (unfinished / part).mkdir()
+        save = partial(_save, unfinished, seed=seed, size=size, difficulty=difficulty, contrast=contrast)
+        cases = _map(save, range(patients), workers or max(1, min(joblib.cpu_count(), patients // FEW)))
+        pd.DataFrame(cases).to_csv(unfinished / "cases.csv", index=False)
+        (unfinished / "dataset.json").write_text(
+            json.dumps(_dataset(seed, difficulty, contrast), indent=2), encoding="utf-8"
+        )
+    return folder
+
+
+def _map(save, patients: range, workers: int) -> list[dict]:
+    """In this process for one worker; else in joblib's, which start from notebooks and scripts of any form."""
+    drawn = Parallel(n_jobs=workers, return_as="generator")(delayed(save)(patient) for patient in patients)
+    return list(tqdm(drawn, total=len(patients), desc="drawing phantoms", unit="image", mininterval=1))
+
+
+def _save(folder: Path, patient: int, seed: int, size: int, difficulty: str, contrast: str) -> dict:
+    """Draw one patient, write the three files, and return the row of the table of cases."""
+    phantom = draw(seed, patient, size, difficulty, contrast)
+    case = f"phantom_{patient + 1:04d}"
+    image, mask = f"images/{case}.png", f"masks/{case}.png"
+    for path, pixels in ((image, phantom.image), (mask, phantom.mask)):
+        if not cv2.imwrite(str(folder / path), pixels):
+            raise OSError(f"{folder / path} could not be written; is the disk full?")
+    (folder / "truth" / f"{case}.json").write_text(json.dumps(phantom.truth, indent=1), encoding="utf-8")
+    findings = ";".join(f"{found['finding']} {found['level']}" for found in phantom.truth["findings"])
+    return dict(
+        case=case, patient=case, slice=0, mid_sagittal="true", image=image, mask=mask,
+        spacing_mm=round(phantom.spacing_mm, 5), contrast=phantom.contrast, findings=findings,
+    )  # fmt: skip
+
+
+def _dataset(seed: int, difficulty: str, contrast: str) -> dict:
+    return {
+        "name": f"phantom of mid-sagittal lumbar MRI, {contrast}, {difficulty}, seed {seed}",
+        "licence": "CC0 1.0",
+        "labels": {"0": "background"} | {str(value): level for value, level in enumerate(LEVELS, start=1)},
+        "annotated_levels": list(LEVELS),
+        "not_annotated": [],
+        "synthetic": True,
+    }

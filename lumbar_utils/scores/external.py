@@ -1,0 +1,122 @@
+"""Label maps of another tool, put into a study's folder as one more column of the comparison."""
+
+import re
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import SimpleITK as sitk
+
+from lumbar_utils import LEVELS, MODELS, StudyError, freshness, records
+from lumbar_utils.data.files import VOLUMES, Unsuitable, load
+from lumbar_utils.data.folder import Cohort, read_mask
+from lumbar_utils.data.labels import named_values
+from lumbar_utils.data.textfiles import read_json
+from lumbar_utils.data.volumes import whole_labels
+from lumbar_utils.study import Study, absolute
+
+ENDINGS = (".png", *VOLUMES)
+
+
+def add(study: Study, cohort: Cohort, name: str, folder: Path) -> Path:
+    """Check a folder of label maps of the test cases and copy them into the study's folder as <name>/label_maps.
+
+    folder : <case>.png, or as nnU-Net writes them <case>.nii.gz (.nii, .mha, .nrrd): one slice on the grid of the
+        image, rows from top to bottom. Values are 0 background and 1..6 = L1..S1, or those of the folder's
+        dataset.json, whose `labels` are value -> name as in a data set, or name -> value as in nnU-Net.
+    Returns the folder of label maps; added before with the same files, it does nothing.
+    Raises StudyError, and adds nothing, for a name that cannot be a column, for a case without a label map, another
+    size, or a label that is not named.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name) or name in MODELS or name in ("figures", "tables", "notebooks"):
+        raise StudyError(
+            f"{name!r} cannot name a column; use letters, digits, '.', '_', '-', and none of the study's own"
+        )
+    test = cohort.cases[cohort.cases["split"] == "test"]
+    files, maps = _files(folder, list(test["case"])), {}
+    labels = _labels(folder, cohort.annotated)
+    target, record = study.folder / name / "label_maps", study.folder / name / "predict.json"
+    contents = records.fingerprint_files(files.values())
+    made_from = freshness.made_from("added", cohort.fingerprint, list(files), labels, contents)
+    if records.is_finished(record, made_from):
+        return target
+    if (study.folder / name / "fit.json").exists():
+        raise StudyError(f"{name!r} is a network of this study; give the added label maps another name")
+    for _, case in test.iterrows():
+        file, shape = files[case["case"]], cohort.image(case).shape
+        maps[case["case"]] = read_mask(file, labels) if file.suffix.lower() == ".png" else _read_volume(file, labels)
+        if maps[case["case"]].shape != shape:
+            raise StudyError(
+                f"label map {file} is {_size(maps[case['case']].shape)} but its image {_size(shape)}; "
+                "write it on that grid"
+            )
+    record.unlink(missing_ok=True)  # or a mixture of old and new maps would count as whole if this is killed
+    shutil.rmtree(target, ignore_errors=True)
+    for case, label_map in maps.items():
+        with records.atomic_file(target / f"{case}.png") as temporary:
+            cv2.imwrite(str(temporary), label_map)
+    files = [target / f"{case}.png" for case in maps]
+    records.mark_finished(record, made_from, files, data=cohort.fingerprint, source=folder.name)
+    return target
+
+
+def add_all(study: Study, cohort: Cohort, folders: dict[str, str | Path]) -> None:
+    """Add each folder under its name; see `add`. A relative folder starts at the project's root."""
+    for name, folder in folders.items():
+        add(study, cohort, name, absolute(folder))
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _files(folder: Path, cases: list[str]) -> dict[str, Path]:
+    """Case -> its one label map. Raises StudyError if there is none, or more than one."""
+    if not folder.is_dir():
+        raise StudyError(f"there is no folder {folder}; name the one that holds the label maps")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        ending = next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), None)
+        case = path.name[: -len(ending)] if ending else None
+        if case in files and case in cases:
+            raise StudyError(f"{folder} has two label maps of {case}, {files[case].name} and {path.name}; remove one")
+        if case is not None:
+            files[case] = path
+    missing = [case for case in cases if case not in files]
+    if missing:
+        raise StudyError(
+            f"{folder} has no label map for case {missing[0]} ({', '.join(ENDINGS)}); "
+            "predict every case of the test set"
+        )
+    return {case: files[case] for case in cases}
+
+
+def _labels(folder: Path, annotated: tuple[str, ...]) -> dict[int, str]:
+    """Value -> name, as the folder's dataset.json has them, or the study's own."""
+    file = folder / "dataset.json"
+    if not file.exists():
+        return dict(enumerate(LEVELS, 1))
+    return named_values(read_json(file).get("labels"), file, annotated)
+
+
+def _read_volume(file: Path, labels: dict[int, str]) -> np.ndarray:
+    """(height, width) uint8 in the study's values of a file of medical formats that holds one slice."""
+    try:
+        pixels = np.squeeze(sitk.GetArrayFromImage(load(file)))
+        if pixels.ndim != 2:
+            raise Unsuitable(f"has shape {pixels.shape}; write one slice a file")
+        pixels = whole_labels(pixels)
+    except Unsuitable as reason:
+        raise StudyError(f"label map {file} {reason}") from None
+    unknown = set(np.unique(pixels).tolist()) - {0, *labels}
+    if unknown:
+        named = ", ".join(f"{value} = {name}" for value, name in sorted(labels.items()))
+        raise StudyError(
+            f"label map {file} has label {min(unknown):g}; known are {named}; name it in dataset.json beside it"
+        )
+    values = np.zeros(pixels.shape, np.uint8)
+    for value, name in labels.items():
+        if name in LEVELS:
+            values[pixels == value] = LEVELS.index(name) + 1
+    return values
