@@ -17,6 +17,7 @@ from lumbar_utils.data.preparation import prepare
 from lumbar_utils.grid import read
 from lumbar_utils.networks.prediction import predict
 from lumbar_utils.networks.training import fit
+from lumbar_utils.output.export import remove_stale_comparison
 from lumbar_utils.pipeline import Step, notebooks
 from lumbar_utils.scores.evaluation import evaluate, label_maps
 from lumbar_utils.study import Study
@@ -302,10 +303,9 @@ def test_tables_and_figures_of_other_scores_are_gone_once_there_are_new_scores(s
     for file in files.values():
         records.write_text(file, "made before")
     folders = label_maps(study, cohort, ["unet"])
-    found = evaluate(cohort, folders)
-    found.write(study, cohort, folders)
+    remove_stale_comparison(study.folder, cohort, folders)
     assert all(file.exists() for file in files.values())  # of the same scores
-    found.write(study, cohort, {"other": folders["unet"]})
+    remove_stale_comparison(study.folder, cohort, {"other": folders["unet"]})
     assert [name for name, file in files.items() if file.exists()] == ["figures/fig4.png"]  # of the data
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lumbar_utils import StudyError, freshness, records
+from lumbar_utils.data.folder import Cohort
 from lumbar_utils.output.tables import beyond_latin
 from lumbar_utils.study import WITHOUT_EFFECT_ON_RESULTS, record_of
 
@@ -98,8 +99,14 @@ def export(
     return [*written, *_add(study, to, written)], [*_words(missing), *absent]
 
 
-def remove_comparison(study: Path) -> None:
-    """Remove the tables and figures that are made of scores."""
+def remove_stale_comparison(study: Path, cohort: Cohort, folders: dict[str, Path]) -> None:
+    """Remove the tables and figures of a study's folder that were made from scores of other label maps or data.
+
+    They would pass for those of the new scores if the notebook failed before it makes them again.
+    cohort, folders : as `evaluate` is given them.
+    """
+    if records.is_finished(study / "scores.json", freshness.scored(cohort, folders)):
+        return
     shutil.rmtree(study / "tables", ignore_errors=True)
     (study / "bodies_in_order.csv").unlink(missing_ok=True)
     for file in (study / "figures").rglob("*.*"):

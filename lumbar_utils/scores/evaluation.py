@@ -11,7 +11,6 @@ from joblib import Parallel, cpu_count, delayed
 
 from lumbar_utils import LEVELS, MODELS, StudyError, freshness, records
 from lumbar_utils.data.folder import Cohort, read_mask
-from lumbar_utils.output.export import remove_comparison
 from lumbar_utils.scores import bodies, metrics
 
 if TYPE_CHECKING:
@@ -116,13 +115,10 @@ class Evaluation:
     def write(self, study: "Study | Grid", cohort: Cohort, folders: dict[str, Path]) -> None:
         """Each table as <name>.csv in the study's folder, and scores.json, which says what they were made from.
 
-        cohort, folders : as `evaluate` was given them. Tables and figures of other scores are removed: they would be
-        taken for those of these scores, should the notebook fail before it makes them anew.
+        cohort, folders : as `evaluate` was given them.
         """
         names, record = [field.name for field in dataclasses.fields(self)], study.folder / "scores.json"
         made_from = freshness.scored(cohort, folders)
-        if not records.is_finished(record, made_from):
-            remove_comparison(study.folder)
         record.unlink(missing_ok=True)
         for name in names:
             records.write_csv(study.folder / f"{name}.csv", getattr(self, name))
