@@ -8,11 +8,9 @@ import importlib.metadata
 import io
 import json
 import os
-import platform
 import secrets
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from lumbar_utils import StudyError
+from lumbar_utils.machine import environment
 
 if TYPE_CHECKING:
     import pandas as pd  # which takes longer to load than all else here; so only where a table is read or made
@@ -267,40 +266,6 @@ def costs_of(folder: Path) -> "pd.DataFrame":
     told = [(file.stem, read_json(file)) for file in sorted((folder / "notebooks").glob("[0-9]*.json"))]
     rows = [(name, *(record[cost] for cost in COSTS)) for name, record in told if set(COSTS) <= set(record)]
     return pd.DataFrame(rows, columns=["step", *COSTS])
-
-
-@functools.cache  # to ask for the processor's name takes a second
-def _hardware() -> dict[str, str]:
-    import cpuinfo
-    import psutil
-
-    return {
-        "CPU": f"{cpuinfo.get_cpu_info().get('brand_raw', platform.machine())}, {os.cpu_count()} cores",
-        "Memory": f"{psutil.virtual_memory().total / 2**30:.0f} GB",
-    }
-
-
-def environment() -> dict[str, str]:
-    """Hardware and software of this machine, as the rows of the paper's Table I.
-
-    GPU: its name, `none`, or `not used` in a process that has not loaded torch.
-    """
-    torch = sys.modules.get("torch")
-    torch_version = torch.__version__ if torch else importlib.metadata.version("torch")  # the former names CUDA's too
-    return _hardware() | {
-        "GPU": _gpu(),
-        "Operating system": platform.platform(terse=True),
-        "Software environment": f"Python {platform.python_version()}, torch {torch_version}",
-    }
-
-
-def _gpu() -> str:
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return "not used"
-    if torch.backends.mps.is_available():
-        return "Apple"
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
 
 
 def provenance() -> dict:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from lumbar_utils import StudyError, records
+from lumbar_utils.machine import best_device
 
 ROOT = Path(__file__).resolve().parents[1]  # notebooks, data and figures lie beside the package
 DATA = ROOT / "data"
@@ -68,8 +69,6 @@ def clone() -> Path:
 
 def default_profile() -> str:
     """`paper` where there is a GPU, else `quick`."""
-    from lumbar_utils.networks.devices import best_device  # takes seconds
-
     return "quick" if best_device() == "cpu" else "paper"
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import in_process
 
-from lumbar_utils.networks.devices import supports
+from lumbar_utils.machine import supports
 from lumbar_utils.study import ROOT
 
 TORCH = ("sm_75", "sm_80", "sm_90a", "compute_90")  # what a torch may be built for

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from lumbar_utils import freshness, records
+from lumbar_utils import freshness, machine, records
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.networks.devices import device_of
 from lumbar_utils.networks.prediction import refuse_untrained
@@ -49,7 +49,7 @@ def _measure(study: Study, model: str) -> dict:
         "latency_ms": median, "latency_low_ms": low, "latency_high_ms": high,
         "memory_mb": round(memory_mb(network, *size, device), 1),
         "memory_of": "CUDA's allocator" if device == "cuda" else "tensors alive at once",
-        "device": device, "threads": torch.get_num_threads(), "measured_on": _hardware(records.environment()),
+        "device": device, "threads": torch.get_num_threads(), "measured_on": _hardware(machine.environment()),
         "trained_on": _hardware(trained["provenance"]["environment"]),
     }  # fmt: skip
 

@@ -1,14 +1,13 @@
 """Where a network is trained, and how many bits its numbers have there."""
 
 import contextlib
-import functools
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import joblib
 import torch
 
 from lumbar_utils import StudyError
+from lumbar_utils.machine import best_device, without_cuda
 from lumbar_utils.study import Study
 
 
@@ -21,40 +20,6 @@ def device_of(study: Study) -> str:
     if study.device == "mps" and not torch.backends.mps.is_available():
         raise StudyError("device=mps cannot be used: torch finds no GPU of Apple's; use device=cpu, or auto")
     return study.device
-
-
-def best_device() -> str:
-    """The one that `auto` takes: the first of cuda, mps and cpu that works here."""
-    if not without_cuda():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-@functools.cache
-def without_cuda() -> str:
-    """Why no network is trained on an NVIDIA or AMD card here; "" where one works. A card too old is told of once."""
-    if not torch.cuda.is_available():
-        return "torch finds no GPU"
-    capability, built = torch.cuda.get_device_capability(), torch.cuda.get_arch_list()
-    if torch.version.hip or supports(capability, built):
-        return ""
-    name = f"{torch.cuda.get_device_name()} (compute capability {capability[0]}.{capability[1]})"
-    reason = f"{name} is none of those that torch {torch.__version__} is built for ({', '.join(built)})"
-    print(f"{reason}; networks are trained on the CPU")
-    return reason
-
-
-def supports(capability: tuple[int, int], built: Sequence[str]) -> bool:
-    """Whether a card runs what torch was built for: sm_XY from the same major version on, compute_XY from any.
-
-    capability : (major, minor) of the card. built : sm_75, sm_90a, compute_90, ...; empty where torch does not say.
-    """
-    runs = []
-    for name in built:
-        kind, version = re.fullmatch(r"(sm|compute)_(\d+)[af]?", name).groups()
-        oldest = (int(version[:-1]), int(version[-1]))
-        runs.append(oldest <= capability and (kind == "compute" or oldest[0] == capability[0]))
-    return any(runs) or not built
 
 
 def precision_of(study: Study) -> str:

@@ -59,7 +59,7 @@ class Notes:
 
 def study_of(asked: argparse.Namespace, **settings):
     """The study that a stage measures: of profile `paper` on a GPU, else tiny."""
-    from lumbar_utils.networks.devices import best_device
+    from lumbar_utils.machine import best_device
     from lumbar_utils.study import Study
 
     profile = "paper" if best_device() == "cuda" else "smoke"
@@ -71,13 +71,14 @@ def machine(asked: argparse.Namespace, notes: Notes) -> None:
     import torchvision
 
     from lumbar_utils.data.preparation import prepare
-    from lumbar_utils.networks.devices import best_device, precision_of, without_cuda
+    from lumbar_utils.machine import best_device, environment, without_cuda
+    from lumbar_utils.networks.devices import precision_of
     from lumbar_utils.networks.prediction import predict
     from lumbar_utils.networks.training import fit
     from lumbar_utils.study import Study
 
     notes.add("", "device", best_device())
-    for name, value in records.environment().items():
+    for name, value in environment().items():
         notes.add("", name, value)
     notes.add("", "torchvision", torchvision.__version__)
     if without_cuda():
@@ -449,7 +450,7 @@ def arguments() -> argparse.Namespace:
 
 
 def of_one_stage(asked: argparse.Namespace) -> None:
-    from lumbar_utils.networks.devices import best_device
+    from lumbar_utils.machine import best_device
 
     asked.tiny, asked.last_measurement = best_device() != "cuda", 0
     globals()[asked.stage](asked, Notes(asked.stage, asked.out, 60 * asked.minutes))

@@ -1,0 +1,86 @@
+"""What this machine offers: its processor, its memory, and its GPU, for which alone torch is loaded."""
+
+import functools
+import importlib.metadata
+import os
+import platform
+import re
+import sys
+from collections.abc import Sequence
+
+
+def best_device() -> str:
+    """The device that `auto` stands for: the first of cuda, mps and cpu that works here."""
+    import torch
+
+    if not without_cuda():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@functools.cache
+def without_cuda() -> str:
+    """Why no network can be trained on an NVIDIA or AMD card here; "" where one can.
+
+    Prints, once, that a card is too old.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return "torch finds no GPU"
+    capability = torch.cuda.get_device_capability()
+    built = torch.cuda.get_arch_list()
+    if torch.version.hip or supports(capability, built):
+        return ""
+    name = f"{torch.cuda.get_device_name()} (compute capability {capability[0]}.{capability[1]})"
+    reason = f"{name} is none of those that torch {torch.__version__} is built for ({', '.join(built)})"
+    print(f"{reason}; networks are trained on the CPU")
+    return reason
+
+
+def supports(capability: tuple[int, int], built: Sequence[str]) -> bool:
+    """Whether a card runs what torch was built for: sm_XY from the same major version on, compute_XY from any.
+
+    capability : (major, minor) of the card. built : sm_75, sm_90a, compute_90, ...; empty where torch does not say.
+    """
+    runs = []
+    for name in built:
+        kind, version = re.fullmatch(r"(sm|compute)_(\d+)[af]?", name).groups()
+        oldest = (int(version[:-1]), int(version[-1]))
+        runs.append(oldest <= capability and (kind == "compute" or oldest[0] == capability[0]))
+    return any(runs) or not built
+
+
+def environment() -> dict[str, str]:
+    """Hardware and software of this machine, as the rows of the paper's Table I.
+
+    GPU: its name, `none`, or `not used` in a process that has not loaded torch.
+    """
+    torch = sys.modules.get("torch")
+    # a loaded torch adds the version of CUDA
+    torch_version = torch.__version__ if torch else importlib.metadata.version("torch")
+    return _processor_and_memory() | {
+        "GPU": _gpu(),
+        "Operating system": platform.platform(terse=True),
+        "Software environment": f"Python {platform.python_version()}, torch {torch_version}",
+    }
+
+
+@functools.cache  # to ask for the processor's name takes a second
+def _processor_and_memory() -> dict[str, str]:
+    import cpuinfo
+    import psutil
+
+    return {
+        "CPU": f"{cpuinfo.get_cpu_info().get('brand_raw', platform.machine())}, {os.cpu_count()} cores",
+        "Memory": f"{psutil.virtual_memory().total / 2**30:.0f} GB",
+    }
+
+
+def _gpu() -> str:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return "not used"
+    if torch.backends.mps.is_available():
+        return "Apple"
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
