@@ -60,7 +60,9 @@ MAKERS = {
     "label maps": Maker((*READING, "networks/prediction", "data/decoding"), NETWORKS),
     "robustness": Maker(("appendix/robustness", "scores/metrics"), NETWORKS),
     "cost": Maker(("appendix/cost",), NETWORKS),
-    "scores": Maker((*READING, "scores/evaluation", "scores/metrics", "scores/bodies"), (*PIXELS, "scipy", "pandas")),
+    "scores": Maker(
+        (*READING, "scores/evaluation", "scores/metrics", "scores/instances"), (*PIXELS, "scipy", "pandas")
+    ),
     "notebook": Maker(),
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from lumbar_utils import StudyError
 from lumbar_utils.data.exploration import explore
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.output.examples import examples, telling_cases, worst_cases
-from lumbar_utils.scores.evaluation import evaluate, kept, label_maps, read_probabilities
+from lumbar_utils.scores.evaluation import evaluate, label_maps, read_model_tables, read_probabilities
 from lumbar_utils.study import Study
 
 
@@ -153,6 +153,6 @@ def test_what_notebooks_left_is_read_together_and_missed_by_name(tmp_path):
     folders = {model: tmp_path / model / "label_maps" for model in ("unet", "other")}
     folders["unet"].mkdir(parents=True)
     with pytest.raises(StudyError, match=r"no model has history\.csv; run the training notebooks"):
-        kept(folders, "history.csv")
+        read_model_tables(folders, "history.csv")
     pd.DataFrame({"model": ["unet"], "epoch": [1]}).to_csv(tmp_path / "unet" / "history.csv", index=False)
-    assert kept(folders, "history.csv").values.tolist() == [["unet", 1]]
+    assert read_model_tables(folders, "history.csv").values.tolist() == [["unet", 1]]

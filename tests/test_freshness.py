@@ -102,7 +102,7 @@ CODE = {
     "networks/prediction": {"label maps", "robustness"},
     "scores/metrics": {"robustness", "scores"},
     "appendix/cost": {"cost"},
-    "scores/bodies": {"scores"},
+    "scores/instances": {"scores"},
     "output/tables": set(),
 }
 

@@ -11,7 +11,7 @@ from torchmetrics.functional.segmentation import dice_score, mean_iou
 
 from lumbar_utils.scores.metrics import (
     average_precision,
-    calibration,
+    calibration_bins,
     calibration_error,
     coco_average_precision,
     distances,
@@ -164,15 +164,15 @@ def test_panoptic_quality_by_hand(levels, expected):
 
 def test_calibration_error_by_hand():
     # two pixels 0.9 sure, one of them right: off by 0.4; two pixels 0.5 sure, one right: none
-    bins = calibration(np.array([0.9, 0.9, 0.5, 0.5]), np.array([True, False, True, False]))
+    bins = calibration_bins(np.array([0.9, 0.9, 0.5, 0.5]), np.array([True, False, True, False]))
     assert bins[0].sum() == 4
     assert calibration_error(bins) == pytest.approx((2 * 0.4 + 2 * 0.0) / 4)
-    assert np.isnan(calibration_error(calibration(np.zeros(0), np.zeros(0, bool))))
+    assert np.isnan(calibration_error(calibration_bins(np.zeros(0), np.zeros(0, bool))))
 
 
 def test_a_step_of_1_255_on_the_edge_of_a_bin_is_in_the_upper_one():
     steps = np.arange(17, 255, 17)  # 1/15, 2/15, ... 14/15
-    bins = calibration((steps.astype(np.float32) / 255).astype(float), np.ones(len(steps), bool))
+    bins = calibration_bins((steps.astype(np.float32) / 255).astype(float), np.ones(len(steps), bool))
     assert bins[0].tolist() == [0] + [1] * 14
 
 
@@ -180,7 +180,7 @@ def test_calibration_error_agrees_with_torchmetrics():
     rng = np.random.default_rng(0)
     chances = rng.dirichlet(np.ones(7), 500)
     truth = rng.integers(0, 7, 500)
-    bins = calibration(chances.max(axis=1), chances.argmax(axis=1) == truth)
+    bins = calibration_bins(chances.max(axis=1), chances.argmax(axis=1) == truth)
     measure = MulticlassCalibrationError(7, n_bins=15, norm="l1")
     assert calibration_error(bins) == pytest.approx(measure(torch.from_numpy(chances), torch.from_numpy(truth)).item())
 
@@ -190,11 +190,11 @@ def test_f1_by_level_looks_at_the_levels_asked_for_alone():
     assert f1_by_level(pred, true, {1: "L1", 2: "L2"}) == {"L1": 1.0}
 
 
-def coco(iou, sureness, real, **options):
+def coco(iou, confidence, real, **options):
     """Average precision of one level, each image counted once."""
-    parts = (np.array(part, float) for part in (iou, sureness, real))
-    iou, sureness, real = parts
-    return float(coco_average_precision(iou, sureness, real.astype(bool), np.ones(len(iou)), **options))
+    parts = (np.array(part, float) for part in (iou, confidence, real))
+    iou, confidence, real = parts
+    return float(coco_average_precision(iou, confidence, real.astype(bool), np.ones(len(iou)), **options))
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_one_threshold_can_be_asked_for():
 
 
 def instances(rng, images=15):
-    """IoU, sureness, real of a level over images: hits, poor outlines, missed and invented ones."""
+    """IoU, confidence, real of a level over images: hits, poor outlines, missed and invented ones."""
     real, predicted = rng.random(images) < 0.8, rng.random(images) < 0.8
     real[0] = predicted[0] = True
     iou = np.where(real & predicted, rng.beta(6, 2, images), 0)
@@ -240,12 +240,14 @@ def instances(rng, images=15):
 @pytest.mark.parametrize("seed", range(5))
 def test_a_weight_of_two_is_the_image_twice(seed):
     rng = np.random.default_rng(seed)
-    iou, sureness, real = instances(rng)
+    iou, confidence, real = instances(rng)
     times = rng.integers(0, 4, len(iou))
     twice = np.repeat(np.arange(len(iou)), times)
-    expected = coco(iou[twice], sureness[twice], real[twice])
+    expected = coco(iou[twice], confidence[twice], real[twice])
     weights = np.stack([times, np.ones_like(times)])
-    assert coco_average_precision(iou, sureness, real, weights) == pytest.approx([expected, coco(iou, sureness, real)])
+    assert coco_average_precision(iou, confidence, real, weights) == pytest.approx(
+        [expected, coco(iou, confidence, real)]
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -253,7 +255,7 @@ def test_coco_average_precision_agrees_with_faster_coco_eval(seed):
     """Strips of 100 pixels a row, which an IoU in hundredths can be drawn on."""
     rng = np.random.default_rng(seed)
     pictures, truths, found, kept = [], [], [], []
-    for image, (iou, sureness, real) in enumerate(zip(*instances(rng), strict=True), 1):
+    for image, (iou, confidence, real) in enumerate(zip(*instances(rng), strict=True), 1):
         shared = round(100 * iou)
         strips = np.zeros((2, 1, 200), np.uint8)
         strips[0, 0, :shared], strips[1, 0, :100] = 1, 1  # within the truth: IoU is shared / 100
@@ -267,9 +269,9 @@ def test_coco_average_precision_agrees_with_faster_coco_eval(seed):
         if real:
             truths.append(row | {"id": len(truths) + 1, "segmentation": truth, "area": 100,
                                  "bbox": coco_mask.toBbox(truth).tolist()})  # fmt: skip
-        if not np.isnan(sureness):
-            found.append(row | {"segmentation": drawn, "score": float(sureness)})
-        kept.append((shared / 100, sureness, real))
+        if not np.isnan(confidence):
+            found.append(row | {"segmentation": drawn, "score": float(confidence)})
+        kept.append((shared / 100, confidence, real))
     reference = COCO({"images": pictures, "annotations": truths, "categories": [{"id": 1, "name": "L1"}]})
     measure = COCOeval_faster(reference, reference.loadRes(found), "segm", print_function=lambda *_: None)
     measure.evaluate()

@@ -7,15 +7,15 @@ from scipy import stats
 
 from lumbar_utils.output.tables import seeds_of
 from lumbar_utils.scores import statistics, summary
-from lumbar_utils.scores.evaluation import ROWS, Evaluation
+from lumbar_utils.scores.evaluation import COLUMNS, Evaluation
 
 
 def evaluation(rows, instances=(), **tables):
     """Of rows (case, patient, level, model, metric, value)."""
-    scores = pd.DataFrame(rows, columns=ROWS["scores"])
+    scores = pd.DataFrame(rows, columns=COLUMNS["scores"])
     pixels = scores[["case", "patient", "model"]].drop_duplicates().assign(true=0, pred=0, pixels=1)
-    made = {name: pd.DataFrame(columns=ROWS[name]) for name in ("bodies",)}
-    made |= {"scores": scores, "pixels": pixels, "instances": pd.DataFrame(instances, columns=ROWS["instances"])}
+    made = {name: pd.DataFrame(columns=COLUMNS[name]) for name in ("bodies",)}
+    made |= {"scores": scores, "pixels": pixels, "instances": pd.DataFrame(instances, columns=COLUMNS["instances"])}
     return Evaluation(**made | {"curves": pd.DataFrame(), "reliability": pd.DataFrame()} | tables)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lumbar_utils import LEVELS
 from lumbar_utils.scores import paper
-from lumbar_utils.scores.evaluation import ANY, Evaluation
+from lumbar_utils.scores.evaluation import ANY_LEVEL, Evaluation
 from lumbar_utils.scores.metrics import average_precision
 from lumbar_utils.scores.summary import COCO, models_of, patients_of, statistic
 
@@ -134,7 +134,7 @@ def _precisions(found: Evaluation, model: str) -> dict[str, float]:
             level: average_precision(rows[["hits", "pixels"]].to_numpy().T, interpolated)
             for level, rows in curves.groupby("level", sort=False)
         }
-        values[f"pixels, any vertebra, all images{how}"] = area.pop(ANY)
+        values[f"pixels, any vertebra, all images{how}"] = area.pop(ANY_LEVEL)
         values[f"pixels, each level, all images{how}"] = float(np.nanmean(list(area.values())))
     return values
 

@@ -13,8 +13,8 @@ from lumbar_utils.appendix.error_map import ErrorMap, peaks
 from lumbar_utils.appendix.multiverse import spread
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.output.tables import data_words, interval_text, runs_words, seeds_of
-from lumbar_utils.scores.bodies import summarise_bodies
-from lumbar_utils.scores.evaluation import ANY
+from lumbar_utils.scores.evaluation import ANY_LEVEL
+from lumbar_utils.scores.instances import summarise_instances
 from lumbar_utils.scores.metrics import average_precision
 from lumbar_utils.scores.statistics import FEWEST
 from lumbar_utils.scores.summary import leads
@@ -140,7 +140,7 @@ def grid(cells: pd.DataFrame) -> str:
 def precision_recall(curves: pd.DataFrame, cohort: Cohort) -> str:
     """curves : of an Evaluation."""
     own = (
-        curves[(curves["level"] == ANY) & (curves["pixels"] > 0)]
+        curves[(curves["level"] == ANY_LEVEL) & (curves["pixels"] > 0)]
         .sort_values("probability")
         .groupby("model", sort=False)
     )
@@ -168,7 +168,7 @@ def by_level(scores: pd.DataFrame, cohort: Cohort, metric: str = "f1") -> str:
 def errors(bodies: pd.DataFrame, cohort: Cohort) -> str:
     """bodies : of an Evaluation."""
     told = []
-    for model, rows in summarise_bodies(bodies).groupby("model", sort=False):
+    for model, rows in summarise_instances(bodies).groupby("model", sort=False):
         cells, own = rows.set_index("metric"), bodies[(bodies["model"] == model) & (bodies["level"] != "")]
         if "rightly named" not in cells.index:
             told.append(f"{_name(model)} found none of {len(own)}")

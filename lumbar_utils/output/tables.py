@@ -84,7 +84,7 @@ def print_metrics(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def print_errors(bodies: pd.DataFrame) -> pd.DataFrame:
-    """Errors taken apart as printed, one row a kind: count, share in percent, interval; as from `summarise_bodies`."""
+    """Kinds of errors as printed, one row a kind: count, share in percent, interval; from `summarise_instances`."""
     columns = (bodies[name] for name in ("count", "value", "low", "high"))
     texts = [_share(*cell) for cell in zip(*columns, strict=True)]
     wide = bodies.assign(text=texts).pivot(index="metric", columns="model", values="text")

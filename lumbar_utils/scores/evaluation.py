@@ -1,4 +1,7 @@
-"""Files against files: label maps on disk scored against reference masks on disk."""
+"""Label maps on disk, scored against reference masks on disk, as tidy tables.
+
+One row per case, level, model and metric; averages are taken in `summary`.
+"""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -11,21 +14,23 @@ from joblib import Parallel, cpu_count, delayed
 
 from lumbar_utils import LEVELS, MODELS, StudyError, freshness, records
 from lumbar_utils.data.folder import Cohort, read_mask
-from lumbar_utils.scores import bodies, metrics
+from lumbar_utils.scores import metrics
+from lumbar_utils.scores.instances import COLUMNS as INSTANCE_COLUMNS
+from lumbar_utils.scores.instances import match_instances
 
 if TYPE_CHECKING:
     from lumbar_utils.grid import Grid
     from lumbar_utils.study import Study
 
-WHOLE = "all"  # stands for the level of a metric that is of an image
-ANY = "vertebra"  # of a curve: any level against background
-CASES_A_TASK = 16  # shared over the cores
-WHO = ["case", "patient"]
-ROWS = {
-    "scores": [*WHO, "level", "model", "metric", "value"],
-    "instances": [*WHO, "level", "model", "iou", "sureness", "real"],
-    "bodies": [*WHO, "model", *bodies.COLUMNS],
-    "pixels": [*WHO, "model", "true", "pred", "pixels"],
+WHOLE_IMAGE = "all"  # in column `level`: the metric is of an image and not of a level
+ANY_LEVEL = "vertebra"  # in column `level`: the curve is of any level against background
+CASES_PER_TASK = 16  # tasks are shared over the cores
+CASE = ["case", "patient"]
+COLUMNS = {
+    "scores": [*CASE, "level", "model", "metric", "value"],
+    "instances": [*CASE, "level", "model", "iou", "sureness", "real"],
+    "bodies": [*CASE, "model", *INSTANCE_COLUMNS],
+    "pixels": [*CASE, "model", "true", "pred", "pixels"],
 }
 
 
@@ -35,9 +40,9 @@ def annotated_levels(cohort: Cohort) -> dict[int, str]:
 
 
 def label_maps(study: "Study | Grid", cohort: Cohort, needed: Sequence[str] = tuple(MODELS)) -> dict[str, Path]:
-    """model -> folder of the label maps that lie whole in the study's folder: the networks needed, then all others.
+    """model -> folder of its label maps in the study's folder: the models needed, then all others.
 
-    Raises StudyError where one of those needed has none, or where label maps are not of today's data and settings.
+    Raises StudyError where a model needed has none, or where label maps are not of today's data and settings.
     """
     others = {record.parent.name for record in study.folder.glob("*/predict.json")} - {*MODELS, *needed}
     models = [*needed, *sorted(others)]
@@ -46,19 +51,21 @@ def label_maps(study: "Study | Grid", cohort: Cohort, needed: Sequence[str] = tu
     return {model: study.folder / model / "label_maps" for model in models}
 
 
-def kept(folders: dict[str, Path], name: str) -> pd.DataFrame:
-    """One table of what the training notebooks left beside each folder of label maps: <name>, a CSV file.
+def read_model_tables(folders: dict[str, Path], name: str) -> pd.DataFrame:
+    """One table of the CSV files <name> that the training notebooks wrote beside the folders of label maps.
 
-    A model without it, another tool's label maps say, has no row. Raises StudyError where no model has it.
+    folders : model -> folder of label maps. A model without the file (another tool's label maps) has no rows.
+    Raises StudyError where no model has it.
     """
-    files = [file for folder in folders.values() if (file := folder.with_name(name)).exists()]
-    if not files:
-        raise StudyError(f"no model has {name}; run the training notebooks 02 to 04 again: what is trained stays so")
-    return pd.concat(map(records.read_csv, files), ignore_index=True)
+    files = [folder.with_name(name) for folder in folders.values()]
+    tables = [records.read_csv(file) for file in files if file.exists()]
+    if not tables:
+        raise StudyError(f"no model has {name}; run the training notebooks 02 to 04 again: trained networks are kept")
+    return pd.concat(tables, ignore_index=True)
 
 
 def read_label_map(folder: Path, case: pd.Series, shape: tuple[int, int]) -> np.ndarray:
-    """(height, width) uint8 label map that a method wrote for a case; StudyError if absent or of another size."""
+    """(height, width) uint8 label map of a case, in any model's folder; StudyError if absent or of another size."""
     file = folder / f"{case['case']}.png"
     if not file.exists():
         raise StudyError(f"{folder} has no label map for case {case['case']}; predict every case of the test set")
@@ -69,9 +76,9 @@ def read_label_map(folder: Path, case: pd.Series, shape: tuple[int, int]) -> np.
 
 
 def read_probabilities(folder: Path, case: str, shape: tuple[int, int] | None = None) -> np.ndarray | None:
-    """(6, height, width) float32 in [0, 1], steps of 1/255, one map a level L1..S1; None where a method gives none.
+    """(6, height, width) float32 probabilities of L1..S1 in [0, 1], steps of 1/255; None where a model gives none.
 
-    Raises StudyError where a pixel's six probabilities exceed one by more than they are rounded, or where the maps are
+    Raises StudyError where a pixel's six probabilities add up to more than one and its rounding, or where the maps are
     not of `shape`.
     """
     file = folder / f"{case}.npz"
@@ -94,14 +101,15 @@ def read_probabilities(folder: Path, case: str, shape: tuple[int, int] | None = 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What label maps are worth, as tidy tables; each row says of which model.
+    """Scores of label maps as tidy tables; each row names its model.
 
-    scores : case, patient, level, model, metric, value; see `metrics.DEFINITIONS`; of a whole image, level is `all`.
-    instances : case, patient, level, model, iou, sureness, real; a vertebra as one object, in either map: sureness is
-        nan where it is not predicted and 1 without probabilities, real False where it is not in the reference.
-    bodies : case, patient, model, and `bodies.COLUMNS`.
-    pixels : case, patient, model, true, pred, pixels; how many pixels of a class (0 background, 1..6) went to which.
-    curves : model, level, probability (0..255), hits, pixels over all images; `vertebra` is any level.
+    scores : case, patient, level, model, metric, value; see `metrics.DEFINITIONS`; level `all` is the whole image.
+    instances : case, patient, level, model, iou, sureness, real; one level of an image as one object, in either map.
+        sureness : confidence of the prediction, its mean probability; nan if not predicted, 1 without probabilities.
+        real : whether it is in the reference.
+    bodies : case, patient, model, and `instances.COLUMNS`; one row per vertebra, matched whatever its name.
+    pixels : case, patient, model, true, pred, pixels; the confusion matrix (0 background, 1..6 = L1..S1).
+    curves : model, level, probability (0..255), hits, pixels over all images; level `vertebra` is any level.
     reliability : model, bin, pixels, sureness, right (sums over the pixels of a bin) over all images.
     """
 
@@ -113,136 +121,164 @@ class Evaluation:
     reliability: pd.DataFrame
 
     def write(self, study: "Study | Grid", cohort: Cohort, folders: dict[str, Path]) -> None:
-        """Each table as <name>.csv in the study's folder, and scores.json, which says what they were made from.
+        """Write each table as <name>.csv into the study's folder, and scores.json, which records their origin.
 
         cohort, folders : as `evaluate` was given them.
         """
-        names, record = [field.name for field in dataclasses.fields(self)], study.folder / "scores.json"
+        record = study.folder / "scores.json"
         made_from = freshness.scored(cohort, folders)
         record.unlink(missing_ok=True)
-        for name in names:
-            records.write_csv(study.folder / f"{name}.csv", getattr(self, name))
-        tables = [study.folder / f"{name}.csv" for name in names]
+        files = []
+        for name, table in self._tables().items():
+            files.append(study.folder / f"{name}.csv")
+            records.write_csv(files[-1], table)
         described = {"fingerprint": study.fingerprint, "data": {"fingerprint": cohort.fingerprint}}
         origin = freshness.origin_of_scores(described, study.folder, folders)
-        records.mark_finished(record, made_from, tables, origin=origin)
+        records.mark_finished(record, made_from, files, origin=origin)
 
     def of(self, models: Iterable[str]) -> "Evaluation":
-        """The same of some models only."""
-        tables = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return Evaluation(**{name: table[table["model"].isin(list(models))] for name, table in tables.items()})
+        """The same tables with the rows of some models only."""
+        chosen = list(models)
+        return Evaluation(**{name: table[table["model"].isin(chosen)] for name, table in self._tables().items()})
 
     def of_cases(self, cases: Iterable[str]) -> "Evaluation":
-        """The same of some cases only; curves and reliability, which are sums over all cases, stay as they are."""
-        return dataclasses.replace(self, **{name: _rows_of(getattr(self, name), cases) for name in ROWS})
+        """The same tables with the rows of some cases only; curves and reliability stay those of all cases."""
+        chosen, tables = list(cases), self._tables()
+        return dataclasses.replace(self, **{name: tables[name][tables[name]["case"].isin(chosen)] for name in COLUMNS})
 
-
-def _rows_of(table: pd.DataFrame, cases: Iterable[str]) -> pd.DataFrame:
-    return table[table["case"].isin(list(cases))]
+    def _tables(self) -> dict[str, pd.DataFrame]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
 def evaluate(cohort: Cohort, folders: dict[str, Path]) -> Evaluation:
-    """Score label maps of the test cases.
+    """Score the label maps of the test cases.
 
-    folders : model -> folder of <case>.png, and <case>.npz with probabilities where the method gives them.
-    Images are held one at a time; work is shared over the cores where there is much of it.
+    folders : model -> folder of <case>.png, and of <case>.npz with probabilities where the model gives them.
+    Images are read one at a time; large test sets are shared over the cores.
     Raises StudyError for a case without a label map, a label map on another grid, unknown labels, and probabilities
     that exceed one.
     """
     test = cohort.cases[cohort.cases["split"] == "test"]
-    parts = [
-        (model, folder, test.iloc[start : start + CASES_A_TASK])
-        for model, folder in folders.items() for start in range(0, len(test), CASES_A_TASK)
-    ]  # fmt: skip
-    cohort = dataclasses.replace(cohort, cases=test.head(0))
-    pool = Parallel(n_jobs=1 if len(parts) < 4 else cpu_count(), return_as="generator")
-    rows, sums = {name: [] for name in ROWS}, {}
-    for (model, _, _), (found, curves, reliability) in zip(
-        parts, pool(delayed(_score_cases)(cohort, *part) for part in parts), strict=True
-    ):
-        for name in ROWS:
-            rows[name] += found[name]
-        before = sums.get(model, (0, 0))
-        sums[model] = before[0] + curves, before[1] + reliability
-    tables = {name: pd.DataFrame(rows[name], columns=columns) for name, columns in ROWS.items()}
-    levels = [*annotated_levels(cohort).values(), ANY]
-    return Evaluation(**tables, curves=_curves(sums, levels), reliability=_reliability(sums))
+    tasks = []
+    for model, folder in folders.items():
+        for start in range(0, len(test), CASES_PER_TASK):
+            tasks.append((model, folder, test.iloc[start : start + CASES_PER_TASK]))
+    cohort = dataclasses.replace(cohort, cases=test.head(0))  # each task brings its own cases
+    workers = 1 if len(tasks) < 4 else cpu_count()
+    results = Parallel(workers, return_as="generator")(delayed(_score_cases)(cohort, *task) for task in tasks)
+    rows: dict[str, list] = {name: [] for name in COLUMNS}
+    curves: dict[str, np.ndarray] = {}
+    bins: dict[str, np.ndarray] = {}
+    for (model, _, _), (task_rows, task_curves, task_bins) in zip(tasks, results, strict=True):
+        for name in COLUMNS:
+            rows[name] += task_rows[name]
+        curves[model] = curves.get(model, 0) + task_curves
+        bins[model] = bins.get(model, 0) + task_bins
+    tables = {name: pd.DataFrame(rows[name], columns=columns) for name, columns in COLUMNS.items()}
+    levels = [*annotated_levels(cohort).values(), ANY_LEVEL]
+    return Evaluation(**tables, curves=_curve_table(curves, levels), reliability=_reliability_table(bins))
 
 
 def _score_cases(cohort: Cohort, model: str, folder: Path, cases: pd.DataFrame) -> tuple[dict, np.ndarray, np.ndarray]:
-    """Rows of each table of ROWS; sums that curves (levels + 1, 2, 256) and reliability (3, bins) are made of."""
-    levels, rows = annotated_levels(cohort), {name: [] for name in ROWS}
-    curves, reliability = np.zeros((len(levels) + 1, 2, 256), np.int64), np.zeros((3, metrics.BINS))
+    """Rows of each table of COLUMNS; summed curves (levels + 1, 2, 256) and calibration bins (3, 15)."""
+    levels, rows = annotated_levels(cohort), {name: [] for name in COLUMNS}
+    curves, bins = np.zeros((len(levels) + 1, 2, 256), np.int64), np.zeros((3, metrics.CALIBRATION_BINS))
     for _, case in cases.iterrows():
-        true = cohort.mask(case)
-        pred, maps = read_label_map(folder, case, true.shape), read_probabilities(folder, case["case"], true.shape)
-        for label_map in (pred, true):  # a level that is not annotated is no error, and no background that was missed
-            label_map[~np.isin(label_map, [*levels])] = 0
-        if maps is not None:
-            maps[[value - 1 for value in range(1, 1 + len(LEVELS)) if value not in levels]] = 0
-        who = (case["case"], case["patient"])
+        pred, true, maps = _read_case(cohort, folder, case, levels)
+        spacing_mm, key = case["spacing_mm"], (case["case"], case["patient"])
         confusion = np.bincount(7 * true.ravel().astype(np.int64) + pred.ravel(), minlength=49).reshape(7, 7)
-        rows["pixels"] += [
-            (*who, model, *map(int, pair), int(confusion[tuple(pair)])) for pair in np.argwhere(confusion)
-        ]
-        found = bodies.take_apart(pred, true, levels, case["spacing_mm"])
-        rows["bodies"] += [(*who, model, *row) for row in found]
-        instances, scores = _score_levels(pred, true, confusion, maps, levels, case["spacing_mm"])
+        instances, scores = _score_levels(pred, true, confusion, maps, levels, spacing_mm)
         if maps is not None:
-            counts = [metrics.precision_recall_counts(maps[value - 1], true == value) for value in levels]
-            curves += [*counts, metrics.precision_recall_counts(np.minimum(maps.sum(axis=0), 1), true > 0)]
-            average = [(level, "ap_pixel", metrics.average_precision(count)) for level, count in
-                       zip(levels.values(), counts, strict=True)]  # fmt: skip
-            scores += [row for row in average if not np.isnan(row[2])]
-            bins = metrics.calibration(*_sureness(pred, true, maps))
-            reliability += bins
-            scores += [(WHOLE, "ece", metrics.calibration_error(bins))] if bins[0].sum() else []
-        rows["instances"] += [(*who, level, model, *instance) for level, instance in instances.items()]
-        rows["scores"] += [(*who, level, model, metric, value) for level, metric, value in scores]
-    return rows, curves, reliability
+            case_curves = _precision_recall_counts(true, maps, levels)
+            case_bins = metrics.calibration_bins(*_confidence(pred, true, maps))
+            curves += case_curves
+            bins += case_bins
+            scores += _score_probabilities(case_curves, case_bins, levels)
+        rows["scores"] += [(*key, level, model, metric, value) for level, metric, value in scores]
+        rows["instances"] += [(*key, level, model, *instance) for level, instance in instances.items()]
+        rows["bodies"] += [(*key, model, *match) for match in match_instances(pred, true, levels, spacing_mm)]
+        for real, predicted in np.argwhere(confusion).tolist():
+            rows["pixels"].append((*key, model, real, predicted, int(confusion[real, predicted])))
+    return rows, curves, bins
+
+
+def _read_case(
+    cohort: Cohort, folder: Path, case: pd.Series, levels: dict[int, str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Predicted and reference label map, and the probabilities; a level that is not annotated is background in all."""
+    true = cohort.mask(case)
+    pred, maps = read_label_map(folder, case, true.shape), read_probabilities(folder, case["case"], true.shape)
+    for label_map in (pred, true):
+        label_map[~np.isin(label_map, [*levels])] = 0
+    if maps is not None:
+        maps[[value - 1 for value in range(1, 1 + len(LEVELS)) if value not in levels]] = 0
+    return pred, true, maps
 
 
 def _score_levels(
     pred: np.ndarray, true: np.ndarray, confusion: np.ndarray, maps: np.ndarray | None, levels: dict[int, str],
     spacing_mm: float,
 ) -> tuple[dict[str, tuple], list[tuple]]:  # fmt: skip
-    """Level -> (iou, sureness, real) of what either map holds, and rows (level, metric, value)."""
+    """Level -> (iou, confidence, in the reference) of the levels in either map, and rows (level, metric, value)."""
     instances, rows = {}, []
     for value, level in levels.items():
         real, predicted = int(confusion[value].sum()), int(confusion[:, value].sum())
         scores = metrics.overlap_of(int(confusion[value, value]), predicted, real)
         if not scores:
             continue
-        inside = pred == value
-        sureness = np.nan if not predicted else 1.0 if maps is None else float(maps[value - 1][inside].mean())
-        instances[level] = (scores["iou"], sureness, real > 0)
-        scores |= {"area_error": (predicted - real) / real} if real else {}
-        scores |= metrics.distances(inside, true == value, spacing_mm)
+        mask = pred == value
+        confidence = np.nan
+        if predicted:
+            confidence = 1.0 if maps is None else float(maps[value - 1][mask].mean())
+        instances[level] = (scores["iou"], confidence, real > 0)
+        if real:
+            scores["area_error"] = (predicted - real) / real
+        scores |= metrics.distances(mask, true == value, spacing_mm)
         rows += [(level, metric, score) for metric, score in scores.items()]
-    whole = metrics.panoptic([(iou, not np.isnan(sure), real) for iou, sure, real in instances.values()])
-    return instances, rows + [(WHOLE, metric, score) for metric, score in whole.items()]
+    found = [(iou, not np.isnan(confidence), real) for iou, confidence, real in instances.values()]
+    rows += [(WHOLE_IMAGE, metric, score) for metric, score in metrics.panoptic(found).items()]
+    return instances, rows
 
 
-def _sureness(pred: np.ndarray, true: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probability of the class each pixel was given, and whether it is right; of pixels of a vertebra in either map."""
+def _precision_recall_counts(true: np.ndarray, maps: np.ndarray, levels: dict[int, str]) -> np.ndarray:
+    """(levels + 1, 2, 256) counts of `metrics.precision_recall_counts`, of each level and of any level."""
+    counts = [metrics.precision_recall_counts(maps[value - 1], true == value) for value in levels]
+    return np.stack([*counts, metrics.precision_recall_counts(np.minimum(maps.sum(axis=0), 1), true > 0)])
+
+
+def _score_probabilities(curves: np.ndarray, bins: np.ndarray, levels: dict[int, str]) -> list[tuple]:
+    """Rows (level, metric, value) of what is scored on probabilities; a level without reference pixels has none."""
+    rows = []
+    for level, counts in zip(levels.values(), curves[:-1], strict=True):  # the last curve is of any level
+        score = metrics.average_precision(counts)
+        if not np.isnan(score):
+            rows.append((level, "ap_pixel", score))
+    if bins[0].sum():
+        rows.append((WHOLE_IMAGE, "ece", metrics.calibration_error(bins)))
+    return rows
+
+
+def _confidence(pred: np.ndarray, true: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probability of each pixel's predicted class, and whether it is right; of pixels of a vertebra in either map."""
     where = (pred > 0) | (true > 0)
-    chosen, real = pred[where], true[where]
-    every = np.concatenate([np.clip(1 - maps[:, where].sum(axis=0, keepdims=True), 0, 1), maps[:, where]])
-    return np.take_along_axis(every, chosen[None].astype(np.int64), axis=0)[0], chosen == real
+    predicted, real = pred[where], true[where]
+    background = np.clip(1 - maps[:, where].sum(axis=0, keepdims=True), 0, 1)
+    probabilities = np.concatenate([background, maps[:, where]])
+    return np.take_along_axis(probabilities, predicted[None].astype(np.int64), axis=0)[0], predicted == real
 
 
-def _curves(sums: dict[str, tuple], levels: list[str]) -> pd.DataFrame:
-    tables = [
-        pd.DataFrame({"model": model, "level": level, "probability": range(256), "hits": hits, "pixels": pixels})
-        for model, (curves, _) in sums.items() for level, (hits, pixels) in zip(levels, curves, strict=True)
-    ]  # fmt: skip
+def _curve_table(curves: dict[str, np.ndarray], levels: list[str]) -> pd.DataFrame:
+    tables = []
+    for model, of_levels in curves.items():
+        for level, (hits, pixels) in zip(levels, of_levels, strict=True):
+            columns = {"model": model, "level": level, "probability": range(256), "hits": hits, "pixels": pixels}
+            tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
 
 
-def _reliability(sums: dict[str, tuple]) -> pd.DataFrame:
-    tables = [
-        pd.DataFrame({"model": model, "bin": range(metrics.BINS), "pixels": pixels.astype(int), "sureness": sureness,
-                      "right": right.astype(int)})
-        for model, (_, (pixels, sureness, right)) in sums.items()
-    ]  # fmt: skip
+def _reliability_table(bins: dict[str, np.ndarray]) -> pd.DataFrame:
+    tables = []
+    for model, (pixels, confidence, right) in bins.items():
+        table = pd.DataFrame({"model": model, "bin": range(len(pixels)), "pixels": pixels.astype(int)})
+        tables.append(table.assign(sureness=confidence, right=right.astype(int)))
     return pd.concat(tables, ignore_index=True)

@@ -9,8 +9,8 @@ import pandas as pd
 
 from lumbar_utils import records
 from lumbar_utils.data.folder import Cohort
-from lumbar_utils.scores.bodies import summarise_bodies
 from lumbar_utils.scores.evaluation import Evaluation, read_probabilities
+from lumbar_utils.scores.instances import summarise_instances
 from lumbar_utils.scores.ordering import ordered
 from lumbar_utils.scores.summary import summarise
 
@@ -47,7 +47,7 @@ def summarise_names(own: Evaluation, in_order: Evaluation) -> pd.DataFrame:
     """
     tables = []
     for when, found in {"own names": own, "in order": in_order}.items():
-        bodies = summarise_bodies(found.bodies)
+        bodies = summarise_instances(found.bodies)
         right = bodies[bodies["metric"] == "right"].drop(columns="count")
         tables.append(right.assign(metric=f"right, {when}"))
         tables.append(summarise(found, ["f1"]).assign(metric=f"F1, {when}"))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lumbar_utils import METRICS, MODELS
-from lumbar_utils.scores.evaluation import WHOLE, Evaluation
+from lumbar_utils.scores.evaluation import WHOLE_IMAGE, Evaluation
 from lumbar_utils.scores.metrics import COCO_THRESHOLDS, coco_average_precision
 from lumbar_utils.scores.statistics import macro, over_runs, variance_parts, whole_seeds, with_interval
 
@@ -184,7 +184,7 @@ def leads(runs: pd.DataFrame) -> pd.Series:
 
 
 def _of_runs(found: Evaluation, cases: pd.DataFrame, metric: str) -> pd.DataFrame:
-    scores = found.scores[(found.scores["metric"] == metric) & (found.scores["level"] != WHOLE)]
+    scores = found.scores[(found.scores["metric"] == metric) & (found.scores["level"] != WHOLE_IMAGE)]
     return scores.merge(cases[["case", "seed", "fold"]], on="case")
 
 
@@ -194,7 +194,7 @@ def by_group(found: Evaluation, cases: pd.DataFrame, metric: str = "f1") -> pd.D
     Kinds are level, contrast, spacing and finding, as far as they are known; cases : as of the cohort. A vertebra
     counts under each of its findings, one without any under `none`.
     """
-    scores = found.scores[(found.scores["metric"] == metric) & (found.scores["level"] != WHOLE)]
+    scores = found.scores[(found.scores["metric"] == metric) & (found.scores["level"] != WHOLE_IMAGE)]
     scores = scores.merge(_grouped(cases), on="case")
     tables = {kind: scores.assign(group=scores[kind]) for kind in ("level", "contrast", "spacing") if kind in scores}
     if "findings" in scores:

@@ -48,14 +48,14 @@ from lumbar_utils import LEVELS, StudyError, records
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.data.sources import load
 from lumbar_utils.scores.evaluation import (
-    WHOLE,
+    WHOLE_IMAGE,
     Evaluation,
     annotated_levels,
     evaluate,
     read_label_map,
     read_probabilities,
 )
-from lumbar_utils.scores.metrics import BINS, TOLERANCE, coco_average_precision
+from lumbar_utils.scores.metrics import CALIBRATION_BINS, NSD_TOLERANCE, coco_average_precision
 from lumbar_utils.scores.summary import COCO as THRESHOLDS
 from lumbar_utils.study import Study
 
@@ -99,7 +99,7 @@ class Pair:
         (place,) = ndimage.find_objects(((self.pred > 0) | (self.true > 0)).astype(int))
         return dataclasses.replace(self, true=np.pad(self.true[place], 1), pred=np.pad(self.pred[place], 1))
 
-    def sureness(self) -> tuple[np.ndarray, np.ndarray]:
+    def confidence(self) -> tuple[np.ndarray, np.ndarray]:
         """(pixels, 7) probability of each class, and the reference's class, where either map has a vertebra."""
         where = (self.pred > 0) | (self.true > 0)
         maps = self.maps[:, where].T
@@ -152,9 +152,9 @@ def by_torchmetrics(pair: Pair) -> Iterator[Row]:
             "ap_pixel",
             float(classification.binary_average_precision(probability, real)),
         )
-    sure = map(torch.from_numpy, pair.sureness())
-    score = classification.multiclass_calibration_error(*sure, CLASSES, n_bins=BINS)
-    yield "multiclass_calibration_error", WHOLE, "ece", float(score)
+    sure = map(torch.from_numpy, pair.confidence())
+    score = classification.multiclass_calibration_error(*sure, CLASSES, n_bins=CALIBRATION_BINS)
+    yield "multiclass_calibration_error", WHOLE_IMAGE, "ece", float(score)
     yield from panoptic_of_torchmetrics(pair.window())
 
 
@@ -165,7 +165,7 @@ def panoptic_of_torchmetrics(pair: Pair) -> Iterator[Row]:
     of_levels = measure.compute()[: len(pair.levels)]
     there = [bool(np.any(pair.masks(value))) for value in pair.levels]
     for metric, values in zip(("pq", "sq", "rq"), of_levels.T, strict=True):
-        yield "PanopticQuality", WHOLE, metric, float(values[values > 0 if metric == "sq" else there].mean())
+        yield "PanopticQuality", WHOLE_IMAGE, metric, float(values[values > 0 if metric == "sq" else there].mean())
 
 
 def by_monai(pair: Pair) -> Iterator[Row]:
@@ -180,13 +180,13 @@ def by_monai(pair: Pair) -> Iterator[Row]:
     yield from in_turn("compute_hausdorff_distance", pair, "hd95", values)
     values = monai.compute_average_surface_distance(*masks, symmetric=True, **of_side)[0]
     yield from in_turn("compute_average_surface_distance", pair, "assd", values)
-    of_side["class_thresholds"] = [TOLERANCE] * len(pair.levels)
+    of_side["class_thresholds"] = [NSD_TOLERANCE] * len(pair.levels)
     yield from in_turn("compute_surface_dice", pair, "nsd", monai.compute_surface_dice(*masks, **of_side)[0])
     values = monai.compute_surface_dice(*masks, use_subvoxels=True, **of_side)[0]
     yield from in_turn("compute_surface_dice use_subvoxels", pair, "nsd", values)
     for metric in ("pq", "sq", "rq"):
         value = monai.compute_panoptic_quality(*pair.tensors(), metric_name=metric)
-        yield "compute_panoptic_quality", WHOLE, metric, float(value)
+        yield "compute_panoptic_quality", WHOLE_IMAGE, metric, float(value)
 
 
 def by_surface_distance(pair: Pair) -> Iterator[Row]:
@@ -199,7 +199,7 @@ def by_surface_distance(pair: Pair) -> Iterator[Row]:
         yield "compute_robust_hausdorff", level, "hd95", surface_distance.compute_robust_hausdorff(found, 95)
         both = surface_distance.compute_average_surface_distance(found)
         yield "compute_average_surface_distance, mean of both", level, "assd", float(np.mean(both))
-        share = surface_distance.compute_surface_dice_at_tolerance(found, TOLERANCE)
+        share = surface_distance.compute_surface_dice_at_tolerance(found, NSD_TOLERANCE)
         yield "compute_surface_dice_at_tolerance", level, "nsd", share
 
 
@@ -212,7 +212,7 @@ def by_panoptica(pairs: list[Pair], python: Path, folder: Path) -> list[tuple]:
     subprocess.run([python, Path(__file__).with_name("agreement_panoptica.py"), folder], check=True)
     rows = pd.read_csv(folder / "panoptica.csv").itertuples(index=False)
     return [
-        (pairs[number].case, library, function, LEVELS[level - 1] if level else WHOLE, metric, value)
+        (pairs[number].case, library, function, LEVELS[level - 1] if level else WHOLE_IMAGE, metric, value)
         for number, library, function, level, metric, value in rows
     ]
 
@@ -334,21 +334,21 @@ def mean_of_means(outlines: Callable[[Pair, int], Outlines], pair: Pair, level: 
 
 
 def mean_of_shares(pair: Pair, level: int) -> float:
-    return float(np.mean([(apart <= TOLERANCE).mean() for apart, _ in through_pixels(pair, level)]))
+    return float(np.mean([(apart <= NSD_TOLERANCE).mean() for apart, _ in through_pixels(pair, level)]))
 
 
 def nsd_by_length(pair: Pair, level: int) -> float:
     apart, length = (np.concatenate(part) for part in zip(*through_corners(pair, level), strict=True))
-    return float(length[apart <= TOLERANCE].sum() / length.sum())
+    return float(length[apart <= NSD_TOLERANCE].sum() / length.sum())
 
 
 def calibration_in_32_bits(pair: Pair, _: None) -> float:
     """By the class that is surest in the rounded probabilities, whose steps of 1/255 lie on every edge of the bins."""
-    sure, real = map(torch.from_numpy, pair.sureness())
+    sure, real = map(torch.from_numpy, pair.confidence())
     surest, chosen = sure.max(dim=1)
-    place = torch.bucketize(surest, torch.linspace(0, 1, BINS + 1), right=True) - 1
+    place = torch.bucketize(surest, torch.linspace(0, 1, CALIBRATION_BINS + 1), right=True) - 1
     parts = (torch.ones_like(surest), surest, (chosen == real).float())
-    pixels, sums, right = (torch.zeros(BINS + 1).scatter_add_(0, place, part) for part in parts)
+    pixels, sums, right = (torch.zeros(CALIBRATION_BINS + 1).scatter_add_(0, place, part) for part in parts)
     return float((sums - right).abs().sum() / pixels.sum())
 
 
@@ -456,7 +456,7 @@ def drawn(folder: Path) -> Cohort:
 
 WHERE = {
     ("some", "L2"): "missed", ("some", "L3"): "invented", ("some", "L4"): "in neither",
-    ("none", WHOLE): "image without reference", (IMAGES, "L3"): "invented", (IMAGES, "L4"): "in neither",
+    ("none", WHOLE_IMAGE): "image without reference", (IMAGES, "L3"): "invented", (IMAGES, "L4"): "in neither",
     (IMAGES, "L1"): "found; and invented, surer, in an image without reference",
 }  # fmt: skip
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from panoptica import InputType, Metric, NaiveThresholdMatching, Panoptica_Evaluator, disable_citation_reminder
 
-TOLERANCE = 1.0  # of the normalised surface distance, as in lumbar_utils.scores.metrics
+NSD_TOLERANCE = 1.0  # of the normalised surface distance, as in lumbar_utils.scores.metrics
 OVERLAPS = {"f1": Metric.DSC, "iou": Metric.IOU}
 DISTANCES = {"hd95": Metric.HD95, "assd": Metric.ASSD, "nsd": Metric.NSD}
 COLUMNS = ["number", "library", "function", "level", "metric", "value"]
@@ -34,7 +34,7 @@ def of_levels(true: np.ndarray, pred: np.ndarray, side: float) -> Iterator[tuple
         for name, metric in OVERLAPS.items():
             yield f"Metric.{metric.name}", level, name, metric(*masks)
         for name, metric in DISTANCES.items():
-            options = {"threshold": TOLERANCE} if name == "nsd" else {}
+            options = {"threshold": NSD_TOLERANCE} if name == "nsd" else {}
             yield f"Metric.{metric.name}", level, name, metric(*masks, voxelspacing=(side, side), **options)
 
 

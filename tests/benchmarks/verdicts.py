@@ -19,7 +19,7 @@ import pandas as pd
 from lumbar_utils import records
 from lumbar_utils.data import sources
 from lumbar_utils.scores.claims import CONFIDENCE, judge
-from lumbar_utils.scores.evaluation import ROWS, Evaluation, evaluate
+from lumbar_utils.scores.evaluation import COLUMNS, Evaluation, evaluate
 from lumbar_utils.scores.statistics import over_runs, with_interval
 from lumbar_utils.scores.summary import differences, summarise
 from lumbar_utils.study import Study
@@ -69,9 +69,9 @@ def scores_of(runs: Path) -> tuple[Evaluation, pd.DataFrame]:
         cases = cohort.cases.merge(sides, on="patient").assign(seed=study.seed, fold=study.fold)
         folders = {record.parent.name: record.parent / "label_maps" for record in file.parent.glob("*/predict.json")}
         found = evaluate(dataclasses.replace(cohort, cases=cases), folders)
-        parts.append({name: _of_seed(getattr(found, name), study.seed) for name in ROWS})
+        parts.append({name: _of_seed(getattr(found, name), study.seed) for name in COLUMNS})
         tables.append(_of_seed(cases[cases["split"] == "test"], study.seed))
-    rows = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in ROWS}
+    rows = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in COLUMNS}
     return Evaluation(**rows, curves=pd.DataFrame(), reliability=pd.DataFrame()), pd.concat(tables, ignore_index=True)
 
 

@@ -1,10 +1,10 @@
-"""Errors taken apart, on pictures small enough to see: a row of letters is a row of pixels."""
+"""Predicted vertebrae matched to the reference, on maps small enough to see: a row of letters is a row of pixels."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lumbar_utils.scores.bodies import COLUMNS, summarise_bodies, take_apart
+from lumbar_utils.scores.instances import COLUMNS, match_instances, summarise_instances
 
 LEVELS = {1: "L1", 2: "L2", 3: "L3"}
 
@@ -28,13 +28,13 @@ TRUE = "1111.2222.3333"
         pytest.param("1111.2.....333", ["right", "missing", "right"], id="a quarter is not found"),
     ],
 )
-def test_a_body_is_matched_whatever_its_name_and_then_named(pred, outcomes):
-    rows = pd.DataFrame(take_apart(column(pred), column(TRUE), LEVELS, 1.0), columns=COLUMNS)
+def test_a_vertebra_is_matched_whatever_its_name_and_then_named(pred, outcomes):
+    rows = pd.DataFrame(match_instances(column(pred), column(TRUE), LEVELS, 1.0), columns=COLUMNS)
     assert rows.loc[rows["level"] != "", "outcome"].tolist() == outcomes
 
 
 def found(pred, true=TRUE):
-    return pd.DataFrame(take_apart(column(pred), column(true), LEVELS, 0.5), columns=COLUMNS)
+    return pd.DataFrame(match_instances(column(pred), column(true), LEVELS, 0.5), columns=COLUMNS)
 
 
 def test_the_outline_is_judged_without_the_name():
@@ -48,7 +48,7 @@ def test_what_matches_nothing_is_extra():
     assert rows["outcome"].tolist() == ["right", "right", "extra"]
 
 
-def test_a_body_under_two_names_is_split_and_found_by_its_greater_part():
+def test_a_vertebra_under_two_names_is_split_and_found_by_its_greater_part():
     rows = found("1111.2223.3333")
     assert rows.loc[1, ["outcome", "split"]].tolist() == ["right", True]
     assert not rows.loc[[0, 2], "split"].any()
@@ -57,7 +57,7 @@ def test_a_body_under_two_names_is_split_and_found_by_its_greater_part():
     assert (halved["outcome"] == "extra").sum() == 2
 
 
-def test_one_name_over_two_bodies_merges_them():
+def test_one_component_over_two_vertebrae_merges_them():
     rows = found("1111.2222222222"[:14])
     assert rows.loc[rows["level"] != "", "merged"].tolist() == [False, True, True]
 
@@ -65,17 +65,17 @@ def test_one_name_over_two_bodies_merges_them():
 def test_specks_are_no_vertebrae():
     pred = column(TRUE)
     pred[4, 0] = 3  # a pixel between L1 and L2
-    assert len(take_apart(pred, column(TRUE), LEVELS, 1.0)) == 3
+    assert len(match_instances(pred, column(TRUE), LEVELS, 1.0)) == 3
 
 
 def test_specks_are_no_vertebrae_where_the_reference_has_none_either():
     pred = column("1111.........2")
     pred[-1, 1:] = 0  # L2 is one pixel
-    assert [row[1] for row in take_apart(pred, column("." * 14), LEVELS, 1.0)] == ["L1"]
+    assert [row[1] for row in match_instances(pred, column("." * 14), LEVELS, 1.0)] == ["L1"]
 
 
 def test_empty_maps_have_no_rows():
-    assert take_apart(column("...."), column("...."), LEVELS, 1.0) == []
+    assert match_instances(column("...."), column("...."), LEVELS, 1.0) == []
     assert found("....", "1111")["outcome"].tolist() == ["missing"]
     assert found("1111", "....")["outcome"].tolist() == ["extra"]
 
@@ -83,7 +83,7 @@ def test_empty_maps_have_no_rows():
 def summary(**changes):
     tables = [found("2222.......333"), found("1111.2222.3333"), found("1111.2222.3333")]
     table = pd.concat([rows.assign(patient=f"p{number}") for number, rows in enumerate(tables)], ignore_index=True)
-    return summarise_bodies(table.assign(model="unet", **changes)).set_index("metric")
+    return summarise_instances(table.assign(model="unet", **changes)).set_index("metric")
 
 
 def test_the_summary_counts_what_there_is():
@@ -103,7 +103,7 @@ def test_the_summary_counts_what_there_is():
 def test_what_is_extra_where_the_reference_has_nothing_is_counted():
     tables = [found("1111.2222.3333"), found("1111.........", "." * 13)]
     table = pd.concat([rows.assign(patient=f"p{number}") for number, rows in enumerate(tables)], ignore_index=True)
-    assert summarise_bodies(table.assign(model="unet")).set_index("metric").loc["extra", "count"] == 1
+    assert summarise_instances(table.assign(model="unet")).set_index("metric").loc["extra", "count"] == 1
 
 
 def test_distances_in_two_units_have_no_mean():
