@@ -14,8 +14,8 @@ import yaml
 from lumbar_utils import StudyError, pipeline
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.output.report import write
-from lumbar_utils.output.report.claim_2024 import ITEMS, STATUSES, answers
-from lumbar_utils.output.report.results import EXPECTED, read
+from lumbar_utils.output.report.record import STATUSES, TEMPLATES, checklist
+from lumbar_utils.output.report.results import FILES, expected_files, read
 from lumbar_utils.output.report.shown import FIGURES, TITLES, printed
 from lumbar_utils.study import ROOT, Study
 
@@ -232,7 +232,7 @@ def test_a_folder_of_no_study_is_refused(tmp_path):
 
 
 def test_every_expected_figure_and_table_has_its_words():
-    files = [file for made in EXPECTED.values() for file in made]
+    files = [file for notebook in FILES for file in expected_files(notebook)]
     assert {file[8:-4] for file in files if file.startswith("figures/")} == set(FIGURES)
     assert {file[7:-4] for file in files if file.startswith("tables/")} == set(TITLES)
 
@@ -246,23 +246,24 @@ def test_the_report_is_no_file_of_a_notebook(study):
 
 
 def test_claim_has_its_44_items_in_order_and_each_has_an_answer(folder):
-    found = answers(read(folder))
-    assert [item.number for item in ITEMS] == list(range(1, 45)) and len(found) == 44
-    assert {answer.status for answer in found} <= set(STATUSES) and all(answer.text for answer in found)
-    assert {item.status for item in ITEMS} | {item.drawn[0] for item in ITEMS if item.drawn} <= set(STATUSES)
+    items = checklist(read(folder))
+    assert items["item"].tolist() == list(range(1, 45))
+    assert set(items["status"]) <= set(STATUSES) and items["answer"].str.len().gt(0).all()
+    listed = pd.read_csv(TEMPLATES / "claim_2024.csv")
+    assert {*listed["status"], *listed["status_if_synthetic"].dropna()} <= set(STATUSES)
 
 
 def test_what_cannot_be_known_of_measured_images_stays_open(tmp_path):
-    found = answers(read(make_study(tmp_path / "study", synthetic=False)))
-    opened = [item.number for item, answer in zip(ITEMS, found, strict=True) if answer.status == "open"]
-    assert opened == [11, 13, 15, 16, 17, 34, 36, 41, 44]
-    assert all("OPEN" in found[number - 1].text for number in opened)
+    items = checklist(read(make_study(tmp_path / "study", synthetic=False)))
+    unknown = items[items["status"] == "open"]
+    assert unknown["item"].tolist() == [11, 13, 15, 16, 17, 34, 36, 41, 44]
+    assert unknown["answer"].str.contains("OPEN").all()
 
 
 def test_an_item_whose_files_are_missing_is_not_yet_answered(folder):
-    found = answers(read(folder))
-    assert [number for number, answer in enumerate(found, 1) if answer.status == "not yet"] == [22, 26, 30, 39]
-    assert found[38].text == "The study is not finished: tables/errors.csv is missing."
+    items = checklist(read(folder)).set_index("item")
+    assert items.index[items["status"] == "not yet"].tolist() == [22, 26, 30, 39]
+    assert items["answer"][39] == "The study is not finished: tables/errors.csv is missing."
 
 
 def test_what_was_scored_on_other_data_is_said_to_be_stale_wherever_it_is_told(folder):
@@ -270,7 +271,7 @@ def test_what_was_scored_on_other_data_is_said_to_be_stale_wherever_it_is_told(f
     words = "scores, tables and figures were made from other data than are there today; run notebook 05 again"
     page = write(folder).read_text()
     assert f"<li>Stale: {words}.</li>" in page and words in page[page.index('id="missing"') :]
-    assert f"The results are stale: {words}." in [answer.text for answer in answers(read(folder))]
+    assert f"The results are stale: {words}." in checklist(read(folder))["answer"].tolist()
     assert "Not scored yet: run notebook 05." in (folder / "record" / "model_card_unet.md").read_text()
 
 
@@ -285,9 +286,10 @@ def test_a_grid_of_one_network_is_whole_without_the_others(folder):
     study = json.loads((folder / "study.json").read_text())
     study["grid"] = {"seeds": [0, 1], "models": ["unet"]}
     (folder / "study.json").write_text(json.dumps(study))
-    found = answers(read(folder))
-    assert found[21].status == "answered" and found[21].text.startswith("U-Net of 1,234,567 parameters;")
-    assert found[25].status == "answered" and found[3].text.startswith("Which of U-Net segments")
+    items = checklist(read(folder)).set_index("item")
+    assert items["status"][[22, 26]].tolist() == ["answered", "answered"]
+    assert items["answer"][22].startswith("U-Net of 1,234,567 parameters;")
+    assert items["answer"][4].startswith("Which of U-Net segments")
 
 
 def test_only_the_key_of_a_model_is_printed_as_its_name():
@@ -300,12 +302,12 @@ def test_only_the_key_of_a_model_is_printed_as_its_name():
 
 
 def test_answers_are_filled_from_the_run(folder):
-    found = answers(read(folder))
-    assert found[18].text == (
+    answers = checklist(read(folder)).set_index("item")["answer"]
+    assert answers[19] == (
         "patients drawn at random, alike in contrast and levels: train 1 patient (2 images), validation 1 patient "
         "(1 image), test 2 patients (2 images). Seed 0. See split.csv, lumbar_utils/data/split.py."
     )
-    assert "Not annotated: L3, L4, L5, S1." in found[11].text
+    assert "Not annotated: L3, L4, L5, S1." in answers[12]
 
 
 def test_what_the_data_say_of_themselves_is_on_record(dataset, tmp_path, cache):
@@ -314,11 +316,9 @@ def test_what_the_data_say_of_themselves_is_on_record(dataset, tmp_path, cache):
     (dataset / "dataset.json").write_text(json.dumps(description | told))
     study = Study("smoke", dataset=str(dataset), runs=tmp_path / "runs", cache=cache)
     prepare(study)
-    found = answers(read(study.folder))
-    assert (
-        "Citation: Somebody 2020." in found[6].text
-        and "Left out when volumes were cut: p9 has no canal." in found[7].text
-    )
+    answers = checklist(read(study.folder)).set_index("item")["answer"]
+    assert "Citation: Somebody 2020." in answers[7]
+    assert "Left out when volumes were cut: p9 has no canal." in answers[8]
     write(study.folder)
     assert "12 T12" in (study.folder / "record" / "datasheet.md").read_text()
 

@@ -1,6 +1,6 @@
-"""One page a study and the record that reviewers ask for, made from nothing but the study's folder.
+"""The report of a study: the page report.html, and the documents in record/, made from the study's folder alone.
 
-Nothing in them tells of the moment they were made, so the same folder gives the same bytes.
+They hold no time of their making, so that the same folder gives the same bytes.
 """
 
 from pathlib import Path
@@ -12,15 +12,13 @@ from lumbar_utils.output.report.results import read
 def write(folder: Path) -> Path:
     """Write report.html and record/ into a study's folder, finished or not; returns the page.
 
-    Raises StudyError where the folder is none of a study.
+    Raises StudyError for a folder without a study.
     """
-    results = read(folder)
-    from lumbar_utils.output.report.page import render
-    from lumbar_utils.output.report.record import documents
+    from lumbar_utils.output.report import page, record
 
-    papers = documents(results)
-    for name, text in papers.items():
+    results = read(folder)
+    documents = record.documents(results)
+    for name, text in documents.items():
         records.write_text(folder / "record" / name, text)
-    page = folder / "report.html"
-    records.write_text(page, render(results, list(papers)))
-    return page
+    records.write_text(folder / "report.html", page.render(results, list(documents)))
+    return folder / "report.html"

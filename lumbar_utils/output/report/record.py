@@ -1,63 +1,246 @@
-"""The record that reviewers ask for: checklist, a card a model, a datasheet, how to cite; filled from the folder.
+"""The documents that journals and reviewers ask for: a checklist, a card of each model, a datasheet, a citation.
 
-Headings are those of Mitchell et al. 2019 (model cards, doi 10.1145/3287560.3287596) and of Gebru et al. 2021
-(datasheets, doi 10.1145/3458723). What no file of the study tells is OPEN.
+The checklist is CLAIM 2024 (Tejani et al., doi 10.1148/ryai.240300): templates/claim_2024.csv has its 44 items, in our
+words, and their answers. Headings of model cards follow Mitchell et al. 2019 (doi 10.1145/3287560.3287596), those of
+the datasheet Gebru et al. 2021 (doi 10.1145/3458723). What a study's folder does not say is marked OPEN, for the
+authors to fill in.
 """
 
 import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
+import jinja2
 import pandas as pd
 
-from lumbar_utils import METRICS, __version__, records
-from lumbar_utils.output import tables
-from lumbar_utils.output.report.claim_2024 import ITEMS, STATUSES, answers
-from lumbar_utils.output.report.facts import OPEN, facts, in_words
+from lumbar_utils import LEVELS, METRICS, __version__, records
 from lumbar_utils.output.report.results import Results
-from lumbar_utils.output.report.templating import fill
+from lumbar_utils.output.tables import interval_text, runs_words
+from lumbar_utils.study import STARTS, Study
+
+TEMPLATES = Path(__file__).with_name("templates")
+OPEN = "OPEN, not known to this study"
+STATUSES = ("answered", "partly", "open", "not done", "does not apply", "not yet")  # of an item of the checklist
+SPLITS = {"drawn": "patients drawn at random, alike in contrast and levels", "given": "as split.csv of the data gives"}
+
+
+def fill(template: str, **values) -> str:
+    """A file of `templates` with values filled in, escaped if it is HTML. A name without a value is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=jinja2.select_autoescape(["html"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
 
 
 def documents(results: Results) -> dict[str, str]:
-    """File name -> text of every document of the record; a model has its card once its training is finished."""
-    known = facts(results)
-    cards = {f"model_card_{model}.md": model_card(results, model, known)
-             for model in results.models if results.has(f"{model}/fit.json")}  # fmt: skip
-    return {
-        "claim_2024.md": claim(results), **cards, "datasheet.md": _fill("datasheet.md", results, known),
-        "CITATION.cff": _fill("CITATION.cff", results, known),
-    }  # fmt: skip
-
-
-def claim(results: Results) -> str:
-    """The checklist as a table in markdown, with how many items have which status."""
-    found = answers(results)
-    counts = ", ".join(
-        f"{number} {status}" for status in STATUSES if (number := sum(answer.status == status for answer in found))
-    )
-    rows = [(item.number, item.section, item.asks, answer.status, answer.text.replace("|", "/"))
-            for item, answer in zip(ITEMS, found, strict=True)]  # fmt: skip
-    table = pd.DataFrame(rows, columns=["item", "section", "asks", "status", "answer"])
-    return (
-        f"# CLAIM 2024: {results.data['name']}\n\n{results.note}\n\nOf {len(ITEMS)} items: {counts}. Items are in our "
-        "words; the original is Tejani et al., Radiology: Artificial Intelligence 2024, doi 10.1148/ryai.240300. "
-        f"*OPEN* is for the authors to fill in.\n\n{table.to_markdown(index=False, disable_numparse=True)}\n"
-    ).replace("\n\n\n\n", "\n\n")
-
-
-def model_card(results: Results, model: str, known: dict[str, str]) -> str:
-    """What a network is, was trained on, scored, and is not for."""
-    row = results.training.set_index("model").loc[model]
-    scores = pd.DataFrame() if results.stale else results.csv("tables/table2.csv")
-    provenance = records.read_json(results.folder / model / "fit.json").get("provenance", {})
-    own = scores[scores["model"] == model] if len(scores) else scores
-    return _fill(
-        "model_card.md", results, known, model=model, name=results.models[model], row=row,
-        scores=[(METRICS.get(score.metric, score.metric), tables.interval_text(score.value, score.low, score.high),
-                 score.n) for score in own.itertuples()],
-        provenance=provenance, trained_on=in_words(provenance.get("environment", {})),
-    )  # fmt: skip
-
-
-def _fill(template: str, results: Results, known: dict[str, str], **more) -> str:
+    """File name -> text of each document. A network has a model card once its training is finished."""
     about = {"labels": {}, "notes": []} | results.data.get("about", {})
-    return fill(template, facts=known, about=about, data=results.data, quoted=json.dumps, OPEN=OPEN,
-                version=__version__, **more)  # fmt: skip
+    values = {
+        "facts": facts(results), "about": about, "data": results.data, "quoted": json.dumps, "OPEN": OPEN,
+        "version": __version__,
+    }  # fmt: skip
+    texts = {"claim_2024.md": checklist_text(results)}
+    for model in results.models:
+        if results.has(f"{model}/fit.json"):
+            texts[f"model_card_{model}.md"] = fill("model_card.md", **values, **model_facts(results, model))
+    for name in ("datasheet.md", "CITATION.cff"):
+        texts[name] = fill(name, **values)
+    return texts
+
+
+def model_facts(results: Results, model: str) -> dict:
+    """What a model card says of one network: its training, its scores, and where it was trained."""
+    provenance = records.read_json(results.folder / model / "fit.json").get("provenance", {})
+    return {
+        "model": model,
+        "name": results.models[model],
+        "row": results.training.set_index("model").loc[model],
+        "scores": model_scores(results, model),
+        "provenance": provenance,
+        "trained_on": environment_text(provenance.get("environment", {})),
+    }
+
+
+def model_scores(results: Results, model: str) -> list[tuple[str, str, int]]:
+    """Metric, value with interval, and number of patients, as in Table II; empty where scores are absent or stale."""
+    table = results.csv("tables/table2.csv")
+    if results.stale or table.empty:
+        return []
+    rows = table[table["model"] == model].itertuples()
+    return [(METRICS.get(row.metric, row.metric), interval_text(row.value, row.low, row.high), row.n) for row in rows]
+
+
+def checklist(results: Results) -> pd.DataFrame:
+    """CLAIM 2024 answered for a study, one row an item: item (its number), section, asks, status, answer.
+
+    An item is "not yet" answered while a file that it needs is missing or stale.
+    """
+    items = pd.read_csv(TEMPLATES / "claim_2024.csv", keep_default_na=False)
+    known = facts(results)
+    answers = pd.DataFrame(
+        [_answer(item, results, known) for _, item in items.iterrows()], columns=["status", "answer"]
+    )
+    return items[["item", "section", "asks"]].join(answers)
+
+
+def _answer(item: pd.Series, results: Results, known: dict[str, str]) -> tuple[str, str]:
+    """Status and answer of an item, facts filled in; `{network}` in the files it needs stands for each network."""
+    needs = item["needs"].split()
+    files = dict.fromkeys(file.format(network=network) for file in needs for network in results.networks)
+    missing = [file for file in files if not results.has(file)]
+    if results.stale and any(file.startswith("tables/") for file in files):
+        return "not yet", f"The results are stale: {results.stale}."
+    if missing:
+        return "not yet", f"The study is not finished: {', '.join(missing)} is missing."
+    kind = "_if_synthetic" if results.data["synthetic"] and item["status_if_synthetic"] else ""
+    return item[f"status{kind}"], item[f"answer{kind}"].format_map(known)
+
+
+def count_values(values: Sequence[str], order: Sequence[str]) -> str:
+    """How often each value occurs, in a given order: `16 answered, 10 partly`; empty without values."""
+    counts = Counter(values)
+    return ", ".join(f"{counts[value]} {value}" for value in order if value in counts)
+
+
+def checklist_text(results: Results) -> str:
+    """The checklist as a table in Markdown, under how many items have which status."""
+    items = checklist(results)
+    table = items.assign(answer=items["answer"].str.replace("|", "/"))
+    counts = count_values(items["status"], STATUSES)
+    paragraphs = [
+        f"# CLAIM 2024: {results.data['name']}",
+        results.note,
+        f"Of {len(items)} items: {counts}. Items are in our words; the original is Tejani et al., Radiology: "
+        "Artificial Intelligence 2024, doi 10.1148/ryai.240300. *OPEN* is for the authors to fill in.",
+        table.to_markdown(index=False, disable_numparse=True),
+    ]
+    return "\n\n".join(filter(None, paragraphs)) + "\n"
+
+
+def facts(results: Results) -> dict[str, str]:
+    """Every fact that a template or an answer may name, as text: all settings, and what follows.
+
+    One that the study cannot know is OPEN.
+    """
+    study, data, about = results.study, results.data, results.data.get("about", {})
+    settings = study["settings"]
+    absent = [level for level in LEVELS if level not in data["annotated"]]
+    return {
+        **dict.fromkeys(Study.model_fields, OPEN),
+        **{name: str(value) for name, value in settings.items()},
+        "study": results.folder.resolve().name,
+        "study_fingerprint": study["fingerprint"],
+        "name": data["name"],
+        "licence": data["licence"],
+        "citation": about.get("citation", OPEN),
+        "data_fingerprint": data["fingerprint"],
+        "patients": str(data["patients"]),
+        "cases": str(data["cases"]),
+        "levels": ", ".join(data["annotated"]),
+        "absent": ", ".join(absent) or "none",
+        "left_out": "; ".join(about.get("left_out", [])) or "nothing on record",
+        "findings": f"{len(results.findings)} findings of the audit are on record",
+        "spacing": _spacing(results),
+        "size": f"{settings['height']} x {settings['width']}",
+        "note": results.note,
+        "runs": runs_words(results.cases),
+        "start": _start(settings),
+        "seen": _seen(settings),
+        "tta": _averaging(settings),
+        **_split_facts(results),
+        **_training_facts(results),
+        **_provenance_facts(results),
+    }
+
+
+def _split_facts(results: Results) -> dict[str, str]:
+    method = results.data["split"]
+    sides = {row.side: row for row in results.split.itertuples()}
+    sizes = [
+        f"{row.side} {counted(row.patients, 'patient')} ({counted(row.images, 'image')})" for row in sides.values()
+    ]
+    patients, images = (sides["test"].patients, sides["test"].images) if "test" in sides else (0, 0)
+    return {
+        "split_words": SPLITS.get(method, method),
+        "sides": ", ".join(sizes) or OPEN,
+        "test": f"{counted(images, 'image')} of {counted(patients, 'patient')}",
+        "test_patients": str(patients),
+    }
+
+
+def counted(number: int, thing: str) -> str:
+    """1 image, 2 images."""
+    return f"{number:,} {thing}" + "s" * (number != 1)
+
+
+def _training_facts(results: Results) -> dict[str, str]:
+    parameters, best = [], []
+    for row in results.training.itertuples():
+        name = results.models[row.model]
+        best.append(f"{name} epoch {row.best_epoch} of {row.epochs} ({row.best_val_f1:.4f})")
+        if row.finished:
+            parameters.append(f"{name} of {row.parameters:,.0f} parameters")
+    return {
+        "models": ", ".join(results.models.values()),
+        "parameters": ", ".join(parameters),
+        "best": ", ".join(best),
+    }
+
+
+def _provenance_facts(results: Results) -> dict[str, str]:
+    """Code, packages and machine: one text where all results agree, and otherwise one after the name of each result."""
+    commits, packages, environments = {}, {}, {}
+    for result, made in results.provenance.items():
+        commits[result] = made["commit"]
+        packages[result] = ", ".join(f"{name} {version}" for name, version in made["packages"].items())
+        environments[result] = environment_text(made["environment"])
+    return {
+        "commit": records.one_or_each(commits) or OPEN,
+        "packages": records.one_or_each(packages) or OPEN,
+        "environment": records.one_or_each(environments) or OPEN,
+    }
+
+
+def environment_text(environment: dict[str, str]) -> str:
+    """Hardware and software in one line."""
+    return "; ".join(f"{item}: {value}" for item, value in environment.items()) or OPEN
+
+
+def _spacing(results: Results) -> str:
+    if "spacing_mm" not in results.cases or results.cases["spacing_mm"].isna().all():
+        return "unknown"
+    known = results.cases["spacing_mm"]
+    return f"{known.min():.2f} to {known.max():.2f} mm"
+
+
+def _start(settings: dict) -> str:
+    """Weights of the networks before training; of a path its last part."""
+    earlier = settings.get("start_from") or "none"
+    if earlier == "phantoms":
+        return "From the same networks trained on phantoms, which are synthetic images, before"
+    if earlier != "none":
+        return f"From the trained networks of the study {Path(earlier).name}"
+    if settings["encoder_weights"] == "none":
+        return "At random, after each library's usual scheme; no pre-training"
+    weights = Path(settings["encoder_weights"]).name
+    return f"Encoders of HRNet and EfficientNet from {weights}, all else and U-Net at random"
+
+
+def _seen(settings: dict) -> str:
+    """Whether test images were used in training; of an earlier study that training starts from, this is not known."""
+    unseen = "never seen in training or selection by this study"
+    earlier = settings.get("start_from") or "none"
+    if earlier in STARTS:
+        return unseen
+    return f"{unseen}; whether the study {Path(earlier).name}, which it starts from, trained on them: OPEN"
+
+
+def _averaging(settings: dict) -> str:
+    if settings.get("test_time_augmentation"):
+        return "Each prediction is a mean over turned and scaled copies of its image."
+    return "Each prediction is of one network and one image."

@@ -1,4 +1,4 @@
-"""What lies in a study's folder, and what is missing from it."""
+"""What a study's folder holds, and what is missing from it."""
 
 import dataclasses
 import json
@@ -8,36 +8,32 @@ from pathlib import Path
 import pandas as pd
 
 from lumbar_utils import MODELS, freshness, records
-from lumbar_utils.data.folder import Cohort
 from lumbar_utils.output.export import FIGURES, TABLES
+from lumbar_utils.output.tables import images_of
 from lumbar_utils.study import record_of
 
-_OF_A_NETWORK = ("fit.json", "predict.json", "robustness.csv", "cost.csv")
-_NOTEBOOKS = (
-    "01_data_exploration",
-    "02_train_unet",
-    "03_train_hrnet",
-    "04_train_efficientnet",
-    "05_evaluate_and_compare",
-)
+SIDES = ("train", "validation", "test")
+NETWORK_FILES = ("fit.json", "predict.json", "robustness.csv", "cost.csv")
+FILES = {  # notebook -> what it writes into the study's folder, without its figures
+    "01_data_exploration": ["cases.csv", "split.csv"],
+    "02_train_unet": [f"unet/{name}" for name in NETWORK_FILES],
+    "03_train_hrnet": [f"hrnet/{name}" for name in NETWORK_FILES],
+    "04_train_efficientnet": [f"efficientnet/{name}" for name in NETWORK_FILES],
+    "05_evaluate_and_compare": ["scores.csv", *(f"tables/{name}.csv" for name in TABLES)],
+}
 
 
-def _expected(notebook: str) -> tuple[str, ...]:
-    """Files that a notebook leaves in the study's folder."""
-    number, network = notebook[:2], notebook.partition("_train_")[2]
-    files = ["cases.csv", "split.csv"] if number == "01" else []
-    files += [f"{network}/{name}" for name in _OF_A_NETWORK] if network else []
-    files += ["scores.csv", *(f"tables/{name}.csv" for name in TABLES)] if number == "05" else []
-    return (*files, *(f"figures/{name}.png" for name, maker in FIGURES.items() if maker == number))
-
-
-EXPECTED = {name: _expected(name) for name in _NOTEBOOKS}
+def expected_files(notebook: str) -> list[str]:
+    """Files that a notebook of FILES writes into the study's folder, figures included."""
+    figures = [f"figures/{name}.png" for name, number in FIGURES.items() if notebook.startswith(number)]
+    return FILES[notebook] + figures
 
 
 @dataclasses.dataclass(frozen=True)
 class Notebook:
-    """One executed copy: state (done, failed, unfinished, not run), when, how long, and its code cells.
+    """An executed copy of a notebook.
 
+    state : done, failed, unfinished, or "not run" where there is no copy. started : in UTC. seconds : nan if unknown.
     cells : one row a code cell: cell (its number), line (its first), seconds (nan if it did not run), status.
     """
 
@@ -51,7 +47,7 @@ class Notebook:
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """A study's folder, read where it is asked for; what is not there is empty, never an error."""
+    """A study's folder and its study.json; files are read when asked for, and one that is absent reads as empty."""
 
     folder: Path
     study: dict
@@ -63,119 +59,134 @@ class Results:
 
     @property
     def note(self) -> str:
-        """What has to stand beside every result: empty for measured images."""
+        """The warning beside every result on synthetic images; empty for measured ones."""
         return "Synthetic images: this says nothing about patients." if self.data["synthetic"] else ""
+
+    def has(self, file: str) -> bool:
+        """Whether the study has a file, by its path in the folder."""
+        return (self.folder / file).exists()
+
+    def csv(self, file: str) -> pd.DataFrame:
+        """A table of the study; empty if it is absent."""
+        return records.read_csv(self.folder / file) if self.has(file) else pd.DataFrame()
 
     @cached_property
     def cases(self) -> pd.DataFrame:
         """cases.csv, with patient and split; empty before the data were prepared."""
-        file = self.folder / "cases.csv"
-        wanted = pd.DataFrame(columns=["case", "patient", "split"])
-        return records.read_csv(file) if file.exists() else wanted
+        return self.csv("cases.csv") if self.has("cases.csv") else pd.DataFrame(columns=["case", "patient", "split"])
 
     @cached_property
-    def cohort(self) -> Cohort:
-        """The cases without their images: enough to say in words what was measured on."""
-        data = self.data
-        about = (data["name"], data["licence"], data["synthetic"], {}, tuple(data["annotated"]))
-        return Cohort(self.folder, *about, self.cases, data["fingerprint"])
+    def split(self) -> pd.DataFrame:
+        """Size of each side of the split that has cases: side, patients, images."""
+        rows = []
+        for side in SIDES:
+            cases = self.cases[self.cases["split"] == side]
+            if len(cases):
+                rows.append((side, cases["patient"].nunique(), images_of(cases)))
+        return pd.DataFrame(rows, columns=["side", "patients", "images"])
 
     @property
     def networks(self) -> list[str]:
-        """What the study or grid trains: the three, or those that the grid was given."""
+        """Networks that the study trains: the three, or those of the grid."""
         return self.study.get("grid", {}).get("models", list(MODELS))
+
+    @property
+    def seeds(self) -> list[int]:
+        """The study's seed, or those of the grid."""
+        return self.study.get("grid", {}).get("seeds", [self.study["settings"]["seed"]])
 
     @cached_property
     def models(self) -> dict[str, str]:
-        """Key -> printed name: its networks, then all others that have a folder of label maps or of training."""
-        found = {file.parent.name for kind in ("fit.json", "predict.json") for file in self.folder.glob(f"*/{kind}")}
-        return {name: MODELS.get(name, name) for name in [*self.networks, *sorted(found - set(self.networks))]}
-
-    def csv(self, name: str) -> pd.DataFrame:
-        """A CSV file of the study; empty if it is absent."""
-        file = self.folder / name
-        return records.read_csv(file) if file.exists() else pd.DataFrame()
-
-    def has(self, *names: str) -> bool:
-        """Whether files of the study are all there."""
-        return all((self.folder / name).exists() for name in names)
+        """Key -> name in print: `networks`, then every other model that was trained or has label maps here."""
+        files = [*self.folder.glob("*/fit.json"), *self.folder.glob("*/predict.json")]
+        further = sorted({file.parent.name for file in files} - set(self.networks))
+        return {model: MODELS.get(model, model) for model in [*self.networks, *further]}
 
     @cached_property
     def training(self) -> pd.DataFrame:
-        """One row a network that was begun: model, parameters, epochs, best_epoch, best_val_f1, seconds, finished.
+        """Training so far, one row a network: model, parameters, epochs, best_epoch, best_val_f1, seconds, finished.
 
-        One that was trained on other data than the study has today is not finished.
+        A network that was trained on other data than the study has today counts as unfinished.
         """
-        rows, today = [], self.data["fingerprint"]
+        rows = []
         for model in self.models:
-            history, fit = self.csv(f"{model}/history.csv"), records.read_json(self.folder / model / "fit.json")
-            if len(history):
-                best = history.loc[history["val_f1"].idxmax()]
-                rows.append({
-                    "model": model, "parameters": fit.get("parameters"), "epochs": len(history),
-                    "best_epoch": int(best["epoch"]), "best_val_f1": best["val_f1"],
-                    "seconds": history["seconds"].sum(), "finished": bool(fit) and fit.get("data", today) == today,
-                })  # fmt: skip
+            history = self.csv(f"{model}/history.csv")
+            if history.empty:
+                continue
+            fit = records.read_json(self.folder / model / "fit.json")
+            best = history.loc[history["val_f1"].idxmax()]
+            data = self.data["fingerprint"]
+            rows.append({
+                "model": model,
+                "parameters": fit.get("parameters"),
+                "epochs": len(history),
+                "best_epoch": int(best["epoch"]),
+                "best_val_f1": best["val_f1"],
+                "seconds": history["seconds"].sum(),
+                "finished": bool(fit) and fit.get("data", data) == data,
+            })  # fmt: skip
         return pd.DataFrame(rows)
 
     @cached_property
     def provenance(self) -> dict[str, dict]:
-        """Result, in words -> lumbar_utils, commit, packages and environment, as recorded by the run that made it."""
+        """Result, in words -> lumbar_utils, commit, packages and environment of the run that made it."""
         found = {}
         for result, made in records.recorded_provenance(self.folder).items():
-            model, _, what = result.rpartition("/")
+            model, _, step = result.rpartition("/")
             name = self.models.get(model, model)
-            found[{"fit": f"training of {name}", "predict": f"label maps of {name}"}.get(what, what)] = made
+            words = {"fit": f"training of {name}", "predict": f"label maps of {name}"}
+            found[words.get(step, step)] = made
         return found
 
     @cached_property
     def findings(self) -> pd.DataFrame:
-        """What the audit found: severity, kind, case, what."""
-        found = self.data.get("findings", {})
-        rows = [(*said.partition(": ")[::2], *name.partition(":")[::2]) for name, said in found.items()]
-        return pd.DataFrame(rows, columns=["severity", "what", "kind", "case"])[["severity", "kind", "case", "what"]]
-
-    @property
-    def seeds(self) -> list[int]:
-        """One, or those of a grid."""
-        return self.study.get("grid", {}).get("seeds", [self.study["settings"]["seed"]])
+        """Findings of the audit: severity, kind, case, what."""
+        rows = []
+        for name, text in self.data.get("findings", {}).items():
+            kind, _, case = name.partition(":")
+            severity, _, what = text.partition(": ")
+            rows.append((severity, kind, case, what))
+        return pd.DataFrame(rows, columns=["severity", "kind", "case", "what"])
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """Of a grid, its cells as they were when it was compared last, as from `progress.cells`; empty of a study."""
+        """Notebooks of a grid's runs when it was last compared, as from `progress.cells`; empty for a single study."""
         return self.csv("cells.csv")
 
     @property
-    def _expected(self) -> dict[str, tuple[str, ...]]:
-        """EXPECTED; of a grid the last notebook's, as the others lie with its members."""
-        return {name: EXPECTED[name] for name in (_NOTEBOOKS[-1:] if "grid" in self.study else _NOTEBOOKS)}
+    def own_notebooks(self) -> list[str]:
+        """Notebooks that run in this folder; of a grid the last one, as the others run in its members' folders."""
+        names = list(FILES)
+        return names[-1:] if "grid" in self.study else names
 
     @cached_property
     def notebooks(self) -> list[Notebook]:
-        """The study's own in order, run or not, then any other executed copy."""
+        """`own_notebooks` in order, run or not, then any other executed copy."""
         copies = {file.stem: file for file in sorted((self.folder / "notebooks").glob("[!.]*.ipynb"))}
-        return [_notebook(name, copies.get(name)) for name in dict.fromkeys([*self._expected, *copies])]
+        names = dict.fromkeys([*self.own_notebooks, *copies])
+        return [read_notebook(copies[name]) if name in copies else Notebook(name, "not run") for name in names]
 
     @cached_property
     def missing(self) -> dict[str, list[str]]:
-        """Notebook -> files that it makes and that are not there, cell of a grid -> its state; only where one lacks."""
-        lacking = {name: [file for file in files if not self.has(file)] for name, files in self._expected.items()}
-        unfinished = self.cells[self.cells["state"] != "finished"] if len(self.cells) else self.cells
-        for cell in unfinished.itertuples():
-            lacking[f"{cell.step} in {cell.study}"] = [
-                cell.state if pd.isna(cell.error) else f"{cell.state}: {cell.error}"
-            ]
-        lacking["stale"] = [self.stale] if self.stale else []
-        return {name: words for name, words in lacking.items() if words}
+        """What is missing: notebook -> files that it has not written, cell of a grid -> its state, stale -> why."""
+        missing = {}
+        for notebook in self.own_notebooks:
+            missing[notebook] = [file for file in expected_files(notebook) if not self.has(file)]
+        for cell in self.cells.itertuples():
+            if cell.state != "finished":
+                error = "" if pd.isna(cell.error) else f": {cell.error}"
+                missing[f"{cell.step} in {cell.study}"] = [f"{cell.state}{error}"]
+        missing["stale"] = [self.stale] if self.stale else []
+        return {name: items for name, items in missing.items() if items}
 
     @cached_property
     def stale(self) -> str:
-        """Why scores, tables and figures are not of what lies in the folder today; "" if they are."""
+        """Why scores, tables and figures do not belong to what lies in the folder today; "" if they do."""
         return freshness.stale_scores(self.folder)
 
     @cached_property
     def reading(self) -> str:
-        """The paragraph of notebook 05 on Table II; empty before it is there."""
+        """Notebook 05's paragraph on Table II; empty before it is written."""
         file = self.folder / "tables" / "reading.txt"
         return file.read_text(encoding="utf-8").strip() if file.exists() else ""
 
@@ -185,29 +196,33 @@ def read(folder: Path) -> Results:
     return Results(folder, record_of(folder))
 
 
-def _notebook(name: str, file: Path | None) -> Notebook:
-    if file is None:
-        return Notebook(name, "not run")
+def read_notebook(file: Path) -> Notebook:
+    """An executed copy, as papermill leaves it."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError:  # papermill is writing it just now
-        return Notebook(name, "unfinished")
+        return Notebook(file.stem, "unfinished")
+    rows, errors = [], []
+    for number, cell in enumerate(content["cells"]):
+        if cell["cell_type"] == "code":
+            run = cell["metadata"].get("papermill", {})
+            line = "".join(cell["source"]).strip().partition("\n")[0]
+            status = run.get("status", "not run")
+            rows.append({"cell": number, "line": line, "seconds": run.get("duration"), "status": status})
+            errors += [output for output in cell["outputs"] if output["output_type"] == "error"]
     run = content["metadata"].get("papermill", {})
-    state = "failed" if run.get("exception") else "done" if run.get("end_time") else "unfinished"
-    cells = pd.DataFrame([_cell(number, cell) for number, cell in enumerate(content["cells"]) if _is_code(cell)])
-    errors = [out for cell in content["cells"] for out in cell.get("outputs", []) if out["output_type"] == "error"]
-    error = f"{errors[0]['ename']}: {errors[0]['evalue']}" if errors else ""
-    started = (run.get("start_time") or "")[:19].replace("T", " ")
-    return Notebook(name, state, started, run.get("duration") or float("nan"), error, cells)
+    return Notebook(
+        file.stem,
+        _state(run),
+        started=(run.get("start_time") or "")[:19].replace("T", " "),
+        seconds=run.get("duration") or float("nan"),
+        error=f"{errors[0]['ename']}: {errors[0]['evalue']}" if errors else "",
+        cells=pd.DataFrame(rows),
+    )
 
 
-def _is_code(cell: dict) -> bool:
-    return cell["cell_type"] == "code"
-
-
-def _cell(number: int, cell: dict) -> dict:
-    """Number, first line, seconds and status of a code cell, as papermill left them."""
-    lines = "".join(cell["source"]).strip().splitlines()
-    run = cell["metadata"].get("papermill", {})
-    seconds, status = run.get("duration"), run.get("status", "not run")
-    return {"cell": number, "line": lines[0] if lines else "", "seconds": seconds, "status": status}
+def _state(run: dict) -> str:
+    """State of a notebook from papermill's metadata."""
+    if run.get("exception"):
+        return "failed"
+    return "done" if run.get("end_time") else "unfinished"
