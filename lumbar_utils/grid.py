@@ -15,7 +15,7 @@ import pandas as pd
 from lumbar_utils import MODELS, StudyError, freshness, records
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.output.export import COMPARISON, FIGURES
+from lumbar_utils.output.registry import made_by
 from lumbar_utils.study import Study, record_of
 
 OF_EACH = ("history.csv", "robustness.csv", "cost.csv")  # what every trained network leaves beside its label maps
@@ -221,7 +221,7 @@ def _merged(one: dict, other: dict) -> dict:
 def _link_figures(source: Path, target: Path) -> None:
     """A member's figures of data and networks under another folder; a file there that has other content gives way."""
     for file in sorted(path for path in source.rglob("[!.]*") if path.is_file()):
-        if FIGURES.get(file.stem) == COMPARISON:  # of that member alone
+        if file.stem in made_by("05"):  # of that member alone
             continue
         here = target / file.relative_to(source)
         if not (here.exists() and filecmp.cmp(file, here, shallow=False)):

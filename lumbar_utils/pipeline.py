@@ -15,7 +15,7 @@ from lumbar_utils.data.folder import Cohort
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.grid import Grid
 from lumbar_utils.output import report
-from lumbar_utils.output.export import FIGURES
+from lumbar_utils.output.registry import made_by
 from lumbar_utils.study import Study, clone
 
 MEMORY_MB = 2500  # of a training, before one was measured
@@ -93,7 +93,7 @@ class Step:
         files = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
         kept = [path for path in files if not path.name.startswith(".") and path.parts[0] not in MADE_HERE]
         if number != "05":
-            own = {name for name, maker in FIGURES.items() if maker == number} if self.model in ("", *MODELS) else set()
+            own = set(made_by(number)) if self.model in ("", *MODELS) else set()
             own |= {"cases", "split"} if number == "01" else set()
             kept = [path for path in kept if path.parts[0] == self.model or path.stem in own]
         return [folder / path for path in kept if path.suffix != ".ckpt"]

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from lumbar_utils import MODELS, StudyError
 from lumbar_utils.__main__ import app
 from lumbar_utils.output import figures, tables
-from lumbar_utils.output.export import FIGURES, FORMATS, TABLES, export, published
+from lumbar_utils.output.export import FORMATS, export, published
+from lumbar_utils.output.registry import DIAGRAMS, FIGURES, TABLES
 from lumbar_utils.study import ROOT
 
 LETTERS = pd.DataFrame({"": ["F1 & co"], "U-Net": ["0.9629 [0.958, 0.967]"]})
@@ -110,7 +111,7 @@ def test_what_a_study_lacks_is_named_with_the_notebook_that_makes_it(study, tmp_
     assert "figures/fig1 (pdf, svg, png, txt): notebook 02 makes it" in missing
     assert "figures/fig5 (txt): notebook 05 makes it" in missing
     assert "tables/groups (csv): notebook 05 makes it" in missing
-    assert len(missing) == len(FIGURES) + len(TABLES) - 1  # table2 is whole
+    assert len(missing) == len(FIGURES) - 1 + len(TABLES) - 1  # `grid` is of grids, table2 is whole
 
 
 def test_a_figure_of_a_further_network_is_known_once_it_is_there(study, tmp_path):
@@ -124,7 +125,7 @@ def test_a_figure_of_a_further_network_is_known_once_it_is_there(study, tmp_path
     "named, message",
     [
         ({"formats": ["jpg"]}, f"unknown format 'jpg'; known are {', '.join(FORMATS)}"),
-        ({"only": ["fig8"]}, "unknown figure or table 'fig8'; known are audit, fig4, "),
+        ({"only": ["fig8"]}, "unknown figure or table 'fig8'; known are fig4, data_overview, "),
         ({"only": ["fig7"]}, "has nothing of fig7 as pdf, svg, "),
         ({"only": ["table1"], "formats": ["pdf"]}, "has nothing of table1 as pdf; run its notebooks, or name another"),
     ],
@@ -159,7 +160,7 @@ def test_nothing_of_the_machine_is_published(study, tmp_path):
 def test_every_figure_and_table_of_the_notebooks_is_known():
     sources = "".join(path.read_text() for path in sorted((ROOT / "notebooks").glob("*.ipynb")))
     saved = set(re.findall(r'figures\.save\(\w+, study\.folder / \\"figures\\", \\"(\w+)\\"', sources))
-    assert saved | {first for first, _ in figures.NUMBERS.values()} == set(FIGURES)
+    assert saved | set(DIAGRAMS.values()) | {"grid"} == set(FIGURES)
     written = set(re.findall(r'tables\.write\(study\.folder / \\"tables\\", \\"(\w+)\\"', sources))
     assert written | set(re.findall(r'\\"tables\\" / \\"(\w+)\.csv\\"', sources)) == set(TABLES)
 

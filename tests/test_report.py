@@ -13,10 +13,10 @@ import yaml
 
 from lumbar_utils import StudyError, pipeline
 from lumbar_utils.data.preparation import prepare
+from lumbar_utils.output.registry import FIGURES, PARTS, TABLES, figures_of, print_table
 from lumbar_utils.output.report import write
 from lumbar_utils.output.report.record import STATUSES, TEMPLATES, checklist
 from lumbar_utils.output.report.results import FILES, expected_files, read
-from lumbar_utils.output.report.shown import FIGURES, TITLES, printed
 from lumbar_utils.study import ROOT, Study
 
 NOTE = "Synthetic images: this says nothing about patients."
@@ -173,7 +173,7 @@ def test_measured_images_are_not_called_synthetic(tmp_path):
 def test_what_is_missing_is_listed_under_the_notebook_that_makes_it(folder):
     missing = read(folder).missing
     assert missing["01_data_exploration"] == [
-        "split.csv", "figures/audit.png", "figures/fig4.png", "figures/data_overview.png",
+        "split.csv", "figures/fig4.png", "figures/data_overview.png", "figures/audit.png",
     ]  # fmt: skip
     assert missing["02_train_unet"] == ["unet/predict.json", "unet/robustness.csv", "unet/cost.csv"]
     assert len(missing["03_train_hrnet"]) == 5
@@ -231,10 +231,16 @@ def test_a_folder_of_no_study_is_refused(tmp_path):
         write(tmp_path)
 
 
-def test_every_expected_figure_and_table_has_its_words():
+def test_the_notebooks_are_expected_to_make_every_figure_and_table():
     files = [file for notebook in FILES for file in expected_files(notebook)]
-    assert {file[8:-4] for file in files if file.startswith("figures/")} == set(FIGURES)
-    assert {file[7:-4] for file in files if file.startswith("tables/")} == set(TITLES)
+    assert {file[8:-4] for file in files if file.startswith("figures/")} == set(FIGURES) - {"grid"}  # a grid's own
+    assert {file[7:-4] for file in files if file.startswith("tables/")} == set(TABLES)
+
+
+def test_every_figure_and_table_has_its_place_on_the_page():
+    sections = {*PARTS, "results", "training", "data", "environment"}
+    assert {row.part for row in [*FIGURES.values(), *TABLES.values()]} == sections - {"more"}
+    assert figures_of("runs", ["runs", "grid", "mine"]) == ["grid", "runs"] and figures_of("more", ["mine"]) == ["mine"]
 
 
 def test_the_report_is_no_file_of_a_notebook(study):
@@ -295,7 +301,7 @@ def test_a_grid_of_one_network_is_whole_without_the_others(folder):
 def test_only_the_key_of_a_model_is_printed_as_its_name():
     models = ["unet", "nnunet", "efficientnet", "tu-efficientnet_b0"]
     rows = {"metric": "f1", "definition": "paper", "model": models, "value": [0.5, 0.6, 0.7, 0.8]}
-    columns = printed("multiverse", pd.DataFrame(rows)).columns
+    columns = print_table("multiverse", pd.DataFrame(rows)).columns
     assert [name for name in columns if name.endswith(", low")] == [
         "EfficientNet, low", "nnunet, low", "tu-efficientnet_b0, low", "U-Net, low",
     ]  # fmt: skip

@@ -6,38 +6,22 @@ images that nobody may ask for.
 """
 
 import contextlib
-import dataclasses
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from lumbar_utils import StudyError, freshness, records
 from lumbar_utils.data.folder import Cohort
+from lumbar_utils.output.registry import FIGURES, TABLE_FORMATS, TABLES, figure, made_by
 from lumbar_utils.output.tables import beyond_latin
 from lumbar_utils.study import WITHOUT_EFFECT_ON_RESULTS, record_of
 
-COMPARISON = "05"  # number of the notebook that makes figures and tables of scores
-# name -> number of the notebook that makes it
-FIGURES = {
-    "audit": "01", "fig4": "01", "data_overview": "01", "fig1": "02", "fig2": "03", "fig3": "04",
-    **dict.fromkeys((
-        "table2", "differences", "runs", "multiverse", "precision_recall", "f1_by_level", "errors", "error_map",
-        "confusion", "groups", "reliability", "robustness", "cost", "fig5", "fig6", "fig7", "worst", "learning_curves",
-    ), COMPARISON),
-}  # fmt: skip
 # format -> dpi to draw it at, where a study has no file of its own
 FIGURE_FORMATS = {"pdf": None, "svg": None, "png": 300, "png600": 600, "tiff": 300, "tiff600": 600}
-OWN = {"figures": ("pdf", "svg", "png", "txt"), "column": ("pdf", "svg")}  # folder -> files of its own
-TABLE_FORMATS = ("csv", "tex", "md", "html")
+# folder of a study -> formats that its notebooks write
+STORED = {"figures": ("pdf", "svg", "png", "txt"), "column": ("pdf", "svg")}
 FORMATS = (*FIGURE_FORMATS, *TABLE_FORMATS)
-# name -> formats it exists in; notebook 05 makes them all
-TABLES = {
-    **dict.fromkeys(
-        ("table1", "table2", "claims", "forensics", "comparisons", "variance", "metrics", "errors", "cost"),
-        TABLE_FORMATS,
-    ),
-    **dict.fromkeys(("runs", "groups", "multiverse"), ("csv",)),
-}
 
 DOCUMENT = r"""\documentclass{article}
 \usepackage{iftex}
@@ -55,15 +39,13 @@ DOCUMENT = r"""\documentclass{article}
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """One file to write: from which of the study's, which a notebook makes, and at how many dpi (None: copied)."""
+class Item(NamedTuple):
+    """One file to write: of which figure or table, from which file of the study, at how many dpi (None: copied)."""
 
     name: str
     source: Path
     target: Path
     dpi: int | None = None
-    maker: str = COMPARISON
 
 
 def export(
@@ -79,24 +61,23 @@ def export(
     record_of(study)
     freshness.refuse_stale_scores(study)
     _refuse_unknown("format", formats, FORMATS)
-    _refuse_unknown("figure or table", only, list(dict.fromkeys([*_drawn(study), *TABLES])))
-    written, missing = [], []
-    for item in _items(study, to, formats or FORMATS):
-        if only and item.name not in only:
-            continue
-        if not item.source.exists():
-            missing.append(item)
-            continue
-        _write(item)
-        written.append(item.target)
-    if not written:
+    _refuse_unknown("figure or table", only, list(dict.fromkeys([*_figures(study), *TABLES])))
+    items = _items(study, to, formats or FORMATS)
+    if only:
+        items = [item for item in items if item.name in only]
+    there = [item for item in items if item.source.exists()]
+    if not there:
         raise StudyError(
             f"{study} has nothing of {', '.join(only) or 'its figures and tables'} as {', '.join(formats or FORMATS)}; "
             "run its notebooks, or name another format"
         )
-    told = {item.name for item in missing} | {path.stem.removesuffix("-600dpi") for path in written}
-    absent = [f"{name}: there is none as {', '.join(formats)}" for name in only if name not in told]
-    return [*written, *_add(study, to, written)], [*_words(missing), *absent]
+    for item in there:
+        _write(item)
+    missing = [item for item in items if not item.source.exists()]
+    without = [name for name in only if name not in {item.name for item in items}]
+    absent = [f"{name}: there is none as {', '.join(formats)}" for name in without]
+    written = [item.target for item in there]
+    return [*written, *_add(study, to, written)], [*_missing_files(missing), *absent]
 
 
 def remove_stale_comparison(study: Path, cohort: Cohort, folders: dict[str, Path]) -> None:
@@ -110,7 +91,7 @@ def remove_stale_comparison(study: Path, cohort: Cohort, folders: dict[str, Path
     shutil.rmtree(study / "tables", ignore_errors=True)
     (study / "bodies_in_order.csv").unlink(missing_ok=True)
     for file in (study / "figures").rglob("*.*"):
-        if FIGURES.get(file.stem) == COMPARISON:
+        if file.stem in made_by("05"):
             file.unlink()
 
 
@@ -131,10 +112,11 @@ def described(study: Path) -> dict:
     return published(record) | ({"provenance": made} if made else {})
 
 
-def _drawn(study: Path) -> list[str]:
-    """Every figure that is known, and those of further networks that are there."""
+def _figures(study: Path) -> list[str]:
+    """Every figure that a notebook makes, and those that are there besides: of a grid, of further networks."""
+    made = [name for name, row in FIGURES.items() if row.notebook]
     there = sorted(path.stem for path in (study / "figures").glob("[!.]*.pdf"))
-    return list(dict.fromkeys([*FIGURES, *there]))
+    return list(dict.fromkeys([*made, *there]))
 
 
 def _refuse_unknown(what: str, named: Sequence[str], known: Sequence[str]) -> None:
@@ -143,33 +125,48 @@ def _refuse_unknown(what: str, named: Sequence[str], known: Sequence[str]) -> No
             raise StudyError(f"unknown {what} {name!r}; known are {', '.join(known)}")
 
 
-def _items(study: Path, to: Path, formats: Sequence[str]) -> Iterator[Item]:
+def _items(study: Path, to: Path, formats: Sequence[str]) -> list[Item]:
+    """Every file to write, whether the study has what it is made from or not."""
     pictures = [kind for kind in FIGURE_FORMATS if kind in formats]
-    for name in _drawn(study):
-        for kind in [*pictures, "txt"] if pictures else []:
-            yield _figure(study / "figures", to, name, kind)
-        if (study / "figures" / "column" / f"{name}.pdf").exists():
-            yield from (_figure(study / "figures" / "column", to / "column", name, kind) for kind in pictures)
-    for name, kinds in TABLES.items():
-        for kind in [kind for kind in kinds if kind in formats]:
-            yield Item(name, study / "tables" / f"{name}.{kind}", to / f"{name}.{kind}")
+    items = []
+    for name in _figures(study):
+        page, column = study / "figures", study / "figures" / "column"
+        if pictures:
+            items += [_figure_item(page, to, name, kind) for kind in (*pictures, "txt")]
+        if (column / f"{name}.pdf").exists():
+            items += [_figure_item(column, to / "column", name, kind) for kind in pictures]
+    for name, table in TABLES.items():
+        files = [f"{name}.{kind}" for kind in table.formats if kind in formats]
+        items += [Item(name, study / "tables" / file, to / file) for file in files]
+    return items
 
 
-def _figure(folder: Path, to: Path, name: str, kind: str) -> Item:
+def _figure_item(folder: Path, to: Path, name: str, kind: str) -> Item:
     """fig5.png is copied; fig5-600dpi.png is drawn from fig5.pdf."""
-    dpi, ending = None if kind in OWN[folder.name] else FIGURE_FORMATS[kind], kind.removesuffix("600")
-    source = folder / f"{name}.{'pdf' if dpi else kind}"
-    target = to / f"{name}{'-600dpi' if dpi == 600 else ''}.{ending}"
-    return Item(name, source, target, dpi, FIGURES.get(name, "02 to 04"))
+    if kind in STORED[folder.name]:
+        return Item(name, folder / f"{name}.{kind}", to / f"{name}.{kind}")
+    dpi, ending = FIGURE_FORMATS[kind], kind.removesuffix("600")
+    suffix = "-600dpi" if dpi == 600 else ""
+    return Item(name, folder / f"{name}.pdf", to / f"{name}{suffix}.{ending}", dpi)
 
 
-def _words(missing: Sequence[Item]) -> list[str]:
-    """figures/fig5 (pdf, txt): notebook 05 makes it; one a figure or table."""
-    endings: dict[tuple, dict] = {}
+def _missing_files(missing: Sequence[Item]) -> list[str]:
+    """figures/fig5 (pdf, txt): notebook 05 makes it; one line a figure or table."""
+    endings: dict[tuple[str, str], list[str]] = {}
     for item in missing:
-        place = f"{item.source.parent.name}/{item.source.stem}"
-        endings.setdefault((place, item.maker), {})[item.source.suffix.lstrip(".")] = None
-    return [f"{place} ({', '.join(kinds)}): notebook {maker} makes it" for (place, maker), kinds in endings.items()]
+        place = f"{item.source.parent.name}/{item.name}", _maker(item)
+        endings.setdefault(place, []).append(item.source.suffix.lstrip("."))
+    return [
+        f"{place} ({', '.join(dict.fromkeys(kinds))}): {maker} makes it" for (place, maker), kinds in endings.items()
+    ]
+
+
+def _maker(item: Item) -> str:
+    """What makes a figure or table."""
+    if item.source.parent.name == "tables":
+        return "notebook 05"
+    notebook = figure(item.name).notebook
+    return f"notebook {notebook}" if notebook else "run"
 
 
 def _write(item: Item) -> None:

@@ -11,7 +11,6 @@ from lumbar_utils.output.figures.drawing import (  # fmt: skip
     COLUMN,
     LEVEL_COLOURS,
     MODEL_COLOURS,
-    NUMBERS,
     PAGE,
     STYLE,
     draw_contours,
@@ -28,7 +27,7 @@ from lumbar_utils.output.figures.training import learning_curves
 from lumbar_utils.output.figures.view import view
 
 __all__ = [
-    "COLUMN", "LEVEL_COLOURS", "MODEL_COLOURS", "NUMBERS", "PAGE", "STYLE", "architecture", "audit_page",
+    "COLUMN", "LEVEL_COLOURS", "MODEL_COLOURS", "PAGE", "STYLE", "architecture", "audit_page",
     "comparison", "confusion", "cost_against_accuracy", "data_overview", "draw_contours", "draw_image", "error_map",
     "errors", "grid_overview", "groups", "learning_curves", "multiverse", "noted", "paired_differences",
     "precision_recall", "predictions", "reliability", "robustness_curves", "runs", "samples", "save",

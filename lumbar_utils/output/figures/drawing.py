@@ -54,7 +54,6 @@ MODEL_COLOURS = {name: look.colour for name, look in LOOKS.items()}
 LEVEL_COLOURS = {
     "L1": "#56B4E9", "L2": "#E69F00", "L3": "#009E73", "L4": "#CC79A7", "L5": "#F0E442", "S1": "#D55E00",
 }  # fmt: skip
-NUMBERS = {"unet": ("fig1", "fig5"), "hrnet": ("fig2", "fig6"), "efficientnet": ("fig3", "fig7")}  # as in the paper
 # what a file says of itself, without time and version: format -> metadata
 UNDATED = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
 

@@ -9,7 +9,8 @@ import pandas as pd
 from PIL import Image
 
 from lumbar_utils import METRICS, StudyError, __version__, records
-from lumbar_utils.output.report import record, shown
+from lumbar_utils.output import registry
+from lumbar_utils.output.report import record
 from lumbar_utils.output.report.results import Results
 from lumbar_utils.scores.claims import FEWEST, VERDICTS
 from lumbar_utils.study import PATHS, Study
@@ -52,8 +53,8 @@ class Figure(NamedTuple):
 def render(results: Results, documents: list[str]) -> str:
     """The page of a study. documents : names of the files in its folder record/."""
     sections = [
-        (part, tables_of(results, part.tables), figures_of(results, part.figures))
-        for part in [*shown.PARTS, other_results(results)]
+        (anchor, part, tables_of(results, anchor), figures_of(results, anchor))
+        for anchor, part in registry.PARTS.items()
     ]
     checklist = record.checklist(results)
     return record.fill(
@@ -66,15 +67,15 @@ def render(results: Results, documents: list[str]) -> str:
         version=__version__,
         fewest=FEWEST,
         verdicts=record.count_values(results.csv("tables/claims.csv").get("verdict", []), VERDICTS),
-        table1=tables_of(results, ["table1"]),
-        table2=tables_of(results, ["table2"]),
-        table2_figure=figures_of(results, ["table2"]),
-        sections=[section for section in sections if section[1] or section[2]],
+        table1=tables_of(results, "environment"),
+        table2=tables_of(results, "results"),
+        table2_figure=figures_of(results, "results"),
+        sections=[section for section in sections if section[2] or section[3]],
         training=training(results),
-        learning_curves=figures_of(results, ["learning_curves"]),
+        learning_curves=figures_of(results, "training"),
         split=split(results),
         findings=findings(results),
-        data_figures=figures_of(results, shown.DATA_FIGURES),
+        data_figures=figures_of(results, "data"),
         grid=grid(results),
         cell_times=cell_times(results),
         software=software(results),
@@ -85,26 +86,16 @@ def render(results: Results, documents: list[str]) -> str:
     )
 
 
-def other_results(results: Results) -> shown.Part:
-    """Tables and figures of the study that no other section shows."""
-    tables = {file.stem for file in results.folder.glob("tables/[!.]*.csv")} - {"table1", "table2"}
-    figures = {file.stem for file in results.folder.glob("figures/[!.]*.png")}
-    figures -= {"table2", "learning_curves", *shown.DATA_FIGURES}
-    for part in shown.PARTS:
-        tables -= set(part.tables)
-        figures -= set(part.figures)
-    return shown.Part("more", "Further tables and figures", "", tuple(sorted(tables)), tuple(sorted(figures)))
-
-
-def tables_of(results: Results, names: list[str] | tuple[str, ...]) -> list[Table]:
-    """The study's tables of these names that have rows, as printed, with the captions that notebook 05 gave them."""
+def tables_of(results: Results, part: str) -> list[Table]:
+    """The tables of a part of the report that have rows, as printed, with the captions that notebook 05 gave them."""
     tables = []
-    for name in names:
-        file = f"tables/{name}.csv"
-        rows = shown.printed(name, results.csv(file))
-        if len(rows):
-            caption = f"{printed_caption(results, name)} {note_of(results, name)}".strip()
-            tables.append(Table(name, shown.TITLES.get(name, name), rows, caption, file, folded=len(rows) > LONG))
+    stored = [file.stem for file in results.folder.glob("tables/[!.]*.csv")]
+    for name in registry.tables_of(part, stored):
+        row, file = registry.table(name), f"tables/{name}.csv"
+        printed = registry.print_table(name, results.csv(file))
+        if len(printed):
+            caption = f"{printed_caption(results, name)} {note_of(results, row)}".strip()
+            tables.append(Table(name, row.title, printed, caption, file, folded=len(printed) > LONG))
     return tables
 
 
@@ -114,21 +105,20 @@ def printed_caption(results: Results, table: str) -> str:
     return file.read_text(encoding="utf-8").rstrip().rpartition("\n\n")[2] if file.exists() else ""
 
 
-def note_of(results: Results, name: str) -> str:
+def note_of(results: Results, row: registry.Figure | registry.Table) -> str:
     """The warning beside a figure or table of results on synthetic images."""
-    return "" if name in shown.NOT_OF_IMAGES else results.note
+    return results.note if row.of_images else ""
 
 
-def figures_of(results: Results, names: list[str] | tuple[str, ...]) -> list[Figure]:
-    """The study's figures of these names that exist."""
+def figures_of(results: Results, part: str) -> list[Figure]:
+    """The figures of a part of the report that the study has."""
     figures = []
-    for name in names:
-        file = results.folder / "figures" / f"{name}.png"
-        if file.exists():
-            title, alt = shown.FIGURES.get(name, (name, f"Figure {name} of this study; see its title."))
-            note = note_of(results, name)
-            picture = embedded(file)
-            figures.append(Figure(name, title, f"{alt} {note}".strip(), note, *picture, figure_files(results, name)))
+    drawn = [file.stem for file in results.folder.glob("figures/[!.]*.png")]
+    for name in registry.figures_of(part, drawn):
+        row, picture = registry.figure(name), embedded(results.folder / "figures" / f"{name}.png")
+        note = note_of(results, row)
+        files = figure_files(results, name)
+        figures.append(Figure(name, row.title, f"{row.alt} {note}".strip(), note, *picture, files))
     return figures
 
 
@@ -213,7 +203,7 @@ def grid(results: Results) -> Table | None:
     if cells.empty:
         return None
     rows = cells.assign(cell=cells["step"].str.replace("_", " "))
-    rows = rows[["cell", "seed", "fold", "state", "seconds", "memory_mb", "disk_mb"]].map(shown.cell_text)
+    rows = rows[["cell", "seed", "fold", "state", "seconds", "memory_mb", "disk_mb"]].map(registry.cell_text)
     rows = rows.rename(columns={"memory_mb": "memory (MB)", "disk_mb": "disk (MB)"})
     links = tuple(f"../{cell.study}/notebooks/{cell.step}.ipynb" for cell in cells.itertuples())
     return Table("cells", f"{len(cells)} cells of the grid", rows, "", "cells.csv", True, links)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from lumbar_utils import MODELS, freshness, records
-from lumbar_utils.output.export import FIGURES, TABLES
+from lumbar_utils.output.registry import TABLES, made_by
 from lumbar_utils.output.tables import images_of
 from lumbar_utils.study import record_of
 
@@ -25,8 +25,7 @@ FILES = {  # notebook -> what it writes into the study's folder, without its fig
 
 def expected_files(notebook: str) -> list[str]:
     """Files that a notebook of FILES writes into the study's folder, figures included."""
-    figures = [f"figures/{name}.png" for name, number in FIGURES.items() if notebook.startswith(number)]
-    return FILES[notebook] + figures
+    return FILES[notebook] + [f"figures/{name}.png" for name in made_by(notebook[:2])]
 
 
 @dataclasses.dataclass(frozen=True)

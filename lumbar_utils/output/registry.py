@@ -1,0 +1,248 @@
+"""Every figure and table of a study, described once: which notebook makes it, its title, its place in the report.
+
+A new figure is a drawing function in `output/figures` and a row of FIGURES here; a new table is a row of TABLES. The
+export, the report, grids and the pipeline read these rows, and show figures and tables in this order.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import pandas as pd
+
+from lumbar_utils import MODELS
+from lumbar_utils.appendix.multiverse import spread
+from lumbar_utils.output import captions, tables
+from lumbar_utils.scores.metrics import DEFINITIONS
+
+TABLE_FORMATS = ("csv", "tex", "md", "html")
+CSV_ONLY = ("csv",)
+DIAGRAMS = {"unet": "fig1", "hrnet": "fig2", "efficientnet": "fig3"}  # model -> figure, numbered as in the paper
+
+
+class Figure(NamedTuple):
+    """One figure of a study.
+
+    notebook : number of the notebook that makes it; "" for a grid's, which `run` makes. part : of the report.
+    caption : function of the tables that are drawn. alt : what readers are told who cannot see the figure.
+    of_images : whether it shows a result on images; beside one, the report says that synthetic images are synthetic.
+    """
+
+    notebook: str
+    part: str
+    caption: Callable[..., str]
+    title: str
+    alt: str
+    of_images: bool = True
+
+
+class Table(NamedTuple):
+    """One table of a study, made by notebook 05.
+
+    printed : function from the table as stored to the table as the report prints it. formats : that are stored.
+    part, of_images : as of a Figure.
+    """
+
+    part: str
+    printed: Callable[[pd.DataFrame], pd.DataFrame]
+    title: str
+    formats: tuple[str, ...] = TABLE_FORMATS
+    of_images: bool = True
+
+
+class Part(NamedTuple):
+    """A part of the report: its heading, and how to read its tables and figures."""
+
+    heading: str
+    words: str
+
+
+# anchor on the page -> part; what is of `results`, `training`, `data` or `environment` stands in sections of their own
+PARTS = {
+    "claims": Part(
+        "The paper's claims",
+        "Judged over three seeds or more, on images of patients. Supported: every difference that a claim needs has "
+        "its whole 99 % interval, over patients and seeds, on its side of zero. Contradicted: one has it on the "
+        "other side. Undecided: otherwise. On simulated images the claims are not judged.",
+    ),
+    "forensics": Part("Consistency of the paper's table", "What its printed numbers rule out, without any image."),
+    "sure": Part(
+        "Statistical tests",
+        "Model against model on the same patients. One run shows the uncertainty that patients leave, not that of "
+        "another seed or split: for that, a grid of several.",
+    ),
+    "runs": Part(
+        "Variation over seeds and splits",
+        "Each run by itself, one seed on one fold, and where the spread over runs and patients comes from.",
+    ),
+    "definitions": Part(
+        "Sensitivity to the metric's definition",
+        "The same label maps under every reasonable definition of the four numbers. Where the band of a network is "
+        "wider than its lead, a table that does not define its metric cannot be compared with another.",
+    ),
+    "metrics": Part(
+        "All metrics",
+        "With 95 % intervals over patients where there are enough. Curves are of the pixels of all images together.",
+    ),
+    "errors": Part(
+        "Error analysis",
+        "A mean hides where a network fails; a good outline under a neighbour's name scores as badly as none.",
+    ),
+    "trust": Part(
+        "Calibration, robustness, computational cost",
+        "Whether probabilities can be believed, what worse images do, and what each network costs.",
+    ),
+    "drawn": Part("Predictions", "Best, median and worst test case of each by F1: figures 5, 6 and 7 of the paper."),
+    "networks": Part("The networks", "As built for this study."),
+    "more": Part("Further tables and figures", ""),
+}
+
+
+# name, which is that of its files -> figure
+FIGURES = {
+    "fig4": Figure("01", "data", captions.samples, "Figure 4: the data",
+        "Sample images of the data set, with the reference outlines of their vertebrae."),
+    "data_overview": Figure("01", "data", captions.data_overview, "The data at a glance",
+        "Grey values of each tissue, areas and centres of each level, patients on each side of the split."),
+    "audit": Figure("01", "data", captions.audit, "Findings of the audit",
+        "Bars: findings of the audit by kind and severity, or a line that says nothing was found; images of some."),
+    "fig1": Figure("02", "networks", captions.architecture, "Figure 1: U-Net",
+        "Diagram of U-Net's blocks with channels and sizes, encoder left, decoder right.", of_images=False),
+    "fig2": Figure("03", "networks", captions.architecture, "Figure 2: HRNet",
+        "Diagram of HRNet: parallel branches of four resolutions that exchange features.", of_images=False),
+    "fig3": Figure("04", "networks", captions.architecture, "Figure 3: EfficientNet",
+        "Diagram of EfficientNet's blocks with channels and sizes, and its decoder.", of_images=False),
+    "table2": Figure("05", "results", captions.comparison, "Table II as a picture",
+        "Bars: each score of each network with its 95 % interval; diamonds: the paper's."),
+    "differences": Figure("05", "sure", captions.differences, "Differences between networks",
+        "Each pair of networks: mean difference in each score, interval."),
+    "grid": Figure("", "runs", captions.grid, "State of the grid",
+        "One square a network, seed and fold, coloured by its state, with the best validation F1 so far."),
+    "runs": Figure("05", "runs", captions.runs, "F1 of each run",
+        "F1 of each network in each run; bars: where the spread over runs and patients comes from."),
+    "multiverse": Figure("05", "definitions", captions.multiverse, "Scores under every definition",
+        "Each score of each network under all its definitions; rimmed: the paper's."),
+    "precision_recall": Figure("05", "metrics", captions.precision_recall, "Precision and recall",
+        "Precision against recall of pixels as the threshold falls, one panel a level, one curve a network."),
+    "f1_by_level": Figure("05", "errors", captions.by_level, "F1 by level",
+        "Box plots of F1 over test patients, one box a network and vertebral level."),
+    "errors": Figure("05", "errors", captions.errors, "Errors by kind",
+        "Bars a network: vertebrae found, named rightly, shifted by one, missed, extra."),
+    "error_map": Figure("05", "errors", captions.error_map, "Errors on the anatomy",
+        "A mean spine for each network, coloured by the share of test images with a wrong outline or name at a place."),
+    "confusion": Figure("05", "errors", captions.confusion, "Confusion of names",
+        "Matrices of reference levels against names given, by each network alone and after names were put in order."),
+    "groups": Figure("05", "errors", captions.groups, "F1 in parts of the test set",
+        "F1 with interval of each network by level, contrast, spacing and finding."),
+    "worst": Figure("05", "errors", captions.worst, "The worst cases",
+        "The two worst test images of each network, prediction in colour, reference dashed."),
+    "reliability": Figure("05", "trust", captions.reliability, "Calibration",
+        "Share of right pixels against stated probability, one curve a network."),
+    "robustness": Figure("05", "trust", captions.robustness, "Robustness to image degradation",
+        "F1 of each network under rising noise, bias, blur, contrast and rotation."),
+    "cost": Figure("05", "trust", captions.cost, "F1 against computational cost",
+        "F1 of each network against its size, operations, latency and training time."),
+    "fig5": Figure("05", "drawn", captions.predictions, "Figure 5: U-Net",
+        "Best, median and worst test image of U-Net: image, reference, prediction, differences."),
+    "fig6": Figure("05", "drawn", captions.predictions, "Figure 6: HRNet",
+        "Best, median and worst test image of HRNet: image, reference, prediction, differences."),
+    "fig7": Figure("05", "drawn", captions.predictions, "Figure 7: EfficientNet",
+        "Best, median and worst test image of EfficientNet: image, reference, prediction, differences."),
+    "learning_curves": Figure("05", "training", captions.learning_curves, "Learning curves",
+        "Training loss, validation loss and validation F1 against epochs."),
+}  # fmt: skip
+
+
+def made_by(notebook: str) -> list[str]:
+    """Names of the figures that the notebook of this number makes."""
+    return [name for name, row in FIGURES.items() if row.notebook == notebook]
+
+
+def figure(name: str) -> Figure:
+    """The row of a figure; for a name that is not in FIGURES, that of a further network's diagram."""
+    further = Figure("02 to 04", "more", captions.architecture, name, f"Figure {name} of this study; see its title.")
+    return FIGURES.get(name, further)
+
+
+def table(name: str) -> Table:
+    """The row of a table; one that is not in TABLES is printed as it is stored."""
+    return TABLES.get(name, Table("more", pd.DataFrame.copy, name))
+
+
+def figures_of(part: str, drawn: Iterable[str]) -> list[str]:
+    """Names of those of the drawn figures that are in a part of the report, in order."""
+    return [name for name in _in_order(drawn, FIGURES) if figure(name).part == part]
+
+
+def tables_of(part: str, stored: Iterable[str]) -> list[str]:
+    """Names of those of the stored tables that are in a part of the report, in order."""
+    return [name for name in _in_order(stored, TABLES) if table(name).part == part]
+
+
+def _in_order(names: Iterable[str], rows: Iterable[str]) -> list[str]:
+    """Names in the order of rows, then all others by name."""
+    names = set(names)
+    return [*[name for name in rows if name in names], *sorted(names.difference(rows))]
+
+
+def _print_claims(table: pd.DataFrame) -> pd.DataFrame:
+    """All evidence rests on the same data: the caption names them once, instead of every row."""
+    evidence = table["evidence"].str.replace(r" Data: .*$", "", regex=True)
+    return table.assign(evidence=evidence)[["claim", "verdict", "place", "evidence"]]
+
+
+def _print_multiverse(table: pd.DataFrame) -> pd.DataFrame:
+    return spread(table).rename(columns=_column_title)
+
+
+def _column_title(column: str) -> str:
+    """`unet_low` as `U-Net, low`; a model's own name may hold underscores too."""
+    model, _, quantity = column.rpartition("_")
+    return f"{MODELS.get(model, model)}, {quantity}" if model else quantity
+
+
+def _print_metrics(table: pd.DataFrame) -> pd.DataFrame:
+    printed = tables.print_metrics(table)
+    names = printed["metric"].str.removesuffix("_mm").str.removesuffix("_px")
+    return printed.assign(definition=names.map(DEFINITIONS).fillna(""))
+
+
+def _print_groups(table: pd.DataFrame) -> pd.DataFrame:
+    texts = [tables.interval_text(row.value, row.low, row.high) for row in table.itertuples()]
+    named = table.replace({"model": MODELS}).assign(F1=texts, patients=table["n"])
+    return named[["kind", "group", "model", "F1", "patients"]]
+
+
+# name, which is that of its files -> table
+TABLES = {
+    "table1": Table("environment", tables.print_table1, "Table I: the environment, the paper's and this study's",
+        of_images=False),
+    "table2": Table("results", tables.print_table2, "Table II: scores on the test images"),
+    "claims": Table("claims", _print_claims, "Verdicts on the paper's claims"),
+    "forensics": Table("forensics", tables.print_forensics, "What the paper's own numbers rule out", of_images=False),
+    "comparisons": Table("sure", tables.print_comparisons, "Paired tests between the networks"),
+    "variance": Table("runs", tables.print_variance, "Where the spread of F1 comes from"),
+    "runs": Table("runs", tables.print_runs, "F1 of each run", CSV_ONLY),
+    "multiverse": Table("definitions", _print_multiverse, "How far definitions move each score, and who leads",
+        CSV_ONLY),
+    "metrics": Table("metrics", _print_metrics, "Every metric, with its definition"),
+    "errors": Table("errors", tables.print_errors, "Errors by kind: found, named, outlined"),
+    "groups": Table("errors", _print_groups, "F1 of parts of the test set", CSV_ONLY),
+    "cost": Table("trust", tables.print_cost, "Computational cost of each network"),
+}  # fmt: skip
+
+
+def print_table(name: str, stored: pd.DataFrame) -> pd.DataFrame:
+    """A table as it stands on the page, all cells text."""
+    printed = table(name).printed(stored) if len(stored) else stored
+    return printed.map(cell_text)
+
+
+def cell_text(value) -> str:
+    """A cell as text: at most three decimals, thousands set apart, nothing for a missing value."""
+    if isinstance(value, str):
+        return value
+    if pd.isna(value):
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    return f"{value:,}"
