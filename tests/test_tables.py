@@ -118,10 +118,10 @@ def test_long_text_is_whole_in_html(tmp_path):
 
 
 def test_a_caption_says_on_what_and_that_it_is_synthetic():
-    assert "2 synthetic test images, which say nothing about patients, of 1 patients (slices)" in tables.caption2(
+    assert "2 synthetic test images, which say nothing about patients, of 1 patients (slices)" in tables.table2_caption(
         cohort(), {"start_from": "none"}
     )
-    assert "synthetic" not in tables.caption2(cohort(synthetic=False), {"start_from": "none"})
+    assert "synthetic" not in tables.table2_caption(cohort(synthetic=False), {"start_from": "none"})
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_caption_says_on_what_and_that_it_is_synthetic():
 )
 def test_a_caption_says_what_networks_were_trained_on_before(start_from, epochs, told):
     settings = {"start_from": start_from, "epochs": epochs}
-    assert tables.caption2(cohort(synthetic=False), settings).endswith(f" The networks {told}")
+    assert tables.table2_caption(cohort(synthetic=False), settings).endswith(f" The networks {told}")
 
 
 def scores(leader, follower, patients=12):
@@ -168,9 +168,9 @@ def test_the_reading_follows_the_numbers_and_says_what_they_are_of():
 
 def test_a_lead_over_three_seeds_is_one_of_architectures():
     names = ["U-Net", "HRNet"]
-    assert tables._lead(names, True, 3) == "U-Net leads on these images"
-    assert tables._lead(names, True, 2).endswith("of fewer than 3 seeds, this says nothing of architectures")
-    assert tables._lead(names, False, 15) == "U-Net and HRNet cannot be told apart here"
+    assert tables.lead_words(names, True, 3) == "U-Net leads on these images"
+    assert tables.lead_words(names, True, 2).endswith("of fewer than 3 seeds, this says nothing of architectures")
+    assert tables.lead_words(names, False, 15) == "U-Net and HRNet cannot be told apart here"
 
 
 @pytest.mark.parametrize(
@@ -272,16 +272,16 @@ def test_a_network_that_has_learnt_next_to_nothing_is_named_with_what_to_change(
     for model, f1 in {"unet": [0.01, 0.04], "hrnet": [0.3, 0.1], "efficientnet": [0.0, 0.0]}.items():
         (tmp_path / model).mkdir()
         pd.DataFrame({"val_f1": f1}).to_csv(tmp_path / model / "history.csv", index=False)
-    told = tables.not_learnt(tmp_path)
+    told = tables.training_warnings(tmp_path)
     assert told.startswith(
         " LEARNT NEXT TO NOTHING: EfficientNet (best validation F1 0.00), U-Net (best validation F1 0.04); such a row"
     )
     assert "epochs" in told and "start_from" in told
     for model in ("unet", "efficientnet"):
         pd.DataFrame({"val_f1": [0.2]}).to_csv(tmp_path / model / "history.csv", index=False)
-    assert tables.not_learnt(tmp_path) == ""
+    assert tables.training_warnings(tmp_path) == ""
 
 
 def test_a_level_that_no_network_was_taught_is_named(tmp_path):
     records.write_json(tmp_path / "study.json", {"data": {"untaught": ["L5", "S1"]}})
-    assert tables.not_learnt(tmp_path) == " Not scored, as no network was taught it: L5, S1."
+    assert tables.training_warnings(tmp_path) == " Not scored, as no network was taught it: L5, S1."
