@@ -1,17 +1,18 @@
 """The command line: `python -m lumbar_utils COMMAND`."""
 
 import contextlib
+import itertools
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from lumbar_utils import MODELS, Failure, StudyError
-from lumbar_utils.study import CONVERTED, DATA, Study, begun_at, kind_and_path, record_of
+from lumbar_utils.study import CONVERTED, DATA, Grid, Study, kind_and_path, record_of, with_absolute_paths
 
 UsageError = typer.BadParameter.__base__  # of typer's own copy of click, where it has no public name
 
@@ -20,16 +21,17 @@ class Commands(typer.core.TyperGroup):
     """Commands whose errors are one line each."""
 
     def parse_args(self, ctx, args: list[str]) -> list[str]:
-        """Refuse what is empty, a script's variable that was never set for instance, before it stands for a folder."""
+        """Refuse empty texts, of a script's variable that was never set for instance, which would stand for folders."""
         with _one_line():
-            empty = [before for before, arg in zip(["", *args], args, strict=False) if not arg.strip()]
-            empty += [arg[:-1] for arg in args if re.fullmatch(r"--[\w-]+=", arg)]
-            if empty:
-                raise StudyError(f"{empty[0] or 'the command'} is given an empty text; give a value, or leave it out")
+            for before, arg in itertools.pairwise(["the command", *args]):
+                if not arg.strip():
+                    raise StudyError(f"{before} is given an empty text; give a value, or leave it out")
+                if re.fullmatch(r"--[\w-]+=", arg):
+                    raise StudyError(f"{arg[:-1]} is given an empty text; give a value, or leave it out")
             return super().parse_args(ctx, args or ["--help"])
 
     def invoke(self, ctx):
-        """Run the command, or say why not."""
+        """Run the command, or print its error."""
         with _one_line():
             return super().invoke(ctx)
 
@@ -38,14 +40,14 @@ class Lists(typer.core.TyperCommand):
     """A command whose options that can be repeated also take several values at once: `--seeds 0 1 2`."""
 
     def parse_args(self, ctx, args: list[str]) -> list[str]:
-        """Write such an option before each of its values."""
-        lists, written, option = {name for it in self.params if it.multiple for name in it.opts}, [], None
+        """Repeat such an option before each of its values."""
+        repeatable = {name for parameter in self.params if parameter.multiple for name in parameter.opts}
+        written, option = [], None
         for arg in args:
             if arg.startswith("-"):
-                option, values = (arg, 0) if arg in lists else (None, 0)
-            elif option:
-                written += [option] if values else []
-                values += 1
+                option = arg if arg in repeatable else None
+            elif option and written[-1] != option:
+                written.append(option)
             written.append(arg)
         return super().parse_args(ctx, written)
 
@@ -54,21 +56,42 @@ app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=F
 
 
 def _with_record(folder: Path | None) -> Path | None:
-    """The absolute path of a study's folder, refused at once where it is none."""
-    if folder is not None:
-        record_of(folder.resolve())
-    return folder and folder.resolve()
+    """The absolute path of a study's folder. Raises StudyError at once if it is not one."""
+    if folder is None:
+        return None
+    record_of(folder.resolve())
+    return folder.resolve()
 
 
-Profile = Annotated[str, typer.Option(help="smoke, quick, patients or paper; auto: paper with a GPU, else quick")]
-Source = Annotated[str, typer.Option(help="phantom, a folder, or KIND:PATH: see data/README.md")]
-Seed = Annotated[int, typer.Option(help="seed of everything that is drawn")]
-Runs = Annotated[Path | None, typer.Option(help="folder that holds one folder a study; data/runs")]
-Settings = Annotated[list[str], typer.Option("--set", help="FIELD=VALUE, any other setting; repeatable")]
+# arguments and options
 StudyFolder = Annotated[
     Path, typer.Argument(help="folder of a study or grid, with its study.json", callback=_with_record)
 ]
-Accept = Annotated[list[str], typer.Option(help="a finding of the audit that is right; repeatable")]
+Source = Annotated[str, typer.Argument(help="phantom, a folder, or KIND:PATH: see data/README.md")]
+Profile = Annotated[str, typer.Option(help="smoke, quick, patients or paper; auto: paper with a GPU, else quick")]
+Dataset = Annotated[str, typer.Option(help="phantom, a folder, or KIND:PATH: see data/README.md")]
+Seed = Annotated[int, typer.Option(help="seed of everything that is drawn")]
+Runs = Annotated[Path | None, typer.Option(help="folder that holds one folder a study; data/runs")]
+Settings = Annotated[list[str], typer.Option("--set", help="FIELD=VALUE, any other setting; repeatable")]
+Accept = Annotated[list[str], typer.Option(help="a finding of the audit that is right; `holes:*` for many; repeatable")]
+Slices = Annotated[int, typer.Option(help="taken from a volume, about its mid-sagittal one", min=1)]
+# options of `run` for a single study
+Only = Annotated[list[str], typer.Option(help="a notebook by its number, 05; repeatable")]
+Add = Annotated[list[str], typer.Option(help="NAME=FOLDER, label maps of another tool as one more column; repeatable")]
+TestDataset = Annotated[str, typer.Option(help="then test the networks on all patients of this one too")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="list what is to be run, and what it will cost")]
+# options of `run` for a grid
+Seeds = Annotated[list[int], typer.Option(help="a grid: under each of these seeds, 0 1 2")]
+Folds = Annotated[int, typer.Option(help="a grid: on each of so many folds", min=0)]
+Models = Annotated[list[str], typer.Option(help="of a grid: unet hrnet efficientnet, tu-NAME")]
+Datasets = Annotated[list[str], typer.Option(help="a grid on each of these data sets")]
+Workers = Annotated[int, typer.Option(help="jobs of a grid at once; as many as fit", min=0)]
+Threads = Annotated[int, typer.Option(help="of each job; the cores, shared", min=0)]
+Scheduler = Annotated[str, typer.Option(help="address or file of a Dask scheduler that runs the jobs")]
+Keep = Annotated[
+    Literal["best", "last", "none"] | None,
+    typer.Option(help="checkpoints of a grid's finished jobs: best, last (both) or none"),
+]
 
 
 @app.callback()
@@ -81,74 +104,66 @@ def main() -> None:
 
 @app.command(cls=Lists)
 def run(
-    profile: Profile = "auto",
-    dataset: Source = "phantom",
-    seed: Seed = 0,
-    runs: Runs = None,
-    settings: Settings = [],  # noqa: B006
-    only: Annotated[list[str], typer.Option(help="a notebook by its number, 05; repeatable")] = [],  # noqa: B006
-    accept: Accept = [],  # noqa: B006
-    add: Annotated[
-        list[str], typer.Option(help="NAME=FOLDER, label maps of another tool as one more column; repeatable")
-    ] = [],  # noqa: B006
-    test_dataset: Annotated[str, typer.Option(help="then test the networks on all patients of this one too")] = "",
-    seeds: Annotated[list[int], typer.Option(help="a grid: under each of these seeds, 0 1 2")] = [],  # noqa: B006
-    folds: Annotated[int, typer.Option(help="a grid: on each of so many folds", min=0)] = 0,
-    models: Annotated[list[str], typer.Option(help="of a grid: unet hrnet efficientnet, tu-NAME")] = [],  # noqa: B006
-    datasets: Annotated[list[str], typer.Option(help="a grid on each of these data sets")] = [],  # noqa: B006
-    workers: Annotated[int, typer.Option(help="cells of a grid at once; as many as fit", min=0)] = 0,
-    threads: Annotated[int, typer.Option(help="of each cell; the cores, shared", min=0)] = 0,
-    scheduler: Annotated[str, typer.Option(help="address or file of a Dask scheduler that runs the cells")] = "",
-    keep: Annotated[
-        Literal["best", "last", "none"] | None,
-        typer.Option(help="checkpoints of a grid's finished cells: best, last (both) or none"),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="list what is to be run, and what it will cost")] = False,
-) -> None:
+    profile: Profile = "auto", dataset: Dataset = "phantom", seed: Seed = 0, runs: Runs = None,
+    settings: Settings = (), only: Only = (), accept: Accept = (), add: Add = (), test_dataset: TestDataset = "",
+    seeds: Seeds = (), folds: Folds = 0, models: Models = (), datasets: Datasets = (),
+    workers: Workers = 0, threads: Threads = 0, scheduler: Scheduler = "", keep: Keep = None, dry_run: DryRun = False,
+) -> None:  # fmt: skip
     """Run the notebooks 01-05 in order and write the report; what is finished and up to date is not done again.
 
     With several seeds, folds or data sets a grid: every network under every one, as many at once as the machine bears.
     """
-    if any((seeds, folds, models, datasets, workers, threads, scheduler, keep)):
-        given = [*settings, *([f"folds={folds}"] if folds else [])]
-        pairs = _parse(given)
-        _refuse_of_one_study({
-            "--only": only, "--add": add, "--test-dataset": test_dataset,
-            "--seed": seeds and seed, "--dataset": datasets and dataset != "phantom",
-            "--set seed": "seed" in pairs, "--set fold": "fold" in pairs,
-            "--set dataset": datasets and "dataset" in pairs,
-        })  # fmt: skip
-        sources = dict.fromkeys(datasets or [dataset])
-        studies = [_study(profile, source, seed, runs, given, accept) for source in sources]
-        if len(studies) > 1 and accept and not dry_run:
-            studies = _accepting(studies, accept)
-        models = list(dict.fromkeys(models or MODELS))
-        if _run_grids(studies, seeds or [seed], models, workers, threads, scheduler, keep or "best", dry_run):
-            raise typer.Exit(1)
-        return
-    folders = _parse(add, "--add", "NAME=FOLDER")
+    if not any((seeds, folds, models, datasets, workers, threads, scheduler, keep)):
+        notebooks = _notebooks(only)
+        study = _study(profile, dataset, seed, runs, settings, accept)
+        return _run_study(study, notebooks, _parse(add, "--add", "NAME=FOLDER"), test_dataset, accept, dry_run)
+    settings = [*settings, f"folds={folds}"] if folds else settings
+    _refuse_of_one_study({
+        "--only": only, "--add": add, "--test-dataset": test_dataset,
+        "--seed": seeds and seed, "--dataset": datasets and dataset != "phantom",
+        "--set seed": "seed" in _parse(settings), "--set fold": "fold" in _parse(settings),
+        "--set dataset": datasets and "dataset" in _parse(settings),
+    })  # fmt: skip
+    sources = dict.fromkeys(datasets or [dataset])  # each once
+    studies = [_study(profile, source, seed, runs, settings, accept) for source in sources]
+    if len(studies) > 1 and accept and not dry_run:
+        studies = _accepting(studies, accept)
+    models = list(dict.fromkeys(models or MODELS))
+    _run_grids(studies, seeds or [seed], models, workers, threads, scheduler, keep or "best", dry_run)
+
+
+def _notebooks(only: Sequence[str]) -> Sequence[str]:
+    """The same numbers, refused if there is no such notebook, before torch is loaded to look for a GPU."""
     if only:
         from lumbar_utils.pipeline import notebooks
 
-        notebooks(only)  # refused before torch is loaded, which the profile `auto` asks for a GPU
-    study = _study(profile, dataset, seed, runs, settings, accept)
-    from lumbar_utils import pipeline
+        notebooks(only)
+    return only
 
-    if dry_run:
-        from lumbar_utils import forecast
 
-        print(forecast.plan([study], *pipeline.side_by_side(len(MODELS), study)))
-        return
-    others = {name: Path(folder).expanduser().resolve() for name, folder in folders.items()}
+def _run_study(
+    study: Study, only: Sequence[str], add: dict[str, str], test_dataset: str, accept: Sequence[str], dry_run: bool
+) -> None:
+    """Run a study, and the test of its networks on another data set; or print what they will cost.
+
+    add : name -> folder of label maps of the first one's cases.
+    """
+    from lumbar_utils import pipeline, progress
+
     studies = [study, study.tested_on(_from_here(test_dataset))] if test_dataset else [study]
+    if dry_run:
+        at_once, threads = pipeline.side_by_side(len(MODELS), study)
+        print(*(progress.plan(each, at_once, threads) for each in studies), sep="\n\n")
+        return
     if test_dataset:
         studies = _accepting(studies, accept)  # a data set that cannot be read is refused before any training
-    for made, added in zip(studies, (others, {}), strict=False):  # label maps are added of the first one's cases
-        pipeline.run(made, only, say=lambda line: print(line, flush=True), others=added)
-        _conclude(made)
+    others = {name: Path(folder).expanduser().resolve() for name, folder in add.items()}
+    for each in studies:
+        pipeline.run(each, only, say=_say, others=others if each is studies[0] else {})
+        _print_folders(each)
 
 
-def _accepting(studies: list[Study], accept: list[str]) -> list[Study]:
+def _accepting(studies: list[Study], accept: Sequence[str]) -> list[Study]:
     """Studies of several data sets, each accepting those findings that its own has; see `accepted_of_each`."""
     from lumbar_utils.data.audit import accepted_of_each
     from lumbar_utils.data.sources import load
@@ -158,56 +173,58 @@ def _accepting(studies: list[Study], accept: list[str]) -> list[Study]:
 
 
 def _refuse_of_one_study(given: dict[str, object]) -> None:
-    """Raise StudyError for what a grid would not heed. given : option -> what it was given, empty for nothing."""
-    unheeded = [option for option, value in given.items() if value]
-    if unheeded:
+    """Raise StudyError for options that a grid would ignore. given : option -> its value, empty if not given."""
+    ignored = [option for option, value in given.items() if value]
+    if ignored:
         raise StudyError(
-            f"{' and '.join(unheeded)}: of a single study; a grid has --seeds, --folds, --models and --datasets instead"
+            f"{' and '.join(ignored)}: of a single study; a grid has --seeds, --folds, --models and --datasets instead"
         )
 
 
-def _run_grids(studies, seeds, models: list[str], workers, threads, scheduler, keep: str, dry_run: bool) -> list[str]:
-    """Run the grid of each study, or say what it will cost; returns words on each cell that failed."""
-    from lumbar_utils.grid import Grid, threads_of
-    from lumbar_utils.pipeline import cells_of
+def _run_grids(
+    studies: list[Study], seeds: Sequence[int], models: list[str], workers: int, threads: int, scheduler: str,
+    keep: str, dry_run: bool,
+) -> None:  # fmt: skip
+    """Run the grid of each study, or print what it will cost; exit code 1 if a job failed."""
+    from lumbar_utils.pipeline import jobs_of
 
     grids = [Grid(study, tuple(seeds)) for study in studies]
-    steps = [step for grid in grids for step in cells_of(grid, tuple(models))]
-    from lumbar_utils import cluster, forecast, progress
+    jobs = [job for grid in grids for job in jobs_of(grid, models)]
+    from lumbar_utils import cluster, progress  # loads torch
+    from lumbar_utils.grid import threads_of
 
-    engine = cluster.Engine.of(len(steps), workers, threads or threads_of(grids), scheduler, keep)
+    resources = cluster.Resources.of(len(jobs), workers, threads or threads_of(grids), scheduler, keep)
     if dry_run:
-        print(forecast.plan(grids, engine.workers, engine.threads, tuple(models)))
-        return []
-    failed = cluster.run(grids, engine, tuple(models), say=lambda line: print(line, flush=True))
+        plans = (progress.plan(grid, resources.workers, resources.threads, models) for grid in grids)
+        print(*plans, sep="\n\n")
+        return
+    failures = cluster.run(grids, resources, models, say=_say)
     for grid in grids:
-        _conclude(grid)
-    print(progress.counted(progress.cells(steps)))
-    for words in failed:
-        typer.echo(f"failed: {words}", err=True)
-    return failed
+        _print_folders(grid)
+    print(progress.count_states(progress.table_of(jobs)))
+    for failure in failures:
+        typer.echo(f"failed: {failure}", err=True)
+    if failures:
+        raise typer.Exit(1)
 
 
 @app.command()
 def status(study: StudyFolder) -> None:
-    """Say how far a study or a grid is: each cell finished, running, failed or waiting, and the time left."""
-    from lumbar_utils import forecast
+    """Say how far a study or a grid is: each job finished, running, failed or waiting, and the time left."""
+    from lumbar_utils import progress
 
-    print(forecast.status(study))
+    print(progress.status(study))
 
 
 @app.command()
 def train(
-    profile: Profile = "auto",
-    dataset: Source = "phantom",
-    seed: Seed = 0,
-    runs: Runs = None,
-    settings: Settings = [],  # noqa: B006
+    profile: Profile = "auto", dataset: Dataset = "phantom", seed: Seed = 0, runs: Runs = None,
+    settings: Settings = (),
     model: Annotated[
         list[str], typer.Option(help="unet, hrnet, efficientnet, or tu-NAME for timm's; repeatable")
-    ] = list(MODELS),  # noqa: B006
-    accept: Accept = [],  # noqa: B006
-) -> None:
+    ] = tuple(MODELS),
+    accept: Accept = (),
+) -> None:  # fmt: skip
     """Train without a notebook, on several GPUs too; the notebooks then find the networks trained."""
     study = _study(profile, dataset, seed, runs, settings, accept)
     from lumbar_utils.data.preparation import prepare
@@ -223,7 +240,7 @@ def train(
 def import_(
     source: Annotated[str, typer.Argument(help="KIND:PATH; kinds are composite, spider, dicom, nifti")],
     destination: Annotated[Path, typer.Argument(help="folder to write, in the form of data/README.md")],
-    slices: Annotated[int, typer.Option(help="taken from a volume, about its mid-sagittal one", min=1)] = 1,
+    slices: Slices = 1,
 ) -> None:
     """Write a source into a folder of images, masks, cases.csv and dataset.json."""
     kind, path = kind_and_path(source, Path.cwd())
@@ -238,9 +255,9 @@ def import_(
 def predict(
     study: StudyFolder,
     model: Annotated[str, typer.Argument(help="unet, hrnet, efficientnet or tu-NAME")],
-    source: Annotated[str, typer.Argument(help="phantom, a folder, or KIND:PATH: see data/README.md")],
+    source: Source,
     destination: Annotated[Path, typer.Argument(help="new folder for label maps and a sheet to look them over")],
-    slices: Annotated[int, typer.Option(help="taken from a volume, about its mid-sagittal one", min=1)] = 1,
+    slices: Slices = 1,
 ) -> None:
     """Apply a network that a study trained to the images of any source."""
     from lumbar_utils.application import predict_source
@@ -253,7 +270,7 @@ def fetch(
     kind: Annotated[str, typer.Argument(help="composite or spider")],
     to: Annotated[Path | None, typer.Option(help="folder that holds the data sets; data/raw")] = None,
 ) -> None:
-    """Download a public data set; one that was interrupted goes on from where it was."""
+    """Download a public data set; an interrupted download is continued."""
     from lumbar_utils.data import fetching
 
     if kind not in fetching.SOURCES:
@@ -263,8 +280,8 @@ def fetch(
 
 @app.command()
 def audit(
-    dataset: Annotated[str, typer.Argument(help="phantom, a folder, or KIND:PATH: see data/README.md")],
-    accept: Annotated[list[str], typer.Option(help="a finding that is right, `holes:*` for many; repeatable")] = [],  # noqa: B006
+    dataset: Source,
+    accept: Accept = (),
     to: Annotated[Path | None, typer.Option(help="folder for table and figure; data/runs/audit-NAME")] = None,
 ) -> None:
     """Say what is wrong with a data set: broken files, misnamed levels, one patient under two names, and more."""
@@ -293,8 +310,8 @@ def export(
     to: Annotated[Path, typer.Option(help="folder to write into")],
     formats: Annotated[
         list[str], typer.Option("--format", help="pdf, svg, png, tiff, png600, tiff600; csv, tex, md, html; repeatable")
-    ] = [],  # noqa: B006
-    only: Annotated[list[str], typer.Option(help="a figure or table by its name, fig5; repeatable")] = [],  # noqa: B006
+    ] = (),
+    only: Annotated[list[str], typer.Option(help="a figure or table by its name, fig5; repeatable")] = (),
 ) -> None:
     """Gather a study's figures, tables and captions in the formats of journals; say what is missing."""
     from lumbar_utils.output.export import export
@@ -330,7 +347,7 @@ def verify(
         from lumbar_utils import pipeline
 
         made = Study(**expected.record["settings"] | {"runs": runs})
-        pipeline.run(made, say=lambda line: print(line, flush=True))
+        pipeline.run(made, say=_say)
     found = verify.read(study or (made.folder if run else verify.newest(runs, expected)))
     cells = verify.compare(expected.table, found.table)
     print(verify.report(cells, expected, found))
@@ -366,46 +383,50 @@ def _one_line() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
 def _from_here(dataset: str) -> str:
-    """A data set's relative path begins where the command is given, not at the project's root."""
-    return begun_at(Path.cwd(), {"dataset": dataset})["dataset"]
+    """The data set with its path made absolute from the current folder, not from the project's root."""
+    return with_absolute_paths({"dataset": dataset}, Path.cwd())["dataset"]
 
 
-def _study(profile: str, dataset: str, seed: int, runs: Path | None, settings: list[str], accept: list[str]) -> Study:
-    """Of the options and of `--set`; relative paths begin where the command is given."""
-    usual = {"profile": "auto", "dataset": "phantom", "seed": 0, "runs": None, "accept": []}
-    named = {"profile": profile, "dataset": dataset, "seed": seed, "runs": runs, "accept": accept}
-    named, pairs = {name: value for name, value in named.items() if value != usual[name]}, _parse(settings)
-    for name in named.keys() & pairs.keys():
+def _study(
+    profile: str, dataset: str, seed: int, runs: Path | None, settings: Sequence[str], accept: Sequence[str]
+) -> Study:
+    """The study of the options and of `--set`; relative paths start in the current folder."""
+    defaults = {"profile": "auto", "dataset": "phantom", "seed": 0, "runs": None, "accept": []}
+    options = {"profile": profile, "dataset": dataset, "seed": seed, "runs": runs, "accept": list(accept)}
+    given = {name: value for name, value in options.items() if value != defaults[name]}
+    pairs = _parse(settings)
+    for name in given.keys() & pairs.keys():
         raise StudyError(f"--{name} and --set {name} are both given; give one of them")
-    return Study(**begun_at(Path.cwd(), named | pairs))
+    return Study(**with_absolute_paths(given | pairs, Path.cwd()))
 
 
-def _parse(settings: list[str], option: str = "--set", form: str = "FIELD=VALUE, --set epochs=12 for instance") -> dict:
-    """Pairs with = between; the values of settings are validated, and turned into their types, by Study."""
+def _parse(
+    texts: Sequence[str], option: str = "--set", form: str = "FIELD=VALUE, --set epochs=12 for instance"
+) -> dict[str, str]:
+    """The pairs in texts like FIELD=VALUE; Study validates the values of settings, and converts their types."""
     pairs = {}
-    for setting in settings:
-        field, _, value = setting.partition("=")
+    for text in texts:
+        field, _, value = text.partition("=")
         if not field.strip() or not value.strip():
-            raise StudyError(f"{option} {setting} needs {form}")
+            raise StudyError(f"{option} {text} needs {form}")
         if field in pairs:
             raise StudyError(f"{option} {field} is given twice, as {pairs[field]} and as {value}; give it once")
         pairs[field] = value
     return pairs
 
 
-def _conclude(study) -> None:
-    """Where everything is, and the table itself."""
+def _print_folders(study: Study | Grid) -> None:
+    """Print Table II, and where everything is."""
     table = study.folder / "tables" / "table2.md"
     if table.exists():
         print(f"\n{table.read_text(encoding='utf-8')}")
-    for what, name in {
-        "report": "report.html",
-        "tables": "tables",
-        "figures": "figures",
-        "notebooks": "notebooks",
-    }.items():
-        print(f"{what:10} {study.folder / name}")
+    for name in ("report.html", "tables", "figures", "notebooks"):
+        print(f"{name.removesuffix('.html'):10} {study.folder / name}")
 
 
 if __name__ == "__main__":

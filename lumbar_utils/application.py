@@ -58,7 +58,7 @@ def _read_study(trained: Path, model: str) -> tuple[dict, list[str]]:
     if model not in MODELS and not model.startswith(FURTHER):
         raise StudyError(f"unknown model {model!r}; allowed are {', '.join(MODELS)}, and {FURTHER}NAME")
     record = record_of(trained)
-    if not records.is_whole(trained / model / "fit.json"):
+    if not records.is_complete(trained / model / "fit.json"):
         raise StudyError(f"{model} is not trained in {trained}; run its training notebook first")
     return record["settings"], record["data"].get("taught", record["data"]["annotated"])
 

@@ -1,7 +1,6 @@
-"""The cells of grids, several at once: each one network of one study, as a notebook in a process of its own.
+"""The jobs of grids, several at once: in threads that wait for kernels of this machine, or on workers of Dask.
 
-On one machine threads wait for them; with `--scheduler`, workers of Dask do. What is finished is read off the disk, by
-fingerprints, before and after; no queue remembers anything that counts.
+What is finished is read from the jobs' records, by fingerprints, before and after; no queue remembers it.
 """
 
 import contextlib
@@ -9,41 +8,41 @@ import dataclasses
 import os
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import joblib
-import pandas as pd
-import psutil
 from tqdm.auto import tqdm
 
-from lumbar_utils import MODELS, Failure, StudyError, execution, pipeline, progress, records
+from lumbar_utils import MODELS, Failure, StudyError, execution, pipeline, records
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.grid import Grid, describe, threads_of
+from lumbar_utils.grid import describe, threads_of
 from lumbar_utils.networks.devices import device_of
 from lumbar_utils.output import captions, figures, report
-from lumbar_utils.pipeline import Step, cells_of
+from lumbar_utils.pipeline import Job, jobs_of
+from lumbar_utils.progress import table_of
+from lumbar_utils.study import Grid
 
 if TYPE_CHECKING:
     from distributed import Client
 
-CELL = {"cell": 1}  # the resource that a worker offers, and a cell takes
-KEPT = {"last": (), "best": ("last.ckpt",), "none": ("last.ckpt", "best.ckpt")}  # of checkpoints -> what is deleted
-TRIES = 2  # of a cell that fails
-PATIENCE = 10.0  # seconds for a scheduler to answer, and for workers that are there to take cells
-PAUSE = 5.0  # seconds before a cell that another driver runs is asked after again
+SLOT = {"cell": 1}  # the resource that a worker of Dask offers for each job that it takes at once
+DELETED = {"last": (), "best": ("last.ckpt",), "none": ("last.ckpt", "best.ckpt")}  # checkpoints, by what is kept
+TRIES = 2  # of a job that fails
+PATIENCE_S = 10.0  # for a scheduler to answer, and for its workers to take jobs
+PAUSE_S = 5.0  # before a job that another driver runs is looked at again
+ELSEWHERE = "elsewhere"
 
 
 @dataclasses.dataclass(frozen=True)
-class Engine:
-    """Where cells run: `workers` at once on this machine, or on the workers of a scheduler.
+class Resources:
+    """Where jobs run: `workers` at once on this machine, or as many as the workers of a scheduler take.
 
-    scheduler : its address, or a file that it wrote; "" for this machine. threads : of each cell; results depend on
-    them in late decimals. keep : of KEPT, which checkpoints stay once a cell is finished.
+    scheduler : its address, or a file that it wrote; "" for this machine. threads : of each job; results depend on
+    them in late decimals. keep : which checkpoints stay when a job is finished, a key of DELETED.
     """
 
     workers: int
@@ -52,190 +51,154 @@ class Engine:
     keep: str = "best"
 
     @classmethod
-    def of(cls, cells: int, workers: int = 0, threads: int = 0, scheduler: str = "", keep: str = "best") -> "Engine":
-        """With what is not given sized to this machine: a cell a GPU, else a cell a core as far as memory goes.
+    def of(cls, jobs: int, workers: int = 0, threads: int = 0, scheduler: str = "", keep: str = "best") -> "Resources":
+        """With 0 replaced by what fits this machine: a job per GPU, else a job per core as far as memory goes.
 
-        Of a scheduler's workers nothing is known: a thread a cell.
+        Nothing is known about a scheduler's workers: there it is a thread per job.
         """
-        import torch
-
-        if keep not in KEPT:
-            raise StudyError(f"keep={keep!r} is unknown; use {', '.join(KEPT)}")
+        if keep not in DELETED:
+            raise StudyError(f"keep={keep!r} is unknown; use {', '.join(DELETED)}")
         if scheduler:
             return cls(workers or 1, threads or 1, scheduler, keep)
+        import torch
+
         cores, gpus = joblib.cpu_count(), torch.cuda.device_count()
-        room = int(psutil.virtual_memory().available / 1e6 / pipeline.MEMORY_MB)
-        workers = workers or max(1, min(gpus or cores, cells, room))
-        return cls(workers, threads or max(1, cores // min(workers, cores)), scheduler, keep)
-
-
-@contextlib.contextmanager
-def _found(scheduler: str) -> Iterator["Client"]:
-    """A connection to a scheduler's workers. Raises StudyError if it does not answer, or none of them takes cells.
-
-    Where it has no worker yet, it waits for the first.
-    """
-    from distributed import Client  # takes a second
-
-    named = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
-    try:
-        client = Client(timeout=PATIENCE, **named)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise StudyError(
-            f"no Dask scheduler answers at {scheduler} ({error}); start one with `dask scheduler`, or "
-            "leave --scheduler out"
-        ) from None
-    with client:
-        until = time.monotonic() + PATIENCE
-        while not slots(client):  # where there is none at all, jobs may be in a queue
-            if time.monotonic() > until and client.scheduler_info(n_workers=-1)["workers"]:
-                raise StudyError(
-                    f"the scheduler at {scheduler} has no worker that takes cells; start some with "
-                    "`dask worker ADDRESS --nthreads 1 --resources cell=1`"
-                )
-            time.sleep(0.5)
-        yield client
-
-
-def slots(client: "Client") -> int:
-    """How many cells the workers that are there take at once."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return int(sum(worker["resources"].get("cell", 0) for worker in workers))
+        workers = workers or min(gpus or cores, jobs, pipeline.trainings_in_memory())
+        return cls(workers, threads or max(1, cores // workers), scheduler, keep)
 
 
 def run(
     grids: list[Grid],
-    engine: Engine | None = None,
-    models: tuple[str, ...] = tuple(MODELS),
+    resources: Resources | None = None,
+    models: Sequence[str] = tuple(MODELS),
     say: Callable[[str], None] = print,
 ) -> list[str]:
-    """Run the cells that are not finished, then notebook 05 and the report of each grid; returns words on each failure.
+    """Run the jobs that are not finished, then notebook 05 and the report of each grid; returns a message per failure.
 
-    engine : None for this machine, as many cells at once as it bears. Shows how far it is, in a notebook too. Raises
-    StudyError before any training where data, folders or workers do not fit.
+    resources : None for as many jobs at once on this machine as it has room for. Shows its progress, in a notebook too.
+    Raises StudyError before any training if data, folders or workers cannot be used.
     """
-    steps = [step for grid in grids for step in cells_of(grid, models)]
-    engine = engine or Engine.of(len(steps), threads=threads_of(grids))
-    if not engine.scheduler:
-        device_of(grids[0].study)  # or is refused
-    cohorts = {step.study.folder: prepare(step.study) for step in steps}
+    jobs = [job for grid in grids for job in jobs_of(grid, models)]
+    resources = resources or Resources.of(len(jobs), threads=threads_of(grids))
+    if not resources.scheduler:
+        device_of(grids[0].study)  # refuses a device that is not here
+    cohorts = {job.study.folder: prepare(job.study) for job in jobs}
     for grid in grids:
-        describe(grid, threads=engine.threads, models=list(models))
-    todo = [step for step in steps if not step.is_finished(cohorts[step.study.folder].fingerprint)]
-    say(f"{len(steps)} cells, {len(steps) - len(todo)} finished; {len(todo)} to run")
-    failed = _work(todo, cohorts, engine, say) if todo else []
+        describe(grid, threads=resources.threads, models=list(models))
+    todo = [job for job in jobs if not job.is_finished(cohorts[job.study.folder].fingerprint)]
+    say(f"{len(jobs)} jobs, {len(jobs) - len(todo)} finished; {len(todo)} to run")
+    failures = train(todo, cohorts, resources, say) if todo else []
     for grid in grids:
-        failed += _conclude(grid, cohorts[grid.study.folder], models, say)
-    return failed
+        failures += _compare_networks(grid, cohorts[grid.study.folder], models, say)
+    return failures
 
 
-def _work(todo: list[Step], cohorts: dict[Path, Cohort], engine: Engine, say: Callable[[str], None]) -> list[str]:
-    code, each = records.source_fingerprint(), f"at once, {engine.threads} threads each"
+def train(todo: list[Job], cohorts: dict[Path, Cohort], resources: Resources, say: Callable[[str], None]) -> list[str]:
+    """Run jobs until each is finished or has failed; returns a message per failure. cohorts : by the study's folder."""
+    code, how = records.source_fingerprint(), f"at once, {resources.threads} threads each"
 
-    def task(step: Step, pause: float) -> tuple:
-        return run_cell, step, engine, code, pause
+    def task(job: Job, pause_s: float) -> tuple:
+        return run_in_worker, job, resources, code, pause_s
 
-    if not engine.scheduler:  # threads that wait for kernels: no port is open, that others could reach
-        say(f"{engine.workers} {each}")
-        with futures.ThreadPoolExecutor(engine.workers, thread_name_prefix="worker") as threads:
-            return see_to_the_end(todo, threads, lambda: engine.workers, task)
-    with _found(engine.scheduler) as client:
-        refuse_misfits(client, todo, cohorts)
-        say(f"{slots(client)} {each}; dashboard: {client.dashboard_link}")
-        return see_to_the_end(todo, client.get_executor(resources=CELL, pure=False), lambda: slots(client), task)
+    if not resources.scheduler:  # no port is opened that others could reach
+        say(f"{resources.workers} {how}")
+        with futures.ThreadPoolExecutor(resources.workers, thread_name_prefix="worker") as pool:
+            return run_all(todo, pool, lambda: resources.workers, task)
+    with _connection(resources.scheduler) as client:
+        refuse_unfit_workers(client, todo, cohorts)
+        say(f"{slots(client)} {how}; dashboard: {client.dashboard_link}")
+        return run_all(todo, client.get_executor(resources=SLOT, pure=False), lambda: slots(client), task)
 
 
-def see_to_the_end(
-    todo: list[Step], pool: futures.Executor, at_once: Callable[[], int], task: Callable[[Step, float], tuple]
+def run_all(
+    todo: list[Job], pool: futures.Executor, at_once: Callable[[], int], task: Callable[[Job, float], tuple]
 ) -> list[str]:
-    """Have a pool do a task for each cell, in order, as many at once as it takes; words on each that failed.
+    """Give jobs to a pool in their order until each is finished or has failed; returns a message per failure.
 
-    at_once : how many that are, which may change. task : cell, seconds to wait before -> function and its arguments.
-
-    No more than these are with the pool at any time, so that workers may come and go. A cell that another driver runs
-    goes back to the end of the queue; one that fails is tried again.
+    at_once : how many the pool runs, which may change; it is never given more, so that workers may come and go.
+    task : job, seconds to wait before it starts -> function and its arguments.
     """
-    waiting, open_, failed = [(step, 0.0, TRIES) for step in todo], {}, []
-    with tqdm(total=len(todo), desc="cells", unit="cell", smoothing=0) as bar, execution.ended(open_):
-        while waiting or open_:
-            while waiting and len(open_) < at_once():
-                step, pause, tries = waiting.pop(0)
-                open_[pool.submit(*task(step, pause))] = step, tries
-            bar.set_postfix(running=len(open_), failed=len(failed))
-            if not open_:  # no worker is there: one may come, from a queue say
+    waiting, failures = [(job, 0.0) for job in todo], []
+    running: dict[futures.Future, Job] = {}
+    with tqdm(total=len(todo), desc="jobs", unit="job", smoothing=0) as bar, execution.end_kernels_after(running):
+        while waiting or running:
+            while waiting and len(running) < at_once():
+                job, pause_s = waiting.pop(0)
+                running[pool.submit(*task(job, pause_s))] = job
+            bar.set_postfix(running=len(running), failed=len(failures))
+            if not running:  # until a worker comes, from a cluster's queue for instance
                 time.sleep(1)
-            for future in futures.wait(open_, timeout=1, return_when="FIRST_COMPLETED").done:
-                step, tries = open_.pop(future)
+            for future in futures.wait(running, timeout=1, return_when="FIRST_COMPLETED").done:
+                job = running.pop(future)
                 error = futures.CancelledError("it was cancelled") if future.cancelled() else future.exception()
-                if not error and future.result() == "elsewhere":
-                    waiting.append((step, PAUSE, tries))
+                if error is None and future.result() == ELSEWHERE:
+                    waiting.append((job, PAUSE_S))
                     continue
-                if error and tries > 1:
-                    waiting.insert(0, (step, 0.0, tries - 1))
-                    continue
-                if error:
-                    failed.append(_recorded(step, error))
-                    tqdm.write(f"failed: {failed[-1]}")
+                if error is not None:
+                    failures.append(_record_failure(job, error))
+                    tqdm.write(f"failed: {failures[-1]}")
                 bar.update()
-        bar.set_postfix(running=0, failed=len(failed))
-    return failed
+        bar.set_postfix(running=0, failed=len(failures))
+    return failures
 
 
-def run_cell(step: Step, engine: Engine, code: str, pause: float = 0) -> str:
-    """Execute a cell's notebook; returns `finished`, or `elsewhere` where another process is at it just now.
+def _record_failure(job: Job, error: BaseException) -> str:
+    """A message on a job that failed; it is also written beside the executed copy."""
+    records.write_json(job.file(".error.json"), {"error": str(error), "executed": str(job.file(".ipynb"))})
+    return f"{job.study.folder.name}: {error}"
 
-    code : the driver's fingerprint of the package. pause : seconds before it begins.
+
+# In a thread of this machine, or in a worker of Dask
+
+
+def run_in_worker(job: Job, resources: Resources, code: str, pause_s: float = 0) -> str:
+    """Execute a job's notebook if need be; returns `finished`, or ELSEWHERE if another process executes it just now.
+
+    code : the driver's fingerprint of the package. pause_s : before it starts.
     """
-    time.sleep(pause)
+    time.sleep(pause_s)
     _refuse_other_code(code)
-    with records.alone(step.file(".lock")) as held:
-        if held is None:
-            return "elsewhere"
-        cohort = prepare(step.study)
-        if not step.is_finished(cohort.fingerprint):
-            _attempt(step, cohort, held, _surroundings(engine))
-        for name in KEPT[engine.keep]:
-            (step.study.folder / step.model / "checkpoints" / name).unlink(missing_ok=True)
+    with records.file_lock(job.file(".lock")) as lock:
+        if lock is None:
+            return ELSEWHERE
+        cohort = prepare(job.study)
+        if not job.is_finished(cohort.fingerprint):
+            _run_with_log(job, cohort, lock, _environment(resources))
+        for name in DELETED[resources.keep]:
+            (job.study.folder / job.model / "checkpoints" / name).unlink(missing_ok=True)
     return "finished"
 
 
-def _attempt(step: Step, cohort: Cohort, held: int, environment: dict[str, str]) -> None:
-    """Execute once, with a log beside the executed copy."""
-    step.file(".error.json").unlink(missing_ok=True)
-    with step.file(".log").open("a", encoding="utf-8") as log:
+def _run_with_log(job: Job, cohort: Cohort, lock: int, environment: dict[str, str]) -> None:
+    """Execute a job's notebook, a second time if it fails, and log it beside the executed copy."""
+    job.file(".error.json").unlink(missing_ok=True)
+    with job.file(".log").open("a", encoding="utf-8") as log:
 
         def say(line: str) -> None:
             print(time.strftime("%H:%M:%S"), line, file=log, flush=True)
 
-        say(f"begins in process {os.getpid()}")
-        try:
-            say(f"done in {pipeline.do(step, cohort, say, held, environment):.0f} s")
-        except Failure as failure:
-            say(str(failure))
-            raise RuntimeError(str(failure)) from None  # a Failure cannot be pickled
+        for tries_left in reversed(range(TRIES)):
+            say(f"begins in process {os.getpid()}")
+            try:
+                say(f"done in {pipeline.run_job(job, cohort, lock, say, environment):.0f} s")
+                return
+            except Failure as failure:
+                say(str(failure))
+                if not tries_left:
+                    raise RuntimeError(str(failure)) from None  # a Failure cannot be pickled
 
 
-def _surroundings(engine: Engine) -> dict[str, str]:
-    """Environment of a cell's kernel: its threads, and of several GPUs the one that is this thread's."""
-    there = execution.with_threads(engine.threads)
+def _environment(resources: Resources) -> dict[str, str]:
+    """Variables of a job's kernel: its threads, and on a machine of several GPUs the one of this thread."""
+    variables = execution.with_threads(resources.threads)
     import torch
 
     gpus = torch.cuda.device_count()
-    if engine.scheduler or gpus < 2:
-        return there
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
-    return there | {"CUDA_VISIBLE_DEVICES": seen.split(",")[_thread() % gpus]}
-
-
-def _thread() -> int:
-    """Number of this thread of a pool, from 0 on."""
-    return int(threading.current_thread().name.rpartition("_")[2])
-
-
-def _recorded(step: Step, error: BaseException) -> str:
-    """Words on a cell that failed, kept beside its executed copy."""
-    records.write_json(step.file(".error.json"), {"error": str(error), "executed": str(step.file(".ipynb"))})
-    return f"{step.study.folder.name}: {error}"
+    if resources.scheduler or gpus < 2:
+        return variables
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
+    thread = int(threading.current_thread().name.rpartition("_")[2])  # its number in the pool, from 0
+    return variables | {"CUDA_VISIBLE_DEVICES": visible.split(",")[thread % gpus]}
 
 
 def _refuse_other_code(code: str) -> None:
@@ -243,61 +206,100 @@ def _refuse_other_code(code: str) -> None:
         raise StudyError("the worker has another version of lumbar_utils; give it the driver's and start it again")
 
 
-def _misfit(code: str, files: list[str], probes: list[str]) -> str:
-    """In a worker: what keeps it from working on cells; "" where nothing does."""
+# Workers of Dask
+
+
+@contextlib.contextmanager
+def _connection(scheduler: str) -> Iterator["Client"]:
+    """A client of the scheduler. Raises StudyError if it does not answer, or has workers and none of them takes jobs.
+
+    If it has no workers yet, it waits for the first.
+    """
+    from distributed import Client  # takes a second
+
+    named = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
     try:
-        _refuse_other_code(code)
-        records.refuse_unwritable(*(Path(probe).parent for probe in probes))
-    except StudyError as error:
-        return str(error)
-    absent = [file for file in [*files, *probes] if not Path(file).exists()]
-    return f"it does not see {absent[0]}; share that folder, under the same path" if absent else ""
+        client = Client(timeout=PATIENCE_S, **named)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise StudyError(
+            f"no Dask scheduler answers at {scheduler} ({error}); start one with `dask scheduler`, or "
+            "leave --scheduler out"
+        ) from None
+    with client:
+        until = time.monotonic() + PATIENCE_S
+        while not slots(client):  # workers may still wait in a cluster's queue
+            if time.monotonic() > until and client.scheduler_info(n_workers=-1)["workers"]:
+                raise StudyError(
+                    f"the scheduler at {scheduler} has no worker that takes jobs; start some with "
+                    "`dask worker ADDRESS --nthreads 1 --resources cell=1`"
+                )
+            time.sleep(0.5)
+        yield client
 
 
-def refuse_misfits(client: "Client", todo: list[Step], cohorts: dict[Path, Cohort]) -> None:
+def slots(client: "Client") -> int:
+    """How many jobs the present workers take at once."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return int(sum(worker["resources"].get("cell", 0) for worker in workers))
+
+
+def refuse_unfit_workers(client: "Client", todo: list[Job], cohorts: dict[Path, Cohort]) -> None:
     """Raise StudyError if a worker lacks the package, has another version, or does not see data and folders."""
-    folders = {step.study.folder for step in todo}
-    probes = [folder / f".probe-{uuid.uuid4().hex}" for folder in sorted({folder.parent for folder in folders})]
-    data = sorted({str(cohorts[folder].folder / "cases.csv") for folder in folders})
-    for probe in probes:
-        probe.touch()
-    try:
-        found = client.run(_misfit, records.source_fingerprint(), data, list(map(str, probes)), on_error="return")
-    finally:
-        for probe in probes:
-            probe.unlink(missing_ok=True)
-    for worker, problem in found.items():
+    folders = {job.study.folder for job in todo}
+    data = {cohorts[folder].folder / "cases.csv" for folder in folders}
+    problems = client.run(unfitness, records.source_fingerprint(), sorted(data), sorted(folders), on_error="return")
+    for worker, problem in problems.items():
         if isinstance(problem, Exception):
             problem = f"it cannot load lumbar_utils ({type(problem).__name__}: {problem}); install it there"
         if problem:
-            raise StudyError(f"worker {worker} cannot take cells: {problem}")
+            raise StudyError(f"worker {worker} cannot take jobs: {problem}")
 
 
-def _conclude(grid: Grid, cohort: Cohort, models: tuple[str, ...], say: Callable[[str], None]) -> list[str]:
-    """Notebook 05 over all that is finished, and the report: by one driver at a time; words on a failure."""
-    step = Step(grid, pipeline.notebooks(["05"])[0])
+def unfitness(code: str, data: list[Path], folders: list[Path]) -> str:
+    """Why this worker cannot take jobs; "" if it can.
+
+    code : the driver's fingerprint of the package. data : files to read. folders : of studies that the driver prepared.
+    """
+    for file in [*data, *(folder / "study.json" for folder in folders)]:
+        if not file.exists():
+            return f"it does not see {file}; share that folder, under the same path"
+    try:
+        _refuse_other_code(code)
+        records.refuse_unwritable(*folders)
+    except StudyError as error:
+        return str(error)
+    return ""
+
+
+# Once the networks are trained
+
+
+def _compare_networks(grid: Grid, cohort: Cohort, models: Sequence[str], say: Callable[[str], None]) -> list[str]:
+    """Notebook 05 on all that is finished, and the report, by one driver at a time; returns a message on a failure."""
+    job = Job(grid, pipeline.notebooks(["05"])[0])
     while True:
-        with records.alone(step.file(".lock")) as held:
-            if held is not None:
-                failed = _compare(step, cohort, progress.cells(cells_of(grid, models)), held, say)
+        with records.file_lock(job.file(".lock")) as lock:
+            if lock is not None:
+                failures = _compare(job, cohort, models, lock, say)
                 report.write(grid.folder)
-                return failed
-        say(f"{step.name}: another driver runs it; waiting")
-        time.sleep(PAUSE)
+                return failures
+        say(f"{job.name}: another driver runs it; waiting")
+        time.sleep(PAUSE_S)
 
 
-def _compare(step: Step, cohort: Cohort, cells: pd.DataFrame, held: int, say: Callable[[str], None]) -> list[str]:
-    folder = step.study.folder
-    records.write_csv(folder / "cells.csv", cells)
-    figures.save(figures.grid_overview(cells, cohort.note), folder / "figures", "grid", captions.grid(cells))
-    if cells.loc[(cells["state"] == "finished") & (cells["model"] != ""), "model"].nunique() < 2:
-        say(f"{step.name}: left out, as a comparison takes two networks that are finished")
-    elif step.is_finished(cohort.fingerprint):
-        say(f"{step.name}: up to date")
+def _compare(job: Job, cohort: Cohort, models: Sequence[str], lock: int, say: Callable[[str], None]) -> list[str]:
+    folder, table = job.study.folder, table_of(jobs_of(job.study, models))
+    records.write_csv(folder / "cells.csv", table)
+    figures.save(figures.grid_overview(table, cohort.note), folder / "figures", "grid", captions.grid(table))
+    finished = table[(table["state"] == "finished") & (table["model"] != "")]
+    if finished["model"].nunique() < 2:
+        say(f"{job.name}: left out, as a comparison takes two networks that are finished")
+    elif job.is_finished(cohort.fingerprint):
+        say(f"{job.name}: up to date")
     else:
-        say(f"{step.name}: running -> {folder}")
+        say(f"{job.name}: running -> {folder}")
         try:
-            pipeline.do(step, cohort, say, held)
+            pipeline.run_job(job, cohort, lock, say)
         except Failure as failure:
             return [str(failure)]
     return []

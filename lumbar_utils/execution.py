@@ -1,4 +1,4 @@
-"""One notebook in a kernel of its own, watched while it runs, and a short message on what fails."""
+"""One notebook executed in a kernel of its own, its epochs and memory watched, and a short message if it fails."""
 
 import contextlib
 import os
@@ -25,20 +25,20 @@ INTERPRETER = KernelSpec(
     language="python",
 )  # fmt: skip
 LONGEST_TEMP = 70  # bytes of a temporary folder's path: a socket's path has 103 on macOS, 107 on Linux
-KERNELS: set[psutil.Process] = set()  # those that this process has started, and that may run
+KERNELS: set[psutil.Process] = set()  # started by this process, and perhaps still running
 
 
 class PrivateKernel(AsyncKernelManager):
-    """A kernel of this interpreter, spoken to through socket files that only this user can open.
+    """A kernel of this interpreter, connected through socket files that only this user can open.
 
-    No kernelspec, IPython profile or start-up file of the user's has a say in it.
+    It does not depend on the user's kernelspecs, IPython profile and start-up files.
 
-    folder : for its sockets and its profile. lock_fd : descriptor of a lock that it holds until it ends; -1 for none.
-    environment : variables of its own. started : called with its process.
+    folder : for its sockets and its profile. lock : descriptor of a lock that it inherits; -1 for none.
+    environment : further variables. started : called with its process.
     """
 
     folder = ""
-    lock_fd = -1
+    lock = -1
     environment: dict[str, str] = {}  # noqa: RUF012
     started: Callable[[psutil.Process], None] = staticmethod(lambda process: None)
     kernel_spec = INTERPRETER
@@ -49,14 +49,16 @@ class PrivateKernel(AsyncKernelManager):
             self.transport, self.ip = "ipc", f"{self.folder}/socket"
 
     async def start_kernel(self, **settings):
-        """Start it without the terminal's stderr: what a cell writes comes through a socket."""
-        # figures inline, whatever the user's backend; a short folder for sockets of processes that it starts
-        own = {"IPYTHONDIR": self.folder, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-        own |= {"TMPDIR": _short_temp()} if _short_temp() else {}
-        settings["env"] = {name: value for name, value in os.environ.items() if name != "PYTHONSTARTUP"}
-        settings["env"] |= own | self.environment
-        if self.lock_fd >= 0:
-            settings["pass_fds"] = (self.lock_fd,)
+        """Start it without the terminal's stderr: the output of cells comes through a socket."""
+        env = dict(os.environ)
+        env.pop("PYTHONSTARTUP", None)
+        env["IPYTHONDIR"] = self.folder
+        env["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # figures inline, whatever the user's backend
+        if _short_temp():
+            env["TMPDIR"] = _short_temp()  # for sockets of the processes that it starts
+        settings["env"] = env | self.environment
+        if self.lock >= 0 and os.name == "posix":
+            settings["pass_fds"] = (self.lock,)
         await super().start_kernel(stderr=subprocess.DEVNULL, **settings)
         process = psutil.Process(self.provisioner.pid)
         KERNELS.add(process)
@@ -64,50 +66,49 @@ class PrivateKernel(AsyncKernelManager):
 
 
 def _short_temp() -> str | None:
-    """Where socket files lie: None for the usual temporary folder, /tmp if its path is too long for them."""
+    """The folder for socket files: None for the usual temporary folder, /tmp if that one's path is too long."""
     too_long = os.name == "posix" and len(os.fsencode(tempfile.gettempdir())) > LONGEST_TEMP
     return "/tmp" if too_long else None
 
 
 def kill_kernels() -> None:
-    """End all kernels of this process; `execute` then raises in the threads that wait for them."""
+    """Kill all kernels of this process; `execute` then raises in the threads that wait for them."""
     while KERNELS:
         with contextlib.suppress(psutil.NoSuchProcess):
             KERNELS.pop().kill()
 
 
 @contextlib.contextmanager
-def ended(running: Iterable[Future]) -> Iterator[None]:
-    """After an error or Ctrl-C, end what still runs in threads; it leaves no record, and the next run goes on with it.
+def end_kernels_after(running: Iterable[Future]) -> Iterator[None]:
+    """After an error or Ctrl-C, end the notebooks that still run; the next run resumes them, as they have no record.
 
-    running : jobs that wait for `execute`; more may come while it lasts.
+    running : calls of `execute` in threads; the caller may add some meanwhile.
     """
     try:
         yield
     finally:
-        for job in running:
-            job.cancel()
-        while not all(job.done() for job in running):
+        for future in running:
+            future.cancel()
+        while not all(future.done() for future in running):
             kill_kernels()
             time.sleep(0.1)
 
 
 def with_threads(number: int) -> dict[str, str]:
-    """The variables that give a process so many threads."""
+    """Environment variables that give a process this number of threads."""
     return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), str(number))
 
 
 def execute(
-    notebook: Path, executed: Path, parameters: dict, lock_fd: int = -1, environment: dict[str, str] | None = None,
+    notebook: Path, executed: Path, parameters: dict, lock: int = -1, environment: dict[str, str] | None = None,
     started: Callable[[psutil.Process], None] = lambda process: None,
 ) -> None:  # fmt: skip
-    """Execute a notebook where it lies, into the file `executed`; several may run in threads of one process.
+    """Execute a notebook in its own folder, and write the copy `executed`; several may run in threads of one process.
 
-    lock_fd, environment, started : of its PrivateKernel. Raises Failure; what the notebook had finished stays, and the
-    next run goes on from there.
+    lock, environment, started : see PrivateKernel. Raises Failure; the next run resumes from what was finished.
     """
     executed.parent.mkdir(parents=True, exist_ok=True)
-    own = {"lock_fd": lock_fd, "environment": environment or {}, "started": staticmethod(started)}
+    own = {"lock": lock, "environment": environment or {}, "started": staticmethod(started)}
     private = tempfile.TemporaryDirectory(prefix="kernel-", dir=_short_temp(), ignore_cleanup_errors=True)
     try:
         with private as folder:
@@ -125,21 +126,21 @@ def execute(
 
 
 def _without_braces(path: Path) -> str:
-    """A path for papermill, which would put parameters in its {}."""
+    """A path for papermill, which replaces {name} in it by a parameter."""
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
 class Watch:
-    """Looks each second while a notebook runs: reports each new epoch, and keeps the peak of memory.
+    """Looks once a second at a running notebook: reports each new epoch, and keeps the peak of memory.
 
-    history : file that grows by a line an epoch, if it is there. kernel : the notebook's process, once it has started.
-    memory_mb : of the kernel and the processes below it, in 10^6 bytes.
+    history : file that grows by a line an epoch, if there is one. memory_mb : peak of the kernel and its subprocesses,
+    in 10^6 bytes.
     """
 
     def __init__(self, history: Path, say: Callable[[str], None]):
         self.history, self.say = history, say
         self.kernel: psutil.Process | None = None
-        self.memory_mb, self.over = 0.0, threading.Event()
+        self.memory_mb, self.stop = 0.0, threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self):
@@ -147,33 +148,35 @@ class Watch:
         return self
 
     def __exit__(self, *_):
-        self.over.set()
+        self.stop.set()
         self.thread.join()
 
     def started(self, kernel: psutil.Process) -> None:
-        """Take note of the kernel."""
+        """Watch the memory of this process from now on."""
         self.kernel = kernel
 
-    def _rows(self) -> list:
+    def _epochs(self) -> list:
         with contextlib.suppress(StudyError):  # half a copy, which training replaces
             return list(records.read_csv(self.history).itertuples()) if self.history.exists() else []
         return []
 
     def _watch(self) -> None:
-        seen = {(row.model, row.epoch) for row in self._rows()}
-        while not self.over.wait(1):
+        reported = {(row.model, row.epoch) for row in self._epochs()}
+        while not self.stop.wait(1):
             self.memory_mb = max(self.memory_mb, memory_of(self.kernel) / 1e6)
-            for row in self._rows():
-                if (row.model, row.epoch) not in seen:
-                    seen.add((row.model, row.epoch))
+            for row in self._epochs():
+                if (row.model, row.epoch) not in reported:
+                    reported.add((row.model, row.epoch))
                     self.say(f"    {row.model} epoch {row.epoch}: validation F1 {row.val_f1:.3f}, {row.seconds:.0f} s")
 
 
 def memory_of(process: psutil.Process | None) -> int:
-    """Bytes in memory of a process and of all below it; 0 where there is none."""
+    """Bytes in memory of a process and all its subprocesses; 0 without a process."""
+    if process is None:
+        return 0
     total = 0
     with contextlib.suppress(psutil.Error):  # it has just ended
-        for one in [process, *process.children(recursive=True)] if process else []:
+        for one in [process, *process.children(recursive=True)]:
             with contextlib.suppress(psutil.Error):
                 total += one.memory_info().rss
     return total

@@ -111,7 +111,7 @@ def scored(cohort: "Cohort", folders: dict[str, Path]) -> str:
 def record_to_start_from(study: "Study", model: str) -> dict:
     """fit.json of the trained network that training starts from. Raises StudyError where there is none."""
     record = study.start / model / "fit.json"
-    if not records.is_whole(record):
+    if not records.is_complete(record):
         raise StudyError(f"start_from={study.start} holds no trained {model}; name a study's folder in data/runs")
     return records.read_json(record)
 
@@ -122,7 +122,7 @@ def refuse_stale_label_maps(study: "Study", cohort: "Cohort", model: str) -> Non
     Label maps of another tool, and those gathered from the runs of a grid, belong to the data that they were added for.
     """
     folder = study.folder / model
-    if not records.is_whole(folder / "predict.json"):
+    if not records.is_complete(folder / "predict.json"):
         raise StudyError(f"{model} has no label maps in {folder}; run its training notebook first")
     record = records.read_json(folder / "predict.json")
     if "data" in record and record["data"] != cohort.fingerprint:
@@ -153,7 +153,7 @@ def stale_scores(folder: Path) -> str:
     today = origin_of_scores(records.read_json(folder / "study.json"), folder, recorded.get("label maps", ()))
     changed = [name for name, value in recorded.items() if value != today[name]]
     if not changed:
-        halves = records.cut_off(folder / "notebooks" / "05_evaluate_and_compare.json")
+        halves = records.truncated_files(folder / "notebooks" / "05_evaluate_and_compare.json")
         return f"{halves[0]} is cut off; copy it again, or run notebook 05 again" if halves else ""
     other = " and ".join(changed)
     return f"scores, tables and figures were made from other {other} than are there today; run notebook 05 again"

@@ -1,4 +1,4 @@
-"""How far a study or a grid is, read off its folders at any time."""
+"""How far jobs are, read from their files at any time, and what the rest will cost, by what others have cost."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,82 +6,207 @@ from pathlib import Path
 import pandas as pd
 
 from lumbar_utils import MODELS, records
+from lumbar_utils.data import sources
 from lumbar_utils.data.folder import read
-from lumbar_utils.pipeline import Step
+from lumbar_utils.pipeline import Job, jobs_of
 from lumbar_utils.records import COSTS
-from lumbar_utils.study import kind_and_path
+from lumbar_utils.study import ROOT, Grid, Study, kind_and_path, read_study
 
 STATES = ("finished", "running", "failed", "waiting")
-CHANGED = "finished before code, data or settings changed"
+STALE = "finished before code, data or settings changed"
+REFERENCE = ROOT / "figures" / "reference"  # a study whose costs are known, perhaps of another machine
+# settings that the time of a training depends on
+SCALES = (
+    "profile", "epochs", "images_per_epoch", "height", "width", "folds", "fold", "train_fraction", "test_fraction",
+)  # fmt: skip
 
 
-def cells(steps: Sequence[Step]) -> pd.DataFrame:
-    """One row a step: dataset, study (its folder's name), seed, fold, step, model, state (of STATES), epoch, epochs,
-    val_f1 (the best yet), the columns of COSTS (nan before it is finished), error (or why a finished one waits again).
+def table_of(jobs: Sequence[Job]) -> pd.DataFrame:
+    """One row a job; one whose settings, data or code have changed since is waiting.
 
-    A step whose settings, data or code have changed since is waiting.
+    Columns: dataset, study (its folder's name), seed, fold, step (the job's name), model, state (of STATES), epoch,
+    epochs, val_f1 (the best yet), those of COSTS (nan unless finished), error (or why it is waiting again).
     """
-    read_before: dict[str, str] = {}
-    return pd.DataFrame([_cell(step, read_before) for step in steps])
+    fingerprints: dict[str, str] = {}
+    return pd.DataFrame([_row_of(job, fingerprints) for job in jobs])
 
 
-def _cell(step: Step, read_before: dict[str, str]) -> dict:
-    study, state = step.study, state_of(step, read_before)
-    told = records.read_json(step.file(".json")) if state == "finished" else {}
-    history = study.folder / step.model / "history.csv"
-    best = records.read_csv(history)["val_f1"] if step.model and history.exists() else pd.Series(dtype=float)
+def _row_of(job: Job, fingerprints: dict[str, str]) -> dict:
+    study, state = job.study, state_of(job, fingerprints)
+    record = records.read_json(job.file(".json")) if state == "finished" else {}
+    history = study.folder / job.model / "history.csv"
+    val_f1 = records.read_csv(history)["val_f1"] if job.model and history.exists() else pd.Series(dtype=float)
+    error = ""
+    if state == "failed":
+        error = records.read_json(job.file(".error.json")).get("error", "")
+    elif state == "waiting" and job.file(".json").exists():
+        error = STALE
     return {
         "dataset": Path(study.dataset).name, "study": study.folder.name, "seed": study.seed, "fold": study.fold,
-        "step": step.name, "model": step.model, "state": state, "epoch": len(best),
-        "epochs": study.epochs if step.model else 0, "val_f1": best.max(),
-        **{name: told.get(name, float("nan")) for name in COSTS},
-        "error": _why(step, state),
+        "step": job.name, "model": job.model, "state": state, "epoch": len(val_f1),
+        "epochs": study.epochs if job.model else 0, "val_f1": val_f1.max(),
+        **{name: record.get(name, float("nan")) for name in COSTS},
+        "error": error,
     }  # fmt: skip
 
 
-def _why(step: Step, state: str) -> str:
-    if state == "failed":
-        return records.read_json(step.file(".error.json")).get("error", "")
-    return CHANGED if state == "waiting" and step.file(".json").exists() else ""
-
-
-def state_of(step: Step, read_before: dict[str, str] | None = None) -> str:
-    """One of STATES, as the study's folder and its data tell. read_before : see `_fingerprint_of_data`."""
-    if step.is_finished(_fingerprint_of_data(step, {} if read_before is None else read_before)):
+def state_of(job: Job, fingerprints: dict[str, str] | None = None) -> str:
+    """One of STATES. fingerprints : of data sets that were read before, by name; see `_fingerprint_of_data`."""
+    if job.is_finished(_fingerprint_of_data(job.study, {} if fingerprints is None else fingerprints)):
         return "finished"
-    if records.is_held(step.file(".lock")):
+    if records.is_locked(job.file(".lock")):
         return "running"
-    return "failed" if step.file(".error.json").exists() else "waiting"
+    return "failed" if job.file(".error.json").exists() else "waiting"
 
 
-def _fingerprint_of_data(step: Step, read_before: dict[str, str]) -> str:
-    """Of a folder as it is today; of other kinds of data, which take long to read, as the study has recorded it.
+def _fingerprint_of_data(study: Study, fingerprints: dict[str, str]) -> str:
+    """That of a folder as it is today; that of other data, which take long to read, as the study has recorded it.
 
-    read_before : data set -> fingerprint, of the folders that were read already; this one is added.
+    fingerprints : data set -> fingerprint; a folder that is read is added.
     """
-    source = step.study.settings["dataset"]
+    source = study.settings["dataset"]
     kind, path = kind_and_path(source)
     if kind != "folder" or not path.is_dir():
-        return records.read_json(step.study.folder / "study.json").get("data", {}).get("fingerprint", "")
-    if source not in read_before:
-        read_before[source] = read(path).fingerprint
-    return read_before[source]
+        return records.read_json(study.folder / "study.json").get("data", {}).get("fingerprint", "")
+    if source not in fingerprints:
+        fingerprints[source] = read(path).fingerprint
+    return fingerprints[source]
 
 
-def said(table: pd.DataFrame) -> str:
-    """Cells as text, one line each, and a line that counts the states."""
-    shown = table.assign(
-        epoch=[f"{row.epoch}/{row.epochs}" if row.epochs else "" for row in table.itertuples()],
-        model=table["model"].replace(MODELS),
-        error=[text.splitlines()[1].strip()[:80] if text.count("\n") else text[:80] for text in table["error"]],
-    )[["seed", "fold", "step", "state", "epoch", "val_f1", "seconds", "memory_mb", "error"]]
-    text = shown.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.4g}")
-    return f"{text}\n\n{counted(table)}"
-
-
-def counted(table: pd.DataFrame) -> str:
-    """12 cells: 10 finished, 1 running, 1 failed."""
+def count_states(table: pd.DataFrame) -> str:
+    """12 jobs: 10 finished, 1 running, 1 failed. table : with a column state."""
     counts = table["state"].value_counts()
-    return f"{len(table)} cell{'s' * (len(table) != 1)}: " + ", ".join(
-        f"{counts[state]} {state}" for state in STATES if state in counts
+    states = ", ".join(f"{counts[state]} {state}" for state in STATES if state in counts)
+    return f"{len(table)} job{'s' * (len(table) != 1)}: {states}"
+
+
+def status(folder: Path) -> str:
+    """How far the study or grid in a folder is, and the time left at the number of jobs that run now."""
+    study = read_study(folder)
+    record = records.read_json(folder / "study.json")
+    jobs = jobs_of(study, record.get("grid", {}).get("models", MODELS))
+    table = table_of(jobs)
+    lines = table.assign(
+        epoch=[f"{row.epoch}/{row.epochs}" if row.epochs else "" for row in table.itertuples()],
+        error=[_short(error) for error in table["error"]],
+    )[["seed", "fold", "step", "state", "epoch", "val_f1", "seconds", "memory_mb", "error"]]
+    text = lines.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.4g}")
+    summary = count_states(table)
+    if (table["state"] != "finished").any():
+        running = int((table["state"] == "running").sum())
+        summary += f"; {duration(time_left(table, estimate(jobs, record['data']['cases']), running))} left"
+    return f"{text}\n\n{summary}"
+
+
+def _short(error: str) -> str:
+    """The second line of an error of several lines, which says what went wrong; 80 characters of it."""
+    lines = error.splitlines()
+    return lines[1].strip()[:80] if len(lines) > 1 else error[:80]
+
+
+def work(study: Study, images: int) -> float:
+    """Pixels that a training on a data set of so many images sees, over all epochs; its time is in proportion to it."""
+    validation = 1 - study.train_fraction - study.test_fraction
+    share = 1 - 1 / study.folds - validation if study.folds else study.train_fraction
+    return study.epochs * max(images * share, study.images_per_epoch) * study.height * study.width
+
+
+def measured(runs: Path) -> pd.DataFrame:
+    """One row a finished job: here, profile, work, step (its name), and the columns of COSTS.
+
+    Of the studies in the folder `runs`, and of the reference study (`here` is False), perhaps of another machine.
+    """
+    rows = []
+    for folder in [REFERENCE, *sorted(file.parent for file in runs.glob("*/study.json"))]:
+        record = records.read_json(folder / "study.json")
+        if not record or "grid" in record:
+            continue
+        settings = {name: value for name, value in record.get("settings", {}).items() if name in SCALES}
+        of_study = {"here": folder != REFERENCE, "profile": settings["profile"]}
+        of_study["work"] = work(Study(**settings), record["data"]["cases"])
+        table = folder / "cells.csv"
+        costs = pd.read_csv(table) if table.exists() else records.costs_of(folder)
+        rows += [of_study | row for row in costs.to_dict("records")]
+    return pd.DataFrame(rows, columns=["here", "profile", "work", "step", *COSTS])
+
+
+def estimate(jobs: Sequence[Job], images: int) -> pd.DataFrame:
+    """One row a job: step (its name), the columns of COSTS, source; nan where nothing similar was measured.
+
+    Medians of finished jobs of the same name and profile, of the same folder of runs rather than of the reference;
+    seconds of a training are in proportion to its work.
+    """
+    known = measured(jobs[0].study.runs) if jobs else pd.DataFrame()
+    rows = []
+    for job in jobs:
+        similar = known[(known["step"] == job.name) & (known["profile"] == job.study.profile)]
+        own_work = work(job.study, images)
+        if job.model:  # a study without training tests networks as they are, which takes another time
+            similar = similar[(similar["work"] > 0) == (own_work > 0)]
+        if similar["here"].any():
+            similar = similar[similar["here"]]
+        costs = {name: similar[name].median() for name in COSTS}
+        if job.model and own_work:
+            costs["seconds"] = (similar["seconds"] / similar["work"]).median() * own_work
+        rows.append({"step": job.name, **costs, "source": _source(similar)})
+    return pd.DataFrame(rows, columns=["step", *COSTS, "source"])
+
+
+def _source(similar: pd.DataFrame) -> str:
+    if similar.empty:
+        return "not measured yet"
+    return f"{len(similar)} finished here" if similar["here"].any() else "the reference study"
+
+
+def time_left(table: pd.DataFrame, costs: pd.DataFrame, at_once: int) -> float:
+    """Seconds until all jobs are finished, so many at once; a running job counts half.
+
+    table : of `table_of`. costs : of `estimate`, for the same jobs.
+    """
+    share = table["state"].map({"finished": 0, "running": 0.5, "failed": 1, "waiting": 1}).to_numpy()
+    return float((costs["seconds"].to_numpy() * share).sum() / max(1, at_once))
+
+
+def duration(seconds: float) -> str:
+    """2 h 05 min, 12 min, 40 s; `unknown` for nan."""
+    if pd.isna(seconds):
+        return "unknown"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
+
+
+def megabytes(value: float) -> str:
+    """1,234 MB; `unknown` for nan."""
+    return "unknown" if pd.isna(value) else f"{value:,.0f} MB"
+
+
+def plan(study: Study | Grid, at_once: int, threads: int, models: Sequence[str] = tuple(MODELS)) -> str:
+    """Every job of a study or grid, whether it is finished, its cost; and the cost of the rest, so many jobs at once.
+
+    Disk is what remains, with the best checkpoint of each network.
+    """
+    first = study.study if isinstance(study, Grid) else study
+    jobs, images = jobs_of(study, models), len(sources.load(first).cases)
+    table, costs = table_of(jobs), estimate(jobs, images)
+    lines = table[["seed", "fold", "step", "state"]].assign(
+        time=costs["seconds"].map(duration), memory=costs["memory_mb"].map(megabytes),
+        disk=costs["disk_mb"].map(megabytes), measured=costs["source"],
+    )  # fmt: skip
+    todo = costs[table["state"].to_numpy() != "finished"]
+    memory = min(at_once, len(todo)) * todo["memory_mb"].max()
+    summary = (
+        f"{count_states(table)}; {at_once} at once, {threads} threads each: "
+        f"{duration(time_left(table, costs, at_once))}, {megabytes(memory)} of memory at most, "
+        f"{megabytes(todo['disk_mb'].sum(min_count=1))} of disk"
     )
+    if isinstance(study, Grid):
+        comparison = estimate(jobs_of(first)[-1:], images).iloc[0]
+        memory = megabytes(comparison["memory_mb"])
+        summary += f"; then notebook 05, which took {duration(comparison['seconds'])} and {memory} of memory on one run"
+    if first.start_from == "phantoms" and not all((first.start / model / "fit.json").exists() for model in MODELS):
+        trainings = [job for job in jobs_of(first.phantoms) if job.model]
+        seconds = estimate(trainings, first.phantom_patients)["seconds"].sum(skipna=False) / at_once
+        summary += f"; before that phantoms, once for all studies: {duration(seconds)}"
+    return f"{study.folder.name}\n{lines.to_string(index=False)}\n\n{summary}"

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, completion records of finished work, and where a result came from (provenance)."""
+"""Files that are complete or absent, locks, completion records of finished work, fingerprints, and provenance."""
 
 import contextlib
 import errno
@@ -18,16 +18,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+import filelock
+
 from lumbar_utils import StudyError
 from lumbar_utils.machine import environment
 
 if TYPE_CHECKING:
-    import pandas as pd  # which takes longer to load than all else here; so only where a table is read or made
+    import pandas as pd  # takes a second to load, so it is loaded where a table is read or made
 
 PACKAGE = Path(__file__).parent
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+LOCK_TRIES = 20  # at intervals of 0.05 s, since `is_locked` holds a lock for an instant
 COSTS = ("seconds", "memory_mb", "disk_mb")  # of a finished notebook: memory of its kernel, files and best.ckpt
-REPORTED = (  # packages whose versions stand in every provenance
+REPORTED = (  # packages whose versions are part of every provenance
     "torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "albumentations", "numpy", "scipy",
     "opencv-python-headless", "pandas", "statsmodels", "matplotlib", "seaborn", "pillow", "papermill",
 )  # fmt: skip
@@ -35,10 +38,10 @@ REPORTED = (  # packages whose versions stand in every provenance
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path to write to, which takes the place of `path` only once it is whole and on the disk.
+    """A temporary path to write to, which replaces `path` once it is completely written and on the disk.
 
-    The file gets the permissions that the umask allows. Raises StudyError when the disk is full or read-only; what
-    was at `path` before is then untouched.
+    The file gets the permissions that the umask allows. Raises StudyError when the disk is full or read-only; the file
+    that was at `path` before is then unchanged.
     """
     temporary = _temporary(path)
     try:
@@ -60,9 +63,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder to write into, which becomes `path` only once it is complete.
+    """A temporary folder to write into, which is renamed to `path` once it is complete.
 
-    If another process has made `path` meanwhile, that one stays. Permissions are what the umask allows.
+    If another process has made `path` meanwhile, that one is kept. Permissions are what the umask allows.
     """
     temporary = _temporary(path)
     temporary.mkdir(parents=True)
@@ -83,7 +86,7 @@ def _temporary(path: Path) -> Path:
 
 
 def refuse_unwritable(*folders: Path) -> None:
-    """Make folders that are not there. Raises StudyError if a file cannot be made in one of them."""
+    """Make the folders that do not exist. Raises StudyError if a file cannot be made in one of them."""
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -94,63 +97,55 @@ def refuse_unwritable(*folders: Path) -> None:
             ) from error
 
 
-def remove_remains(folder: Path, older_s: float = 0) -> None:
-    """Remove the temporary files of writers that were killed; nobody may be writing into `folder`, lately at least.
+def remove_temporary_files(folder: Path, older_s: float = 0) -> None:
+    """Remove the temporary files that killed writers left; nobody may be writing into `folder`, or not lately.
 
     older_s : seconds since their last change.
     """
-    for remains in folder.rglob(".*.*"):
+    for file in folder.rglob(".*.*"):
         with contextlib.suppress(FileNotFoundError):
-            if remains.is_file() and time.time() - remains.stat().st_mtime >= older_s:
-                remains.unlink()
+            if file.is_file() and time.time() - file.stat().st_mtime >= older_s:
+                file.unlink()
 
 
 @contextlib.contextmanager
-def alone(lock: Path) -> Iterator[int | None]:
-    """Hold a file while no other process does: its descriptor, or None where another holds it for longer than a second.
+def file_lock(path: Path) -> Iterator[int | None]:
+    """Hold a lock; yields the descriptor of its file, or None if another process holds it for longer than a second.
 
-    It is let go when every process that has the descriptor has ended, killed or not. Windows and some network disks
-    have no such locks: nothing is held there, and the descriptor is -1.
+    A process that inherits the descriptor holds the lock too, until all of them have ended, killed or not. On a disk
+    without locks, some network disks, there is a warning, and the work goes on without.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a", encoding="utf-8") as file:
-        for _ in range(20):  # `is_held` has it for an instant
-            taken = _lock(file)
-            if taken is not False:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        for _ in range(LOCK_TRIES):
+            if locked := _try_to_lock(file):
                 break
             time.sleep(0.05)
-        yield {True: file.fileno(), False: None, None: -1}[taken]
+        yield file.fileno() if locked else None
 
 
-def is_held(lock: Path) -> bool:
-    """Whether a process holds the file with `alone`; asking keeps nobody from taking it."""
-    if not lock.exists():
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock."""
+    if not path.exists():
         return False
-    with lock.open("a", encoding="utf-8") as file:
-        return _lock(file, shared=True) is False
+    with path.open("a", encoding="utf-8") as file:
+        return not _try_to_lock(file)
 
 
-def _lock(file: IO, shared: bool = False) -> bool | None:
-    """Lock an open file if no other process has: whether that worked, or None where there are no locks."""
-    if os.name != "posix":
-        return None
-    import fcntl
-
+def _try_to_lock(file: IO) -> bool:
+    """Lock an open file, until it is closed; False if another process has locked it. True where there are no locks."""
     try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return filelock.lock_descriptor(file.fileno(), blocking=False)
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
         text = f"the disk of {Path(file.name).parent} has no locks ({error.strerror}); start one run at a time there"
         warnings.warn(text, stacklevel=2)
-        return None
-    return True
+        return True
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, whole or not at all; a file that already says so is left alone."""
+    """Write text as UTF-8, completely or not at all; a file that holds the same text already is not touched."""
     if path.exists() and path.read_bytes() == text.encode():
         return
     with atomic_file(path) as temporary:
@@ -158,31 +153,31 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: dict) -> None:
-    """Write a dictionary as indented JSON, whole or not at all."""
+    """Write a dictionary as indented JSON, completely or not at all."""
     write_text(path, json.dumps(value, indent=2, default=str) + "\n")
 
 
 def write_csv(path: Path, table: "pd.DataFrame") -> None:
-    """Write a table without its index, whole or not at all."""
+    """Write a table without its index, completely or not at all."""
     buffer = io.StringIO()
     table.to_csv(buffer, index=False, lineterminator="\n")
     write_text(path, buffer.getvalue())
 
 
 def read_csv(path: Path) -> "pd.DataFrame":
-    """A table as `write_csv` wrote it: names of cases and patients are text, whatever they look like (`001`, `NA`)."""
+    """A table that `write_csv` wrote; names of cases and patients are text, whatever they look like (`001`, `NA`)."""
     import pandas as pd
 
     names = dict.fromkeys(("case", "case_there", "patient", "model", "claim"), str)
-    text = _whole_text(path)
+    text = _complete_text(path)
     try:
         return pd.read_csv(io.StringIO(text), dtype=names, keep_default_na=False, na_values=[""])
     except pd.errors.ParserError:
         raise _damaged(path) from None
 
 
-def _whole_text(path: Path) -> str:
-    """Text that this package wrote; StudyError if it is empty, or not all of it is text."""
+def _complete_text(path: Path) -> str:
+    """Text that this package wrote. Raises StudyError if it is empty, or not all of it is text."""
     text = path.read_bytes().decode(errors="replace")
     if not text.strip() or "\0" in text or "\ufffd" in text:
         raise _damaged(path)
@@ -194,9 +189,9 @@ def _damaged(path: Path) -> StudyError:
 
 
 def read_json(path: Path) -> dict:
-    """What a JSON file holds; empty where there is none. Raises StudyError if it is cut off or damaged."""
+    """The content of a JSON file; empty if there is no file. Raises StudyError if it is cut off or damaged."""
     try:
-        return json.loads(_whole_text(path)) if path.exists() else {}
+        return json.loads(_complete_text(path)) if path.exists() else {}
     except json.JSONDecodeError:
         raise _damaged(path) from None
 
@@ -215,61 +210,66 @@ def fingerprint_files(paths: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-@functools.cache  # what is imported stays as it is, whatever becomes of the files
+@functools.cache  # imported code stays as it is, even if its files change
 def source_fingerprint(*modules: str) -> str:
-    """sha256 of the package's own source: of the modules named, or of all of it, styles and templates included."""
-    files = [PACKAGE / f"{name}.py" for name in modules]
-    every = (path for path in sorted(PACKAGE.rglob("[!.]*")) if path.is_file() and path.parent.name != "__pycache__")
-    return fingerprint_files(files or every)
+    """sha256 of the package's own source: of the named modules, or of all files, styles and templates included."""
+    if modules:
+        return fingerprint_files(PACKAGE / f"{name}.py" for name in modules)
+    files = sorted(PACKAGE.rglob("[!.]*"))
+    return fingerprint_files(file for file in files if file.is_file() and file.parent.name != "__pycache__")
 
 
-def is_whole(record: Path) -> bool:
-    """Whether `record` tells of finished work, all of whose files are still there, and none of them cut off."""
-    told = _told(record)
-    return bool(told) and all((record.parent / name).exists() for name in told["files"]) and not cut_off(record)
+def is_complete(record: Path) -> bool:
+    """Whether `record` is of finished work whose files are all there, and none of them truncated."""
+    content = _read_record(record)
+    if not content:
+        return False
+    return all((record.parent / name).exists() for name in content["files"]) and not truncated_files(record)
 
 
-def cut_off(record: Path) -> list[Path]:
-    """The files of finished work that hold fewer bytes than were written, as after a copy that was interrupted."""
-    sizes = {
-        Path(os.path.normpath(record.parent / name)): size for name, size in _told(record).get("bytes", {}).items()
-    }
-    return [file for file, size in sizes.items() if file.exists() and file.stat().st_size < size]
+def truncated_files(record: Path) -> list[Path]:
+    """The files of finished work that hold fewer bytes than were written, as after an interrupted copy."""
+    truncated = []
+    for name, size in _read_record(record).get("bytes", {}).items():
+        file = Path(os.path.normpath(record.parent / name))
+        if file.exists() and file.stat().st_size < size:
+            truncated.append(file)
+    return truncated
 
 
-def _told(record: Path) -> dict:
-    """What a record of finished work tells; nothing if it is cut off: the work is done again then."""
+def _read_record(record: Path) -> dict:
+    """A record of finished work; empty if it is damaged, so that the work is done again."""
     with contextlib.suppress(StudyError):
         return read_json(record)
     return {}
 
 
 def is_finished(record: Path, made_from: str) -> bool:
-    """Whether `record` tells of whole work made from just this fingerprint."""
-    return is_whole(record) and read_json(record)["made_from"] == made_from
+    """Whether `record` is of complete work that was made from this fingerprint."""
+    return is_complete(record) and read_json(record)["made_from"] == made_from
 
 
 def mark_finished(record: Path, made_from: str, files: Iterable[Path], **facts) -> None:
-    """Record that `files` are complete, and by what code, packages and machine they were made.
-
-    Written last, so that it never speaks of half a result.
-    """
+    """Record that `files` are complete, with their sizes and the provenance; to be called once all are written."""
     sizes = {Path(os.path.relpath(file, record.parent)).as_posix(): file.stat().st_size for file in files}
     content = {"made_from": made_from, "files": list(sizes), "bytes": sizes, "provenance": provenance()} | facts
     write_json(record, content)
 
 
 def costs_of(folder: Path) -> "pd.DataFrame":
-    """What the finished notebooks of a study's folder have cost: step, and the columns of COSTS."""
+    """The costs of the finished notebooks in a study's folder: step, and the columns of COSTS."""
     import pandas as pd
 
-    told = [(file.stem, read_json(file)) for file in sorted((folder / "notebooks").glob("[0-9]*.json"))]
-    rows = [(name, *(record[cost] for cost in COSTS)) for name, record in told if set(COSTS) <= set(record)]
+    rows = []
+    for file in sorted((folder / "notebooks").glob("[0-9]*.json")):
+        record = read_json(file)
+        if set(COSTS) <= record.keys():
+            rows.append((file.stem, *(record[cost] for cost in COSTS)))
     return pd.DataFrame(rows, columns=["step", *COSTS])
 
 
 def provenance() -> dict:
-    """What a result is made with, by the process that makes it: code, packages, hardware and system."""
+    """The code, packages, hardware and system of this process, for the results that it makes."""
     return {
         "lumbar_utils": importlib.metadata.version("lumbar_utils"),
         "commit": _commit(),
@@ -283,33 +283,35 @@ def recorded_provenance(folder: Path) -> dict[str, dict]:
 
     Results are `<model>/fit` (the trained network), `<model>/predict` (its label maps) and `scores`.
     """
-    files = [*sorted(folder.glob("*/fit.json")), *sorted(folder.glob("*/predict.json")), folder / "scores.json"]
-    recorded = {file.relative_to(folder).with_suffix("").as_posix(): read_json(file) for file in files}
-    return {result: record["provenance"] for result, record in recorded.items() if "provenance" in record}
+    recorded = {}
+    for file in [*sorted(folder.glob("*/fit.json")), *sorted(folder.glob("*/predict.json")), folder / "scores.json"]:
+        record = read_json(file)
+        if "provenance" in record:
+            recorded[file.relative_to(folder).with_suffix("").as_posix()] = record["provenance"]
+    return recorded
 
 
 def one_or_each(values: dict[str, str]) -> str:
     """The value that all results share, or each value after the names of the results that have it; "" without any."""
-    having: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for result, value in values.items():
-        having.setdefault(value, []).append(result)
-    if len(having) < 2:
-        return next(iter(having), "")
-    return "; ".join(f"{', '.join(results)}: {value}" for value, results in having.items())
+        names.setdefault(value, []).append(result)
+    if len(names) < 2:
+        return next(iter(names), "")
+    return "; ".join(f"{', '.join(results)}: {value}" for value, results in names.items())
 
 
-@functools.cache  # as the source is
+@functools.cache  # as with the source
 def _commit() -> str:
-    """The commit of the code, `-dirty` behind it if files differ; `unknown` where the package is not in its own clone.
+    """The commit of the code, with `-dirty` if files differ from it; `unknown` outside the project's own repository.
 
-    A clone that merely lies inside of another repository has no commit there.
+    A copy that lies inside another repository does not take that one's commit.
     """
-    try:
+    with contextlib.suppress(FileNotFoundError):  # no git
         top = _git("rev-parse", "--show-toplevel")
-        ours = top and Path(top).resolve() == PACKAGE.parent.resolve()
-        return (ours and _git("describe", "--always", "--dirty", "--abbrev=40")) or "unknown"
-    except FileNotFoundError:  # no git
-        return "unknown"
+        if top and Path(top).resolve() == PACKAGE.parent.resolve():
+            return _git("describe", "--always", "--dirty", "--abbrev=40") or "unknown"
+    return "unknown"
 
 
 def _git(*arguments: str) -> str:

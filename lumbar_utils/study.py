@@ -1,5 +1,6 @@
-"""Every choice of a study in one frozen record, with three profiles and refusal of what is unknown or wrong."""
+"""Every setting of a study, validated, with named profiles; and grids: one study under several seeds and folds."""
 
+import dataclasses
 import difflib
 import functools
 import html
@@ -88,13 +89,15 @@ Folder = Annotated[Path, BeforeValidator(absolute)]
 
 
 def _usual_start(settings: dict) -> str:
-    """Images of patients are few: networks know phantoms first, unless they are told to start from something else."""
+    """`phantoms` for images of patients, which are few, unless a setting names other weights to start from."""
     of_patients = settings.get("dataset", "phantom") != "phantom" and settings["profile"] != "smoke"
     return "phantoms" if of_patients and settings.get("encoder_weights", "none") == "none" else "none"
 
 
 def _start(source: str | Path | None) -> str | Path:
-    return source or "none" if source in (None, *STARTS) else absolute(source)
+    if source is None:
+        return "none"
+    return source if source in STARTS else absolute(source)
 
 
 Start = Annotated[Literal["none", "phantoms"] | Path, BeforeValidator(_start)]
@@ -110,18 +113,19 @@ def kind_and_path(dataset: str, start: Path = ROOT) -> tuple[str, Path | None]:
     return "folder", absolute(dataset, start)
 
 
-def _whole_source(dataset: str, start: Path = ROOT) -> str:
+def _absolute_source(dataset: str, start: Path = ROOT) -> str:
+    """The same data set with an absolute path. Raises StudyError for an empty text."""
     if not isinstance(dataset, str) or not dataset.strip():
         raise StudyError("it names no data set; use phantom, a folder, or KIND:PATH: see data/README.md")
     kind, path = kind_and_path(dataset, start)
     return kind if path is None else f"{kind}:{path}".removeprefix("folder:")
 
 
-Source = Annotated[str, BeforeValidator(_whole_source)]
+Source = Annotated[str, BeforeValidator(_absolute_source)]
 
 
-def _identity(dataset: str) -> list:
-    """What tells one data set from another, wherever it lies: its tables, or names and sizes of its source files."""
+def _identity_of(dataset: str) -> list:
+    """What distinguishes data sets, wherever they lie: the tables of a folder, names and sizes of other files."""
     kind, path = kind_and_path(dataset)
     if path is None:
         return [kind]
@@ -131,30 +135,36 @@ def _identity(dataset: str) -> list:
     return [kind, _listing(path)]
 
 
-@functools.cache  # a source may hold thousands of files, and nobody changes them in the midst of a study
+@functools.cache  # a source may hold thousands of files, and they do not change during a run
 def _listing(path: Path) -> list[tuple[str, int]]:
     """Relative name and size of each file of a source."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     return [(file.relative_to(path).as_posix(), file.stat().st_size) for file in files]
 
 
-def _listed(names: str | list | tuple) -> list | tuple:
-    """From the command line a list comes as one text, its names between commas."""
-    return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
+def _split_at_commas(names: str | list | tuple) -> list | tuple:
+    """The names in a text, which is how the command line passes a list; a list as it is."""
+    if not isinstance(names, str):
+        return names
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_at_commas)]
 
 
-def begun_at(start: Path, settings: dict) -> dict:
-    """The same settings, their relative paths begun at a folder of one's choice instead of at the project's root."""
-    begun = {"dataset": _whole_source} | dict.fromkeys(("encoder_weights", "start_from", "runs", "cache"), absolute)
-    paths = [name for name in begun if name in settings and settings[name] not in (*NO_FILE, *STARTS, None)]
-    return settings | {name: str(begun[name](settings[name], start)) for name in paths}
+def with_absolute_paths(settings: dict, start: Path) -> dict:
+    """The same settings, their relative paths made absolute from the folder `start` instead of the project's root."""
+    resolved = dict(settings)
+    for name in PATHS:
+        if settings.get(name) in (None, *NO_FILE, *STARTS):
+            continue
+        resolve = _absolute_source if name == "dataset" else absolute
+        resolved[name] = str(resolve(settings[name], start))
+    return resolved
 
 
 def record_of(folder: Path) -> dict:
-    """What study.json says in the folder of a study or grid. Raises StudyError where there is none, or half of one."""
+    """The study.json in the folder of a study or grid. Raises StudyError where there is none, or only a part of one."""
     file = folder / "study.json"
     if not file.exists():
         raise StudyError(
@@ -163,7 +173,7 @@ def record_of(folder: Path) -> dict:
         )
     try:
         record = records.read_json(file)
-    except ValueError:  # no JSON, or no text
+    except ValueError:  # neither JSON nor text
         record = None
     if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
         raise StudyError(f"{file} is no whole record of a study; remove it and run the study again")
@@ -171,7 +181,7 @@ def record_of(folder: Path) -> dict:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """A file of weights itself, or those of a folder by name; none where there is none."""
+    """A file of weights itself, or the files of weights in a folder, sorted by name; empty where there is none."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return [file for file in files if file.suffix in (".pth", ".pt", ".safetensors") and file.is_file()]
 
@@ -192,8 +202,8 @@ Weights = Annotated[str, BeforeValidator(_weights)]
 
 
 @functools.lru_cache
-def _content(*changed: tuple[Path, int]) -> str:
-    """Of files, each with the time of its last change."""
+def _fingerprint_of_weights(*changed: tuple[Path, int]) -> str:
+    """Of files by content. changed : each with the time of its last change, so that it is read once for each."""
     return records.fingerprint_files(file for file, _ in changed)
 
 
@@ -285,8 +295,9 @@ class Study(BaseModel):
 
     def __init__(self, profile: str = "auto", **settings):
         try:
-            if profile == "auto":  # wrong settings are refused before torch is asked for a GPU, which takes seconds
-                super().__init__(profile="paper", **settings)  # of all profiles the one that refuses least
+            if profile == "auto":
+                # refuse wrong settings before torch is loaded to look for a GPU; of all profiles, paper refuses least
+                super().__init__(profile="paper", **settings)
                 profile = default_profile()
             super().__init__(profile=profile, **settings)
         except ValidationError as error:
@@ -302,51 +313,33 @@ class Study(BaseModel):
         return profile | settings | {"start_from": start}
 
     @model_validator(mode="after")
-    def _leave_some_patients_to_validate_on(self):
+    def _refuse_contradictions(self):
+        """Raise ValueError, which pydantic collects, for settings that exclude one another."""
         if self.train_fraction + self.test_fraction >= 1:
             raise ValueError("train_fraction + test_fraction must stay below 1, to leave patients to validate on")
-        return self
-
-    @model_validator(mode="after")
-    def _name_a_fold_that_exists(self):
         if self.folds == 1:
             raise ValueError("folds=1 leaves nobody to train on; use 0 for one split, or 2 and more")
         if self.fold >= max(1, self.folds):
             raise ValueError(f"fold={self.fold} does not exist among folds={self.folds}; they count from 0")
-        return self
-
-    @model_validator(mode="after")
-    def _share_a_step_evenly(self):
         if self.batch_size % (self.accumulate * self.devices * self.nodes):
             raise ValueError(
                 f"batch_size={self.batch_size} must be a multiple of accumulate={self.accumulate} x "
                 f"devices={self.devices} x nodes={self.nodes}; change one of them"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _start_from_one_thing(self):
         if self.start_from != "none" and self.encoder_weights != "none":
             raise ValueError("start_from brings all the weights; leave encoder_weights at none")
-        return self
-
-    @model_validator(mode="after")
-    def _leave_phantoms_to_begin_at_random(self):
         if self.start_from == "phantoms" and self.dataset == "phantom":
             raise ValueError("start_from=phantoms is for images of patients; use none for dataset=phantom")
-        return self
-
-    @model_validator(mode="after")
-    def _train_what_begins_at_random(self):
         if self.epochs == 0 and self.start_from == "none":
             raise ValueError("epochs=0 tests trained networks as they are; name them as start_from, or give epochs=1")
         return self
 
     @property
     def phantoms(self) -> "Study":
-        """The study of phantoms whose networks others start from: their networks and input, the profile's recipe.
+        """The study of phantoms whose networks this one starts from: the same networks and input, the profile's recipe.
 
-        In any contrast, so that they carry to those that no phantom was made for; longer, as that is harder to learn.
+        Phantoms have any contrast, so that the networks carry over to contrasts that no phantom imitates, and training
+        is longer, as that is harder to learn.
         """
         shared = {name: getattr(self, name) for name in SHARED}
         profile = "quick" if self.profile == "patients" else self.profile
@@ -354,7 +347,7 @@ class Study(BaseModel):
         return Study(profile, dataset="phantom", start_from="none", phantom_contrast="any", **longer, **shared)
 
     def tested_on(self, dataset: str) -> "Study":
-        """The study of this one's networks, as they are, on all patients of another data set."""
+        """The study that tests this one's networks, without further training, on all patients of another data set."""
         other = {"dataset": dataset, "start_from": self.folder, "epochs": 0, "folds": 0, "fold": 0}
         return Study(**self.settings | other)
 
@@ -367,7 +360,7 @@ class Study(BaseModel):
 
     @property
     def settings(self) -> dict:
-        """Every field as plain JSON values; paths within the project are relative to its root: it may be moved."""
+        """Every field as plain JSON values; paths inside the project are relative to its root, so it can be moved."""
         values = self.model_dump(mode="json")
         for name in PATHS:
             kind, colon, path = str(values[name]).rpartition(":")
@@ -377,16 +370,17 @@ class Study(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of every setting that can change a result: it names the study.
+        """Hash of every setting that can change a result; the study's folder is named after it.
 
-        No path is in it. A data set counts by its tables (which cases there are and what labels mean), files of weights
-        by their content, a study to start from by its name. Whether a result is of today's images, see `freshness`.
+        It holds no path. A data set counts by its tables (which cases there are, what labels mean), files of weights by
+        their content, a study to start from by its name. Whether results are of today's images is for `freshness`.
         """
         relevant = {name: value for name, value in self.settings.items() if name not in WITHOUT_EFFECT_ON_RESULTS}
-        relevant["dataset"] = _identity(self.dataset)
+        relevant["dataset"] = _identity_of(self.dataset)
         if self.encoder_weights not in NO_FILE:
             files = weight_files(Path(self.encoder_weights))
-            relevant["encoder_weights"] = _content(*((file, file.stat().st_mtime_ns) for file in files))
+            changed = [(file, file.stat().st_mtime_ns) for file in files]
+            relevant["encoder_weights"] = _fingerprint_of_weights(*changed)
         if self.start:
             relevant["start_from"] = self.start.name
         return records.fingerprint(relevant)
@@ -397,29 +391,96 @@ class Study(BaseModel):
         return self.runs / f"{Path(self.dataset).name}-{self.profile}-seed{self.seed}-{self.fingerprint[:8]}"
 
     def _repr_html_(self) -> str:
-        """The main settings, in bold those that differ from the profile; a click unfolds them all."""
+        """The main settings, and in bold those that differ from the profile; a click unfolds all."""
+        values = self.settings
         usual = Study(profile=self.profile).settings
-        chosen = {name for name, value in self.settings.items() if value != usual[name]}
+        changed = {name for name, value in values.items() if value != usual[name]}
         rows = {
-            name: f"<tr>{_cell(name, name in chosen)}{_cell(value, name in chosen)}{_cell(field.description)}</tr>"
-            for (name, field), value in zip(type(self).model_fields.items(), self.settings.values(), strict=True)
+            name: _row(name, values[name], field.description, bold=name in changed)
+            for name, field in type(self).model_fields.items()
         }
-        short = "".join(row for name, row in rows.items() if name in MAIN or name in chosen)
-        hint = f"; bold: not as the profile {self.profile} has it" if chosen else ""
+        short = "".join(row for name, row in rows.items() if name in MAIN or name in changed)
+        hint = f"; bold: not as the profile {self.profile} has it" if changed else ""
         return (
             f"<table>{HEAD}{short}</table><details><summary>All {len(rows)} settings{hint}</summary>"
             f"<table>{HEAD}{''.join(rows.values())}</table></details>"
         )
 
 
-def _cell(content: object, bold: bool = False) -> str:
-    """Of a table in a notebook, whose own style would align it to the right."""
-    text = html.escape(str(content))
-    return f'<td style="text-align: left">{f"<b>{text}</b>" if bold else text}</td>'
+def _row(name: str, value: object, description: str, bold: bool) -> str:
+    """A setting as a row of an HTML table; aligned to the left, where a notebook's own style has the right."""
+    cells = [html.escape(str(content)) for content in (name, value, description)]
+    if bold:
+        cells[:2] = [f"<b>{cell}</b>" for cell in cells[:2]]
+    return "<tr>" + "".join(f'<td style="text-align: left">{cell}</td>' for cell in cells) + "</tr>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A study under several seeds and, where it has folds, on all of them. Raises StudyError for a seed given twice.
+
+    Like a study it has settings, a fingerprint and a folder, which holds the predictions of all its runs for the
+    patients that they were not trained on.
+    """
+
+    study: Study
+    seeds: tuple[int, ...]
+
+    def __post_init__(self):
+        if not self.seeds:
+            raise StudyError("give one seed or more")
+        for number, seed in enumerate(self.seeds):
+            if seed in self.seeds[:number]:
+                raise StudyError(f"seed {seed} is given twice; give each once")
+        seeds = tuple(sorted(self.seeds))
+        object.__setattr__(self, "study", Study(**self.study.settings | {"seed": seeds[0], "fold": 0}))
+        object.__setattr__(self, "seeds", seeds)
+
+    @property
+    def studies(self) -> list[Study]:
+        """The runs: a study for each seed and fold, with a folder of its own that larger grids share."""
+        settings, folds = self.study.settings, range(max(1, self.study.folds))
+        return [Study(**settings | {"seed": seed, "fold": fold}) for seed in self.seeds for fold in folds]
+
+    @property
+    def settings(self) -> dict:
+        """Those of the first run; the others have the same but for seed and fold."""
+        return self.study.settings
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of every setting that can change a result, and of the seeds."""
+        return records.fingerprint(self.study.fingerprint, self.seeds)
+
+    @property
+    def folder(self) -> Path:
+        """Where the results of all runs together are kept."""
+        study, seeds = self.study, f"{len(self.seeds)}seed{'s' * (len(self.seeds) > 1)}"
+        folds = f"-{study.folds}folds" if study.folds else ""
+        return study.runs / f"{Path(study.dataset).name}-{study.profile}-{seeds}{folds}-{self.fingerprint[:8]}"
+
+    def _repr_html_(self) -> str:
+        folds = f", folds 0 to {self.study.folds - 1}" if self.study.folds else ""
+        return f"<p>Seeds {', '.join(map(str, self.seeds))}{folds}; otherwise:</p>{self.study._repr_html_()}"
+
+
+def read_study(folder: Path) -> Study | Grid:
+    """The study or grid in a folder. Raises StudyError where there is none, or its data or settings have changed."""
+    record = record_of(folder)
+    study = Study(**record["settings"] | {"runs": str(folder.parent)})
+    if "grid" in record:
+        study = Grid(study, tuple(record["grid"]["seeds"]))
+    if study.folder != folder.resolve():
+        raise StudyError(
+            f"{folder} was made from other settings or data than its study.json leads to today ({study.folder.name}): "
+            f"the tables of {study.settings['dataset']} have changed or are not there, or the folder was renamed; "
+            "put them back, or run the study anew"
+        )
+    return study
 
 
 def _readable(problem: dict) -> str:
-    """One of pydantic's problems as: which setting, what it got, what is allowed."""
+    """One of pydantic's errors in words: which setting, what it got, what is allowed."""
     name = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, Study.model_fields, n=1)

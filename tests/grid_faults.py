@@ -3,7 +3,7 @@
     python tests/grid_faults.py FOLDER [--faults kernel driver interrupt disk]
 
 Each fault strikes once a network has trained for three epochs. FOLDER gets faults.csv: the fault, the exit code of
-the disturbed run, cells that were begun more than once, files that differ from the undisturbed grid (every label map,
+the disturbed run, jobs that were begun more than once, files that differ from the undisturbed grid (every label map,
 weight, history and figure, times aside). Exit code 1 if one differs. POSIX only; `disk` needs the right to mount.
 """
 
@@ -80,7 +80,7 @@ def disturbed(fault: str, folder: Path) -> int:
 
 
 def begun_again(folder: Path) -> int:
-    """Cells that were begun more than once."""
+    """Jobs that were begun more than once."""
     return sum(log.read_text().count("begins") > 1 for log in folder.glob("runs/*/notebooks/*.log"))
 
 

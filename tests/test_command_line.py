@@ -12,7 +12,7 @@ from conftest import in_process, write_dataset
 
 from lumbar_utils import StudyError
 from lumbar_utils.__main__ import _parse, _study
-from lumbar_utils.study import ROOT, Study, begun_at
+from lumbar_utils.study import ROOT, Study, with_absolute_paths
 
 REFUSED = [
     (["run", "--set", "epoch=3"], "unknown setting 'epoch'; did you mean 'epochs'?"),
@@ -157,7 +157,7 @@ def test_relative_paths_begin_where_the_command_is_given(tmp_path, monkeypatch):
     nobody = _study("smoke", "~nobody-of-that-name/x", 0, None, [], []).dataset
     assert nobody == str(tmp_path / "~nobody-of-that-name" / "x")
     kept = {"dataset": "phantom", "encoder_weights": "imagenet", "epochs": "3"}
-    assert begun_at(tmp_path, kept) == kept
+    assert with_absolute_paths(kept, tmp_path) == kept
     assert Study("smoke", runs="r").runs == ROOT / "r"  # of a notebook
 
 

@@ -14,13 +14,12 @@ from lumbar_utils.appendix.cost import cost
 from lumbar_utils.appendix.robustness import robustness
 from lumbar_utils.data.decoding import decode
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.grid import read
 from lumbar_utils.networks.prediction import predict
 from lumbar_utils.networks.training import fit
 from lumbar_utils.output.export import remove_stale_comparison
-from lumbar_utils.pipeline import Step, notebooks
+from lumbar_utils.pipeline import Job, notebooks
 from lumbar_utils.scores.evaluation import evaluate, label_maps
-from lumbar_utils.study import Study
+from lumbar_utils.study import Study, read_study
 
 SMALL = {"epochs": 1, "unet_channels": 1, "device": "cpu"}
 NETWORK = {"training", "label maps", "robustness", "cost"}
@@ -36,9 +35,9 @@ def make(study):
     cost(study, cohort, "unet")
     folders = label_maps(study, cohort, ["unet"])
     evaluate(cohort, folders).write(study, cohort, folders)
-    for step in (Step(study, notebooks(["02"])[0], "unet"), Step(study, notebooks(["05"])[0])):
-        if not step.is_finished(cohort.fingerprint):
-            records.mark_finished(step.file(".json"), step.made_from(cohort.fingerprint), [])
+    for job in (Job(study, notebooks(["02"])[0], "unet"), Job(study, notebooks(["05"])[0])):
+        if not job.is_finished(cohort.fingerprint):
+            records.mark_finished(job.file(".json"), job.made_from(cohort.fingerprint), [])
 
 
 def state(study):
@@ -206,11 +205,11 @@ def test_every_module_that_counts_is_there():
 
 def test_training_that_starts_from_another_study_follows_it(study):
     later = Study(**study.settings | {"start_from": str(study.folder), "seed": 1})
-    step = Step(later, notebooks(["02"])[0], "unet")
-    before = freshness.trained(later, "data", "unet"), step.made_from("data")
+    job = Job(later, notebooks(["02"])[0], "unet")
+    before = freshness.trained(later, "data", "unet"), job.made_from("data")
     record = study.folder / "unet" / "fit.json"
     records.write_json(record, records.read_json(record) | {"made_from": "trained anew"})
-    after = freshness.trained(later, "data", "unet"), step.made_from("data")
+    after = freshness.trained(later, "data", "unet"), job.made_from("data")
     assert before[0] != after[0] and before[1] != after[1]
 
 
@@ -252,11 +251,11 @@ def test_a_decoded_image_follows_the_code_that_decodes(study, monkeypatch):
 def test_a_study_whose_tables_changed_is_not_taken_for_another_one(study):
     folder = study.folder
     prepare(study)
-    assert read(folder).folder == folder
+    assert read_study(folder).folder == folder
     table = study.runs.parent / "data" / "cases.csv"
     table.write_text(table.read_text().replace("p5", "p7"))
     with pytest.raises(StudyError, match=r"was made from other settings or data than its study.json leads to today"):
-        read(folder)
+        read_study(folder)
 
 
 def test_versions_are_those_of_the_run_that_trained_whatever_is_prepared_later(study, monkeypatch):
@@ -295,7 +294,7 @@ def test_scores_of_other_label_maps_of_the_same_recipe_are_stale(study):
 
 def test_accepted_findings_are_shown_by_the_first_notebook_alone(study):
     accepting = Study(**study.settings | {"accept": ("holes:*",)})
-    first, second = ([Step(each, notebooks([number])[0]) for each in (study, accepting)] for number in ("01", "02"))
+    first, second = ([Job(each, notebooks([number])[0]) for each in (study, accepting)] for number in ("01", "02"))
     assert first[0].made_from("data") != first[1].made_from("data")
     assert second[0].made_from("data") == second[1].made_from("data")
 

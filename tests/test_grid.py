@@ -1,4 +1,4 @@
-"""Studies under several seeds and folds: run at once, gathered, resumed, and what becomes of cells that fail."""
+"""Studies under several seeds and folds: run at once, gathered, resumed, and what becomes of jobs that fail."""
 
 import json
 import re
@@ -13,9 +13,9 @@ from conftest import command_line, in_process, write_dataset
 
 from lumbar_utils import LEVELS, StudyError, pipeline, progress, records
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.grid import Grid, gather, read, threads_of
+from lumbar_utils.grid import gather, threads_of
 from lumbar_utils.scores.evaluation import evaluate
-from lumbar_utils.study import ROOT, Study
+from lumbar_utils.study import ROOT, Grid, Study, read_study
 
 MODELS = ("unet", "hrnet")
 SMALL = ("height=64", "width=64", "epochs=1", "device=cpu")
@@ -50,26 +50,26 @@ def first_run(command):
 
 @pytest.fixture(scope="module")
 def grid(root, first_run):
-    return read(next((root / "runs").glob("data-smoke-2seeds-2folds-*")))
+    return read_study(next((root / "runs").glob("data-smoke-2seeds-2folds-*")))
 
 
 def begun(grid):
-    """Log -> how often a cell was begun."""
-    logs = [file for member in grid.members for file in (member.folder / "notebooks").glob("*.log")]
+    """Log -> how often a job was begun."""
+    logs = [file for run in grid.studies for file in (run.folder / "notebooks").glob("*.log")]
     return {log: log.read_text().count("begins") for log in logs}
 
 
 def test_members_differ_in_seed_and_fold_alone_and_larger_grids_share_them(tmp_path):
     study = Study("smoke", folds=2, runs=tmp_path)
     small, large = Grid(study, (0, 1)), Grid(study, (0, 1, 2))
-    assert [(member.seed, member.fold) for member in small.members] == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    assert [member.folder for member in large.members][:4] == [member.folder for member in small.members]
+    assert [(run.seed, run.fold) for run in small.studies] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [run.folder for run in large.studies][:4] == [run.folder for run in small.studies]
     assert large.folder != small.folder
     assert Grid(study, (1, 0)).fingerprint != Grid(study, (1, 2)).fingerprint
 
 
 def test_a_grid_without_folds_has_one_member_a_seed():
-    assert [(member.seed, member.fold) for member in Grid(Study("smoke"), (3, 5)).members] == [(3, 0), (5, 0)]
+    assert [(run.seed, run.fold) for run in Grid(Study("smoke"), (3, 5)).studies] == [(3, 0), (5, 0)]
 
 
 @pytest.mark.parametrize("seeds, message", [((0, 1, 0), "seed 0 is given twice"), ((), "give one seed or more")])
@@ -80,9 +80,9 @@ def test_seeds_that_are_no_grid_are_refused(seeds, message):
 
 def test_a_grid_runs_by_one_command_and_says_where_everything_is(first_run, grid):
     assert first_run.returncode == 0, first_run.stderr
-    assert "9 cells, 0 finished; 9 to run" in first_run.stdout
+    assert "9 jobs, 0 finished; 9 to run" in first_run.stdout
     assert f"report     {grid.folder / 'report.html'}" in first_run.stdout
-    assert "9 cells: 9 finished" in first_run.stdout
+    assert "9 jobs: 9 finished" in first_run.stdout
     assert set(begun(grid).values()) == {1} and len(begun(grid)) == 9
 
 
@@ -91,19 +91,19 @@ def test_every_patient_is_tested_once_a_seed_by_networks_that_never_saw_them(gri
     assert list(folders) == list(MODELS)
     assert cohort.cases["patient"].value_counts().to_dict() == {f"p{number}": 2 for number in range(6)}
     for case in cohort.cases.itertuples():
-        member = next(m for m in grid.members if (m.seed, m.fold) == (case.seed, case.fold))
-        sides = pd.read_csv(member.folder / "split.csv").set_index("patient")["split"]
+        run = next(m for m in grid.studies if (m.seed, m.fold) == (case.seed, case.fold))
+        sides = pd.read_csv(run.folder / "split.csv").set_index("patient")["split"]
         assert sides[case.patient] == "test" and case.case == f"{case.case_there}.seed{case.seed}"
         for model, folder in folders.items():
-            there = member.folder / model / "label_maps" / f"{case.case_there}.png"
+            there = run.folder / model / "label_maps" / f"{case.case_there}.png"
             assert (folder / f"{case.case}.png").read_bytes() == there.read_bytes()
 
 
 def test_table_2_is_the_mean_over_seeds_of_what_every_member_scores_apart(grid):
     scores = []
-    for member in grid.members:
-        folders = {model: member.folder / model / "label_maps" for model in MODELS}
-        scores.append(evaluate(prepare(member), folders).scores)
+    for run in grid.studies:
+        folders = {model: run.folder / model / "label_maps" for model in MODELS}
+        scores.append(evaluate(prepare(run), folders).scores)
     f1 = pd.concat(scores).query("metric == 'f1'")
     by_hand = f1.groupby(["model", "level", "patient"])["value"].mean().groupby(["model", "level"]).mean()
     table = pd.read_csv(grid.folder / "tables" / "table2.csv").set_index(["model", "metric"])["value"]
@@ -127,7 +127,7 @@ def test_the_report_has_the_overview_and_says_how_many_runs_stand_behind_it(grid
     assert "2 seeds on 2 folds (4 runs)" in (grid.folder / "tables" / "table2.md").read_text()
 
 
-def test_the_report_links_the_notebook_of_every_cell_and_misses_nothing(grid):
+def test_the_report_links_the_notebook_of_every_job_and_misses_nothing(grid):
     page = (grid.folder / "report.html").read_text()
     assert "9 cells of the grid" in page and "seeds 0, 1, 2 folds" in page
     assert "no executed copy" not in page and 'id="missing"' not in page
@@ -138,25 +138,25 @@ def test_the_report_links_the_notebook_of_every_cell_and_misses_nothing(grid):
 def test_a_second_run_does_nothing_and_says_so(command, grid):
     before = begun(grid)
     result = command_line(*command)
-    assert "9 cells, 9 finished; 0 to run" in result.stdout and "05_evaluate_and_compare: up to date" in result.stdout
+    assert "9 jobs, 9 finished; 0 to run" in result.stdout and "05_evaluate_and_compare: up to date" in result.stdout
     assert result.returncode == 0 and begun(grid) == before
 
 
-def test_only_a_cell_that_lost_a_file_runs_again_and_to_the_same_bits(command, grid):
-    member = grid.members[3]
-    lost = member.folder / "unet" / "label_maps" / "case0.npz"
+def test_only_a_job_that_lost_a_file_runs_again_and_to_the_same_bits(command, grid):
+    run = grid.studies[3]
+    lost = run.folder / "unet" / "label_maps" / "case0.npz"
     lost = lost if lost.exists() else next(lost.parent.glob("*.npz"))
     bits, before = np.load(lost)["probabilities"], begun(grid)
     lost.unlink()
-    assert "9 cells, 8 finished; 1 to run" in command_line(*command).stdout
+    assert "9 jobs, 8 finished; 1 to run" in command_line(*command).stdout
     after = begun(grid)
-    assert [log for log in after if after[log] != before[log]] == [member.folder / "notebooks" / "02_train_unet.log"]
+    assert [log for log in after if after[log] != before[log]] == [run.folder / "notebooks" / "02_train_unet.log"]
     assert np.array_equal(np.load(lost)["probabilities"], bits)
 
 
-def test_status_tells_of_every_cell_from_another_shell(grid):
+def test_status_tells_of_every_job_from_another_shell(grid):
     result = in_process("status", grid.folder)
-    assert "9 cells: 9 finished" in result.stdout
+    assert "9 jobs: 9 finished" in result.stdout
     assert len(re.findall(r"03_train_hrnet +finished +1/1", result.stdout)) == 4
     assert "StudyError" in in_process("status", grid.folder / "figures").stderr
 
@@ -164,23 +164,23 @@ def test_status_tells_of_every_cell_from_another_shell(grid):
 def test_a_dry_run_knows_the_costs_of_what_was_measured_and_runs_nothing(root, command, grid):
     more = [part if part != 1 else 2 for part in command]  # seeds 0 and 2
     result = in_process(*more, "--dry-run")
-    assert "9 cells: 5 finished, 4 waiting" in result.stdout, result.stderr
+    assert "9 jobs: 5 finished, 4 waiting" in result.stdout, result.stderr
     lines = [line for line in result.stdout.splitlines() if "02_train_unet" in line and "waiting" in line]
     assert len(lines) == 2 and all(line.endswith("4 finished here") and "MB" in line for line in lines)
     assert not list((root / "runs").glob("*seed2-*/notebooks/*.ipynb"))
 
 
-def test_one_checkpoint_is_kept_of_a_finished_cell_unless_more_are_asked_for(grid):
-    for member in grid.members:
+def test_one_checkpoint_is_kept_of_a_finished_job_unless_more_are_asked_for(grid):
+    for run in grid.studies:
         for model in MODELS:
-            (file,) = (member.folder / model / "checkpoints").iterdir()
+            (file,) = (run.folder / model / "checkpoints").iterdir()
             assert file.name == "best.ckpt"
-            costs = records.costs_of(member.folder).set_index("step")["disk_mb"]
+            costs = records.costs_of(run.folder).set_index("step")["disk_mb"]
             assert costs[next(name for name in costs.index if name.endswith(model))] > file.stat().st_size / 1e6
 
 
 def test_a_run_that_lacks_a_network_is_left_out_and_named(grid, capsys):
-    record = grid.members[1].folder / "hrnet" / "predict.json"
+    record = grid.studies[1].folder / "hrnet" / "predict.json"
     kept = record.rename(record.with_suffix(".elsewhere"))
     cohort, _ = gather(grid, {})
     kept.rename(record)
@@ -196,7 +196,7 @@ def test_no_scheduler_is_loaded_that_others_could_reach_unless_one_is_named():
 
 @pytest.fixture
 def copied(root, grid, tmp_path):
-    """A copy of the grid and its members."""
+    """A copy of the grid and its runs."""
     shutil.copytree(root / "runs", tmp_path / "runs")
     return Grid(Study(**grid.study.settings | {"runs": tmp_path / "runs"}), grid.seeds)
 
@@ -209,14 +209,14 @@ def test_a_network_that_is_no_longer_finished_leaves_the_grid(copied):
 
 def test_figures_of_a_member_s_own_comparison_are_not_taken_for_the_grid_s(copied):
     for name in ("fig5.png", "fig1.png"):
-        records.write_text(copied.study.folder / "figures" / name, "of the member")
+        records.write_text(copied.study.folder / "figures" / name, "of the run")
     gather(copied, {})
-    texts = [(copied.folder / "figures" / name).read_bytes() == b"of the member" for name in ("fig5.png", "fig1.png")]
+    texts = [(copied.folder / "figures" / name).read_bytes() == b"of the run" for name in ("fig5.png", "fig1.png")]
     assert texts == [False, True]
 
 
 def test_label_maps_of_a_grid_come_from_the_machines_that_predicted_them(copied):
-    record = copied.members[1].folder / "unet" / "predict.json"
+    record = copied.studies[1].folder / "unet" / "predict.json"
     told = records.read_json(record)
     told["provenance"]["environment"]["CPU"] = "another processor"
     records.write_json(record, told)
@@ -225,18 +225,18 @@ def test_label_maps_of_a_grid_come_from_the_machines_that_predicted_them(copied)
     assert made["environment"]["CPU"].endswith(" / another processor")
 
 
-def test_a_cell_that_fails_is_tried_twice_and_recorded_and_the_others_go_on(root, grid):
+def test_a_job_that_fails_is_tried_twice_and_recorded_and_the_others_go_on(root, grid):
     result = command_line(*asked(root, "--seeds", 0, "--folds", 2, "--models", "unet", "tu-nothing", "--workers", 2))
     assert result.returncode == 1
-    assert "5 cells: 3 finished, 2 failed" in result.stdout
+    assert "5 jobs: 3 finished, 2 failed" in result.stdout
     assert "04_train_tu-nothing failed in cell" in result.stderr and "executed so far" in result.stderr
-    member = grid.members[0]
-    assert (member.folder / "notebooks" / "04_train_tu-nothing.log").read_text().count("begins") == 2
-    step = pipeline.Step(member, pipeline.notebooks(["04"])[0], "tu-nothing")
-    assert progress.state_of(step) == "failed" and step.file(".ipynb").exists()
+    run = grid.studies[0]
+    assert (run.folder / "notebooks" / "04_train_tu-nothing.log").read_text().count("begins") == 2
+    job = pipeline.Job(run, pipeline.notebooks(["04"])[0], "tu-nothing")
+    assert progress.state_of(job) == "failed" and job.file(".ipynb").exists()
 
 
-def test_two_drivers_at_once_run_no_cell_twice(tmp_path):
+def test_two_drivers_at_once_run_no_job_twice(tmp_path):
     write_dataset(tmp_path / "data")
     command = [sys.executable, "-m", "lumbar_utils"]
     command += map(str, asked(tmp_path, "--seeds", 0, "--folds", 2, "--models", "unet", "--workers", 1))

@@ -14,10 +14,9 @@ import pytest
 from conftest import command_line
 
 from lumbar_utils import StudyError, pipeline
-from lumbar_utils.grid import Grid
 from lumbar_utils.notebook import refuse_undeclared, start
 from lumbar_utils.output.report.results import read
-from lumbar_utils.study import ROOT, Study
+from lumbar_utils.study import ROOT, Grid, Study
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TRAINING = [path for path in NOTEBOOKS if "_train_" in path.name]

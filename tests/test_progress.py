@@ -3,16 +3,15 @@
 import pandas as pd
 import pytest
 
-from lumbar_utils import forecast, pipeline, progress, records
-from lumbar_utils.grid import Grid
-from lumbar_utils.pipeline import Step
-from lumbar_utils.study import Study
+from lumbar_utils import pipeline, progress, records
+from lumbar_utils.pipeline import Job
+from lumbar_utils.study import Grid, Study
 
 UNET, HRNET = (pipeline.notebooks([number])[0] for number in ("02", "03"))
 
 
 def finished(study, name, seconds, images=100):
-    """A study's folder with the record of one step, done in so many seconds."""
+    """A study's folder with the record of one job, done in so many seconds."""
     (study.folder / "notebooks").mkdir(parents=True, exist_ok=True)
     data = {"cases": images, "fingerprint": "of the data"}
     records.write_json(study.folder / "study.json", {"settings": study.settings, "data": data})
@@ -22,9 +21,9 @@ def finished(study, name, seconds, images=100):
 
 def test_seconds_of_training_go_with_epochs_pixels_and_images(tmp_path):
     finished(Study("smoke", epochs=2, runs=tmp_path), "02_train_unet", seconds=10.0)
-    twice = Step(Study("smoke", epochs=4, height=128, runs=tmp_path), UNET, "unet")
-    other = Step(Study("smoke", epochs=4, runs=tmp_path), HRNET, "hrnet")
-    table = forecast.estimates([twice, other], images=300)
+    twice = Job(Study("smoke", epochs=4, height=128, runs=tmp_path), UNET, "unet")
+    other = Job(Study("smoke", epochs=4, runs=tmp_path), HRNET, "hrnet")
+    table = progress.estimate([twice, other], images=300)
     assert table["seconds"].tolist()[0] == pytest.approx(10 * 2 * 2 * 3)
     assert table["memory_mb"].tolist()[0] == 500 and table["disk_mb"].tolist()[0] == 20
     assert table["source"].tolist() == ["1 finished here", "not measured yet"]
@@ -37,60 +36,60 @@ def test_what_was_measured_here_comes_before_the_reference(tmp_path, monkeypatch
     export_of_it = tmp_path / "exported"
     records.write_csv(export_of_it / "cells.csv", records.costs_of(reference.folder))
     records.write_json(export_of_it / "study.json", records.read_json(reference.folder / "study.json"))
-    monkeypatch.setattr(forecast, "REFERENCE", export_of_it)
-    step = Step(Study("quick", runs=tmp_path), UNET, "unet")
-    assert forecast.estimates([step], 514)["source"].tolist() == ["the reference study"]
+    monkeypatch.setattr(progress, "REFERENCE", export_of_it)
+    job = Job(Study("quick", runs=tmp_path), UNET, "unet")
+    assert progress.estimate([job], 514)["source"].tolist() == ["the reference study"]
     finished(Study("quick", epochs=3, runs=tmp_path), "02_train_unet", seconds=7.0)
-    assert forecast.estimates([step], 514)["source"].tolist() == ["1 finished here"]
+    assert progress.estimate([job], 514)["source"].tolist() == ["1 finished here"]
 
 
 def test_folds_leave_more_or_fewer_patients_to_train_on(tmp_path):
     whole, halves = Study("smoke", runs=tmp_path), Study("smoke", folds=2, runs=tmp_path)
-    assert forecast.work(whole, 100) == pytest.approx(2 * 70 * 64 * 64)
-    assert forecast.work(halves, 100) == pytest.approx(2 * 35 * 64 * 64)
+    assert progress.work(whole, 100) == pytest.approx(2 * 70 * 64 * 64)
+    assert progress.work(halves, 100) == pytest.approx(2 * 35 * 64 * 64)
 
 
 def test_time_left_counts_what_runs_as_half_and_shares_it_over_the_workers():
     table = pd.DataFrame({"state": ["finished", "running", "failed", "waiting"]})
     costs = pd.DataFrame({"seconds": [100.0, 100.0, 100.0, 100.0]})
-    assert forecast.time_left(table, costs, 1) == 250
-    assert forecast.time_left(table, costs, 2) == 125
+    assert progress.time_left(table, costs, 1) == 250
+    assert progress.time_left(table, costs, 2) == 125
 
 
 @pytest.mark.parametrize(
     "seconds, words", [(40, "40 s"), (720, "12 min"), (7500, "2 h 05 min"), (float("nan"), "unknown")]
 )
 def test_durations_are_said_as_people_say_them(seconds, words):
-    assert forecast.duration(seconds) == words
+    assert progress.duration(seconds) == words
 
 
 def test_what_was_finished_before_a_change_waits_and_says_so(tmp_path):
     study = Study("smoke", runs=tmp_path)
     finished(study, "02_train_unet", seconds=10.0)  # by code, and on data, of other fingerprints
-    table = progress.cells([Step(study, UNET, "unet"), Step(study, HRNET, "hrnet")])
+    table = progress.table_of([Job(study, UNET, "unet"), Job(study, HRNET, "hrnet")])
     assert table["state"].tolist() == ["waiting", "waiting"]
     assert table["error"].tolist() == ["finished before code, data or settings changed", ""]
 
 
 def test_a_plan_of_a_study_has_its_five_notebooks_and_of_a_grid_the_comparison_too(tmp_path):
     study = Study("smoke", phantom_patients=6, phantom_size=64, runs=tmp_path / "runs", cache=tmp_path / "cache")
-    told = forecast.plan([study], 1, 2)
-    assert told.startswith(study.folder.name) and "5 cells: 5 waiting; 1 at once, 2 threads each" in told
-    assert [line.split()[2] for line in told.splitlines()[2:7]] == [step.name for step in pipeline.steps_of(study)]
-    assert "; then notebook 05, which took unknown" in forecast.plan([Grid(study, (0, 1))], 1, 2)
+    told = progress.plan(study, 1, 2)
+    assert told.startswith(study.folder.name) and "5 jobs: 5 waiting; 1 at once, 2 threads each" in told
+    assert [line.split()[2] for line in told.splitlines()[2:7]] == [job.name for job in pipeline.jobs_of(study)]
+    assert "; then notebook 05, which took unknown" in progress.plan(Grid(study, (0, 1)), 1, 2)
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_step_is_running_while_its_lock_is_held_and_failed_once_it_left_an_error(study):
-    step = Step(study, UNET, "unet")
-    assert progress.state_of(step) == "waiting"
-    with records.alone(step.file(".lock")) as held:
+def test_a_job_is_running_while_its_lock_is_held_and_failed_once_it_left_an_error(study):
+    job = Job(study, UNET, "unet")
+    assert progress.state_of(job) == "waiting"
+    with records.file_lock(job.file(".lock")) as held:
         assert held is not None
-        assert progress.state_of(step) == "running"
-        with records.alone(step.file(".lock")) as again:
+        assert progress.state_of(job) == "running"
+        with records.file_lock(job.file(".lock")) as again:
             assert again is None
-    records.write_json(step.file(".error.json"), {"error": "StudyError: no room"})
-    assert progress.state_of(step) == "failed"
-    table = progress.cells([step])
+    records.write_json(job.file(".error.json"), {"error": "StudyError: no room"})
+    assert progress.state_of(job) == "failed"
+    table = progress.table_of([job])
     assert table["error"].tolist() == ["StudyError: no room"]
-    assert progress.counted(table) == "1 cell: 1 failed"
+    assert progress.count_states(table) == "1 job: 1 failed"

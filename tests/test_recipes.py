@@ -46,7 +46,7 @@ def test_the_recipe_for_slurm_submits_workers_that_run_the_grid(tmp_path, option
         env=os.environ | {"PATH": f"{bin_}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert "2 cells: 2 finished" in result.stdout
+    assert "2 jobs: 2 finished" in result.stdout
 
 
 def test_the_recipe_for_kubernetes_starts_a_scheduler_workers_and_a_driver(tmp_path, options):
@@ -79,16 +79,17 @@ def test_the_recipe_for_kubernetes_starts_a_scheduler_workers_and_a_driver(tmp_p
             process.terminate()
             process.wait()
     assert result.returncode == 0, result.stderr
-    assert "2 cells: 2 finished" in result.stdout
+    assert "2 jobs: 2 finished" in result.stdout
 
 
-def test_a_worker_that_cannot_take_cells_says_why(tmp_path):
-    code, probe = records.source_fingerprint(), str(tmp_path / "probe")
-    assert "another version of lumbar_utils" in cluster._misfit("other", [], [])
-    assert "does not see /no/data/cases.csv; share that folder" in cluster._misfit(code, ["/no/data/cases.csv"], [])
-    assert "does not see" in cluster._misfit(code, [], [probe])
-    (tmp_path / "probe").touch()
-    assert cluster._misfit(code, [], [probe]) == ""
+def test_a_worker_that_cannot_take_jobs_says_why(tmp_path):
+    code, data, folder = records.source_fingerprint(), tmp_path / "cases.csv", tmp_path / "study"
+    assert f"does not see {data}; share that folder" in cluster.unfitness(code, [data], [folder])
+    data.touch()
+    assert f"does not see {folder / 'study.json'}" in cluster.unfitness(code, [data], [folder])
+    records.write_json(folder / "study.json", {})
+    assert "another version of lumbar_utils" in cluster.unfitness("other", [data], [folder])
+    assert cluster.unfitness(code, [data], [folder]) == ""
 
 
 def test_workers_without_the_resource_are_refused_with_the_remedy(tmp_path, options):
@@ -106,7 +107,7 @@ def test_workers_without_the_resource_are_refused_with_the_remedy(tmp_path, opti
             process.terminate()
             process.wait()
     assert result.returncode == 2
-    assert "has no worker that takes cells; start some with" in result.stderr and "--resources cell=1" in result.stderr
+    assert "has no worker that takes jobs; start some with" in result.stderr and "--resources cell=1" in result.stderr
 
 
 def test_a_grid_run_from_a_notebook_shows_its_progress_and_its_overview(tmp_path, monkeypatch):
@@ -119,8 +120,8 @@ def test_a_grid_run_from_a_notebook_shows_its_progress_and_its_overview(tmp_path
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     (cell,) = NotebookClient(notebook, kernel_name="python3").execute().cells
     printed = "".join(output["text"] for output in cell.outputs if output["output_type"] == "stream")
-    assert "2 cells, 0 finished; 2 to run" in printed
+    assert "2 jobs, 0 finished; 2 to run" in printed
     states = notebook.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"].values()
     shown = " ".join(str(state["state"].get("value")) for state in states).replace("\u2007", " ")
-    assert "cells: 100%" in shown and "2/2" in shown and "failed=0, running=0" in shown
+    assert "jobs: 100%" in shown and "2/2" in shown and "failed=0, running=0" in shown
     assert any("image/png" in output.get("data", {}) for output in cell.outputs)

@@ -1,4 +1,4 @@
-"""Files are whole or absent."""
+"""Files are complete or absent, locks exclude, and records say what is finished."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ import sys
 import pandas as pd
 import pytest
 
-from lumbar_utils import StudyError, records
+from lumbar_utils import StudyError, machine, records
 
 
 def test_a_write_that_fails_half_way_leaves_the_file_before(tmp_path):
@@ -58,12 +58,12 @@ def test_work_whose_file_or_record_was_cut_off_is_not_finished(tmp_path):
     record, table = tmp_path / "fit.json", tmp_path / "history.csv"
     table.write_text("epoch,val_f1\n1,0.5\n")
     records.mark_finished(record, "a", [table])
-    assert records.cut_off(record) == []
+    assert records.truncated_files(record) == []
     table.write_text("epoch,val_f1\n")  # a whole line less
-    assert records.cut_off(record) == [table] and not records.is_finished(record, "a")
+    assert records.truncated_files(record) == [table] and not records.is_finished(record, "a")
     table.write_text("epoch,val_f1\n1,0.5\n")
     record.write_text(record.read_text()[:40])
-    assert not records.is_whole(record) and not records.is_finished(record, "a")
+    assert not records.is_complete(record) and not records.is_finished(record, "a")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_fingerprints_follow_values_and_not_their_order_in_a_dictionary():
 
 
 def test_the_environment_has_the_rows_of_table_1():
-    environment = records.environment()
+    environment = machine.environment()
     assert list(environment) == ["CPU", "Memory", "GPU", "Operating system", "Software environment"]
     assert "torch 2." in environment["Software environment"]
 
@@ -157,13 +157,13 @@ def test_a_record_says_by_what_the_work_was_made(tmp_path):
 
 def test_asking_whether_a_lock_is_held_keeps_nobody_from_taking_it(tmp_path):
     lock = tmp_path / "02.lock"
-    script = "import sys; from pathlib import Path; from lumbar_utils import records"
-    script += "print('asks', flush=True)\nfor _ in range(100_000): records.is_held(Path(sys.argv[1]))"
+    script = "import sys; from pathlib import Path; from lumbar_utils import records\n"
+    script += "print('asks', flush=True)\nfor _ in range(100_000): records.is_locked(Path(sys.argv[1]))"
     lock.touch()
     with subprocess.Popen([sys.executable, "-c", script, lock], stdout=subprocess.PIPE, text=True) as asking:
         assert asking.stdout.readline() == "asks\n"
-        for _ in range(2000):
-            with records.alone(lock) as held:
+        for _ in range(300):
+            with records.file_lock(lock) as held:
                 assert held is not None
         assert asking.poll() in (None, 0)
         asking.terminate()
@@ -171,10 +171,10 @@ def test_asking_whether_a_lock_is_held_keeps_nobody_from_taking_it(tmp_path):
 
 def test_a_lock_is_held_by_one_and_seen_by_all(tmp_path):
     lock = tmp_path / "02.lock"
-    assert not records.is_held(lock)
-    with records.alone(lock) as held, records.alone(lock) as again:
-        assert held is not None and again is None and records.is_held(lock)
-    assert not records.is_held(lock)
+    assert not records.is_locked(lock)
+    with records.file_lock(lock) as held, records.file_lock(lock) as again:
+        assert held is not None and again is None and records.is_locked(lock)
+    assert not records.is_locked(lock)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
@@ -184,7 +184,7 @@ def test_a_disk_without_locks_is_named_and_the_run_goes_on(tmp_path, monkeypatch
 
     monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
     words = f"the disk of {tmp_path} has no locks .*; start one run at a time there"
-    with pytest.warns(UserWarning, match=words), records.alone(tmp_path / "02.lock") as held:
-        assert held == -1
+    with pytest.warns(UserWarning, match=words), records.file_lock(tmp_path / "02.lock") as held:
+        assert held is not None
     with pytest.warns(UserWarning, match="has no locks"):
-        assert not records.is_held(tmp_path / "02.lock")
+        assert not records.is_locked(tmp_path / "02.lock")

@@ -247,7 +247,7 @@ def test_the_report_is_no_file_of_a_notebook(study):
     for name in ("report.html", "record/claim_2024.md", "notebooks/01.ipynb", "scores.csv"):
         (study.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (study.folder / name).touch()
-    step = pipeline.Step(study, pipeline.notebooks(["05"])[0])
+    step = pipeline.Job(study, pipeline.notebooks(["05"])[0])
     assert step.made() == [study.folder / "scores.csv"]
 
 

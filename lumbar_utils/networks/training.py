@@ -62,7 +62,7 @@ def _fit_on_phantoms(study: Study, model: str) -> None:
         fit(phantoms, prepare(phantoms), model)
         return
     while True:
-        with records.alone(phantoms.folder / model / "start.lock") as held:
+        with records.file_lock(phantoms.folder / model / "start.lock") as held:
             if held is not None:
                 fit(phantoms, prepare(phantoms), model)
                 return
@@ -86,7 +86,7 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
         print(f"{model} is trained already: {folder}")
         return records.read_csv(folder / "history.csv")
     records.refuse_unwritable(study.folder, folder, best.parent)
-    for file in records.cut_off(record):
+    for file in records.truncated_files(record):
         file.unlink()  # half a copy
     go_on = goes_on_from(last, **origin) and best.exists()
     from lumbar_utils.networks.segmentation import Segmentation, train  # Lightning takes seconds to import
@@ -101,7 +101,7 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
         load_weights(network, model, study.start / model)
     for stale in OF_A_TRAINING:
         (folder / stale).unlink(missing_ok=True)
-    records.remove_remains(folder)
+    records.remove_temporary_files(folder)
     started, writes = time.monotonic(), True
     if study.epochs:
         module = Segmentation(network, study, cohort, model, origin)

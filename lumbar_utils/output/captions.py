@@ -128,7 +128,7 @@ def runs(table: pd.DataFrame, parts: pd.DataFrame, cohort: Cohort) -> str:
 
 
 def grid(cells: pd.DataFrame) -> str:
-    """cells : as from `progress.cells`."""
+    """cells : as from `progress.table_of`."""
     of_networks = cells[cells["model"] != ""]
     counts = ", ".join(f"{count} {state}" for state, count in of_networks["state"].value_counts().items())
     return (

@@ -61,7 +61,7 @@ def newest(runs: Path, reference: Kept) -> Path:
     for record in runs.glob(f"*/{LAST}"):
         folder = record.parents[1]
         settings = published(record_of(folder))["settings"]
-        if records.is_whole(record) and all(settings[name] == wanted[name] for name in SAME):
+        if records.is_complete(record) and all(settings[name] == wanted[name] for name in SAME):
             different = len(other_settings(reference.record["settings"], settings))
             found.append((different, -record.stat().st_mtime_ns, folder))
     if not found:

@@ -19,8 +19,7 @@ from lumbar_utils.scores.instances import COLUMNS as INSTANCE_COLUMNS
 from lumbar_utils.scores.instances import match_instances
 
 if TYPE_CHECKING:
-    from lumbar_utils.grid import Grid
-    from lumbar_utils.study import Study
+    from lumbar_utils.study import Grid, Study
 
 WHOLE_IMAGE = "all"  # in column `level`: the metric is of an image and not of a level
 ANY_LEVEL = "vertebra"  # in column `level`: the curve is of any level against background

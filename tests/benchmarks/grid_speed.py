@@ -24,24 +24,23 @@ import psutil
 from lumbar_utils import MODELS
 
 
-def run_cells(folder: Path, engine, grid, models: tuple[str, ...]) -> tuple[float, list[str]]:
+def run_cells(folder: Path, resources, grid, models: tuple[str, ...]) -> tuple[float, list[str]]:
     """Seconds that a grid's training takes from nothing, and words on cells that failed."""
     from lumbar_utils import cluster
     from lumbar_utils.data.preparation import prepare
-    from lumbar_utils.pipeline import cells_of
+    from lumbar_utils.pipeline import jobs_of
 
     shutil.rmtree(folder / "runs", ignore_errors=True)
-    steps = [step for step in cells_of(grid, models) if step.model]
-    cohorts = {step.study.folder: prepare(step.study) for step in steps}
+    jobs = [job for job in jobs_of(grid, models) if job.model]
+    cohorts = {job.study.folder: prepare(job.study) for job in jobs}
     started = time.perf_counter()
     with contextlib.redirect_stderr(io.StringIO()):
-        failed = cluster._work(steps, cohorts, engine, say=lambda _: None)
+        failed = cluster.train(jobs, cohorts, resources, say=lambda _: None)
     return time.perf_counter() - started, failed
 
 
 def a_grid(folder: Path, seeds: int, folds: int, epochs: int):
-    from lumbar_utils.grid import Grid
-    from lumbar_utils.study import Study
+    from lumbar_utils.study import Grid, Study
 
     settings = {"runs": folder / "runs", "cache": folder / "cache", "device": "cpu", "epochs": epochs}
     return Grid(Study("smoke", folds=folds, **settings), tuple(range(seeds)))
@@ -49,12 +48,12 @@ def a_grid(folder: Path, seeds: int, folds: int, epochs: int):
 
 def workers(folder: Path, rounds: int, epochs: int) -> pd.DataFrame:
     """round, workers, threads, seconds."""
-    from lumbar_utils.cluster import Engine
+    from lumbar_utils.cluster import Resources
 
     rows, grid = [], a_grid(folder, 2, 2, epochs)
     for number in range(rounds):
         for at_once, threads in ((1, 1), (1, 2), (2, 1)):
-            seconds, failed = run_cells(folder, Engine(at_once, threads), grid, tuple(MODELS))
+            seconds, failed = run_cells(folder, Resources(at_once, threads), grid, tuple(MODELS))
             assert not failed, failed
             rows.append((number, at_once, threads, round(seconds, 1)))
             print(*rows[-1], flush=True)
@@ -68,13 +67,13 @@ def _sleep(seconds: float) -> str:
 
 def overhead(cells: list[int], at_once: int, seconds: float = 0.5) -> pd.DataFrame:
     """cells, seconds, overhead_ms a cell, driver_mb, share of the work in per cent were a cell to take two minutes."""
-    from lumbar_utils.cluster import see_to_the_end
+    from lumbar_utils.cluster import run_all
 
     rows = []
     for count in cells:
         with ThreadPoolExecutor(at_once) as pool, contextlib.redirect_stderr(io.StringIO()):
             started = time.perf_counter()
-            assert see_to_the_end([None] * count, pool, lambda: at_once, lambda step, pause: (_sleep, seconds)) == []
+            assert run_all([None] * count, pool, lambda: at_once, lambda job, pause_s: (_sleep, seconds)) == []
             took = time.perf_counter() - started
         beyond = (took - seconds * count / at_once) / count * at_once  # of a worker's time, by cell
         memory = psutil.Process().memory_info().rss / 1e6
@@ -85,10 +84,10 @@ def overhead(cells: list[int], at_once: int, seconds: float = 0.5) -> pd.DataFra
 
 def many(folder: Path, cells: int, at_once: int) -> pd.DataFrame:
     """cells, workers, seconds, failed."""
-    from lumbar_utils.cluster import Engine
+    from lumbar_utils.cluster import Resources
 
     grid = a_grid(folder, cells // 4, 4, 2)
-    seconds, failed = run_cells(folder, Engine(at_once, 1), grid, ("unet",))
+    seconds, failed = run_cells(folder, Resources(at_once, 1), grid, ("unet",))
     return pd.DataFrame(
         [(cells, at_once, round(seconds, 1), len(failed))], columns=["cells", "workers", "seconds", "failed"]
     )

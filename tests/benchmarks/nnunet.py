@@ -21,8 +21,7 @@ import numpy as np
 from lumbar_utils import LEVELS, records
 from lumbar_utils.data.decoding import Fit, decode
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.grid import Grid, read
-from lumbar_utils.study import Study
+from lumbar_utils.study import Grid, Study, read_study
 
 NUMBER, FOLDERS = 100, ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 STEPS_OF_AN_EPOCH = 27
@@ -96,9 +95,9 @@ def main() -> None:
     asked = parser.parse_args()
     os.environ |= {name: str(asked.work / name) for name in FOLDERS}
     os.environ |= {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "nnUNet_compile": "f"}
-    made = read(asked.grid)
-    members = made.members if isinstance(made, Grid) else [made]
-    for study in members:
+    made = read_study(asked.grid)
+    studies = made.studies if isinstance(made, Grid) else [made]
+    for study in studies:
         if asked.folds is None or study.fold in asked.folds:
             started = time.monotonic()
             predicted = train(write_dataset(study, asked.work), asked.images)

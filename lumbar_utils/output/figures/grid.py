@@ -29,7 +29,7 @@ MOST_NAMED = 24  # runs, beyond which cells are too narrow for text
 def grid_overview(cells: pd.DataFrame, note: str = "") -> Figure:
     """One square a cell: a network in a run, coloured by its state, with its best validation F1 yet in it.
 
-    cells : as from `progress.cells`.
+    cells : as from `progress.table_of`.
     """
     cells = cells[cells["model"] != ""]
     models, runs = (

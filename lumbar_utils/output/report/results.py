@@ -149,7 +149,7 @@ class Results:
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """Notebooks of a grid's runs when it was last compared, as from `progress.cells`; empty for a single study."""
+        """Notebooks of a grid's runs when it was last compared, as from `progress.table_of`; empty for a study."""
         return self.csv("cells.csv")
 
     @property
