@@ -27,8 +27,9 @@ def predict_source(trained: Path, model: str, source: str, destination: Path, sl
     settings, levels = _read_study(trained, model)
     if destination.exists():
         raise StudyError(f"{destination} exists already; remove it, or name another folder to write into")
-    from lumbar_utils.networks.loading import classes_of
-    from lumbar_utils.networks.prediction import trained_network, write_label_maps
+    from lumbar_utils.networks.checkpoints import trained_network
+    from lumbar_utils.networks.dataset import classes_of
+    from lumbar_utils.networks.prediction import write_label_maps
     from lumbar_utils.output import captions, figures
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:  # no copy of the images stays behind

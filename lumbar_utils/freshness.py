@@ -50,9 +50,8 @@ MAKERS = {
     "decoded": Maker((*READING, "data/decoding"), PIXELS),
     "training": Maker(
         (
-            *READING, "data/decoding", "data/preparation", "networks/models", "networks/pretraining", "networks/losses",
-            "networks/segmentation", "networks/training", "networks/loading", "networks/augmentation",
-            "networks/devices",
+            *READING, "data/decoding", "data/preparation", "networks/models", "networks/losses", "networks/dataset",
+            "networks/training", "networks/devices",
         ),
         NETWORKS,
     ),

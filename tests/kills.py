@@ -33,7 +33,7 @@ from lumbar_utils.study import Study
 # children are forked off a process that has imported already, so that a kill's moment falls into work
 CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload(
-    ["lumbar_utils.data.preparation", "lumbar_utils.networks.prediction", "lumbar_utils.networks.segmentation"]
+    ["lumbar_utils.data.preparation", "lumbar_utils.networks.prediction", "lumbar_utils.networks.training"]
 )
 # of a checkpoint, what can change a result
 STATE = (

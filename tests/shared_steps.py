@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.networks.segmentation import Segmentation, train
+from lumbar_utils.networks.training import Segmentation, train
 from lumbar_utils.study import Study
 
 
@@ -19,7 +19,7 @@ def trained(study: Study) -> tuple[list[dict], torch.Tensor, int]:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 7, 5, padding=2))
     module = Segmentation(network, study, prepare(study), "unet", {"made_from": "here"})
-    train(module, study.folder / "unet" / "checkpoints" / "best.ckpt", None)
+    train(module)
     weights = torch.cat([weights.detach().flatten() for weights in network.parameters()])
     return module.history, weights, module.global_rank
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.networks.checkpoints import best_weights
-from lumbar_utils.networks.training import network_of
+from lumbar_utils.networks.models import network_of
 from lumbar_utils.study import Study
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"

@@ -64,7 +64,7 @@ def test_a_single_device_trains_on_a_node_of_slurm_with_several_tasks(dataset, t
 def test_files_are_utf_8_whatever_the_locale_says(dataset, tmp_path):
     path = dataset / "dataset.json"
     path.write_text(path.read_text(encoding="utf-8").replace("drawn by hand", "Städtische Klinik 中"), encoding="utf-8")
-    script = "import sys; from pathlib import Path; from lumbar_utils.data import folder"
+    script = "import sys; from pathlib import Path; from lumbar_utils.data import folder; "
     script += "print(ascii(folder.read(Path(sys.argv[1])).name))"
     env = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     result = subprocess.run([sys.executable, "-c", script, dataset], capture_output=True, text=True, env=env)

@@ -19,7 +19,7 @@ from matplotlib.text import Text
 
 from lumbar_utils.appendix.error_map import ErrorMap
 from lumbar_utils.data.audit.report import Picture
-from lumbar_utils.networks.architecture import describe, unused
+from lumbar_utils.networks.diagram import describe, unused_parameters
 from lumbar_utils.networks.models import build
 from lumbar_utils.output import figures
 from lumbar_utils.output.examples import Example
@@ -401,7 +401,7 @@ def test_scores_by_level_tell_how_many_patients():
 def test_a_diagram_accounts_for_every_parameter_and_measured_shape(model, spare):
     network = build(model, unet_channels=8, hrnet="hrnet_w18_small")
     stages, connections = describe(network, 64, 96)
-    assert unused(network, stages) == spare
+    assert unused_parameters(network, stages) == spare
     assert stages["parameters"].sum() + spare == sum(weights.numel() for weights in network.parameters())
     assert stages.iloc[-1][["channels", "height", "width", "stride"]].tolist() == [7, 64, 96, 1]
     assert network.training

@@ -11,8 +11,18 @@ from lumbar_utils.data.decoding import Fit, decode
 from lumbar_utils.data.folder import read
 from lumbar_utils.data.preparation import first_look, prepare
 from lumbar_utils.data.sources import load
-from lumbar_utils.networks.augmentation import BiasField, Ghosting, Stretch, augmentation
-from lumbar_utils.networks.loading import Cases, Order, loader, normalise, untouched
+from lumbar_utils.networks.dataset import (
+    NOT_AUGMENTED,
+    BiasField,
+    EpochSampler,
+    Ghosting,
+    SliceDataset,
+    Stretch,
+    augmentation,
+    evaluation_batches,
+    loader,
+    normalise,
+)
 from lumbar_utils.study import Study
 
 
@@ -117,8 +127,8 @@ def test_the_brightest_half_percent_is_clipped_in_training_and_kept_elsewhere():
     image = np.full((20, 20), 50, np.uint8)
     image[0, :4] = (100, 100, 100, 200)  # of 400 pixels two lie above the percentile, between 100 and 100
     assert Stretch()(image=image)["image"][0, :5].tolist() == [255, 255, 255, 255, 128]
-    kept = Cases(image[None], image[None], np.array([0]), 0, augmentation("intensity"), "zscore")[-1, 0][0][0]
-    assert torch.equal(kept, torch.from_numpy(normalise(image)))
+    cases = SliceDataset(image[None], image[None], np.array([0]), 0, augmentation("intensity"), "zscore")
+    assert torch.equal(cases[NOT_AUGMENTED, 0][0][0], torch.from_numpy(normalise(image)))
 
 
 def test_a_bias_field_is_a_slow_factor_within_its_strength():
@@ -159,7 +169,7 @@ def test_normalised_images_have_mean_0_and_deviation_1():
 
 def cases(seed=0):
     pixels = np.random.default_rng(0).integers(0, 255, (5, 64, 64), np.uint8)
-    return Cases(pixels, pixels // 50, np.array([0, 2, 4]), seed, augmentation("intensity"), "zscore")
+    return SliceDataset(pixels, pixels // 50, np.array([0, 2, 4]), seed, augmentation("intensity"), "zscore")
 
 
 def test_a_case_depends_on_seed_epoch_and_case_and_on_nothing_else():
@@ -185,13 +195,13 @@ def test_pixels_have_the_32_bits_that_networks_take(how):
     assert normalise(np.arange(16, dtype=np.uint8).reshape(4, 4), how).dtype == np.float32
 
 
-def test_epoch_minus_1_is_the_untouched_image():
+def test_an_image_that_is_not_augmented_is_as_it_was():
     pixels = np.random.default_rng(0).integers(0, 255, (5, 64, 64), np.uint8)
-    assert torch.equal(cases()[-1, 1][0][0], torch.from_numpy(normalise(pixels[2])))
+    assert torch.equal(cases()[NOT_AUGMENTED, 1][0][0], torch.from_numpy(normalise(pixels[2])))
 
 
 def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch():
-    order = Order(10, seed=0, batch=1)
+    order = EpochSampler(10, seed=0, batch=1)
     first = list(order)
     order.set_epoch(1)
     second = list(order)
@@ -203,11 +213,11 @@ def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch():
 
 
 def test_few_cases_are_gone_through_again_until_an_epoch_has_its_images():
-    order = [index for _, index in Order(3, seed=0, batch=2, images=8)]
-    assert len(order) == len(Order(3, seed=0, batch=2, images=8)) == 8
+    order = [index for _, index in EpochSampler(3, seed=0, batch=2, images=8)]
+    assert len(order) == len(EpochSampler(3, seed=0, batch=2, images=8)) == 8
     assert [sorted(order[:3]), sorted(order[3:6])] == [[0, 1, 2], [3, 4, 5]] and set(order[6:]) < {6, 7, 8}
     assert order[:3] == list(np.random.default_rng([0, 0]).permutation(3))
-    assert [index for _, index in Order(9, seed=0, batch=2, images=8)] == [index for _, index in Order(9, 0, 2)]
+    assert list(EpochSampler(9, seed=0, batch=2, images=8)) == list(EpochSampler(9, seed=0, batch=2))
 
 
 def test_a_case_that_is_seen_again_is_varied_in_another_way(study):
@@ -215,20 +225,21 @@ def test_a_case_that_is_seen_again_is_varied_in_another_way(study):
     cases = loader(study, cohort, "train").dataset
     once, again = cases[0, 1], cases[0, 1 + len(cases)]
     assert once[2] == again[2] and not torch.equal(once[0], again[0])
-    assert all(torch.equal(a, b) for a, b in zip(cases[-1, 1][:2], cases[-1, 1 + len(cases)][:2], strict=True))
+    once, again = cases[NOT_AUGMENTED, 1], cases[NOT_AUGMENTED, 1 + len(cases)]
+    assert torch.equal(once[0], again[0]) and torch.equal(once[1], again[1])
 
 
 def test_processes_share_each_batch_that_one_alone_would_see():
-    alone = [index for _, index in Order(10, seed=3, batch=4)]
-    shares = [[index for _, index in Order(10, seed=3, batch=4, rank=rank, processes=2)] for rank in (0, 1)]
-    assert [len(Order(10, 3, 4, rank, 2)) for rank in (0, 1)] == [4, 4]
+    alone = [index for _, index in EpochSampler(10, seed=3, batch=4)]
+    shares = [[index for _, index in EpochSampler(10, seed=3, batch=4, rank=rank, processes=2)] for rank in (0, 1)]
+    assert [len(EpochSampler(10, 3, 4, rank, 2)) for rank in (0, 1)] == [4, 4]
     assert alone[:4] == shares[0][:2] + shares[1][:2]
     assert alone[4:] == shares[0][2:] + shares[1][2:]
 
 
 @pytest.mark.parametrize("cases, batch, processes", [(7, 4, 1), (7, 2, 2), (8, 2, 3), (5, 4, 5), (1, 4, 1)])
-def test_processes_share_all_untouched_cases_in_as_many_batches_each(cases, batch, processes):
-    shares = [untouched(cases, batch, rank, processes) for rank in range(processes)]
+def test_processes_share_all_evaluated_cases_in_as_many_batches_each(cases, batch, processes):
+    shares = [evaluation_batches(cases, batch, rank, processes) for rank in range(processes)]
     assert sorted(index for share in shares for part in share for _, index in part) == list(range(cases))
     assert len({len(share) for share in shares}) == 1
     assert all(1 <= len(part) <= batch for share in shares for part in share)

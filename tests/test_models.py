@@ -5,7 +5,7 @@ import timm
 import torch
 
 from lumbar_utils import MODELS, StudyError
-from lumbar_utils.networks.loading import seed_of
+from lumbar_utils.networks.dataset import seed_of
 from lumbar_utils.networks.losses import loss_of
 from lumbar_utils.networks.models import build, upsample, upsample_by_matrices
 

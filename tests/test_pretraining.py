@@ -14,8 +14,8 @@ import torch
 from lumbar_utils import StudyError, freshness
 from lumbar_utils.application import predict_source
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.networks.pretraining import pretrain
-from lumbar_utils.networks.training import fit, network_of
+from lumbar_utils.networks.models import network_of, pretrain
+from lumbar_utils.networks.training import fit
 from lumbar_utils.study import Study
 
 LITE0 = "tu-tf_efficientnet_lite0"
@@ -200,8 +200,7 @@ FETCH = """
 import time
 from lumbar_utils import StudyError
 from lumbar_utils.study import Study
-from lumbar_utils.networks.pretraining import pretrain
-from lumbar_utils.networks.training import network_of
+from lumbar_utils.networks.models import network_of, pretrain
 study = Study("smoke", encoder_weights="imagenet")
 for model in ("hrnet", "efficientnet"):
     network = network_of(study, model)

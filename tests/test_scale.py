@@ -18,8 +18,7 @@ from lumbar_utils.__main__ import app
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.networks.checkpoints import read_checkpoint
 from lumbar_utils.networks.prediction import predict, write_label_maps
-from lumbar_utils.networks.segmentation import Segmentation, train
-from lumbar_utils.networks.training import fit
+from lumbar_utils.networks.training import Segmentation, fit, train
 from lumbar_utils.output.tables import table2
 from lumbar_utils.scores.evaluation import evaluate, label_maps
 from lumbar_utils.scores.summary import summarise
@@ -105,7 +104,7 @@ def test_training_out_of_memory_names_the_settings_and_keeps_the_last_epoch(stud
         Full(passes=3), study, cohort, "unet", {"made_from": "here"}
     )  # an epoch: two steps and a validation
     with pytest.raises(StudyError, match=NAMED.format("training unet")):
-        train(module, best, None)
+        train(module)
     assert len(read_checkpoint(best.with_name("last.ckpt"))["history"]) == 1
 
 

@@ -19,12 +19,11 @@ from torch import nn
 
 from lumbar_utils import StudyError, records
 from lumbar_utils.data.preparation import prepare
+from lumbar_utils.networks import training
 from lumbar_utils.networks.checkpoints import read_checkpoint, write_checkpoint
-from lumbar_utils.networks.loading import annotated_classes
+from lumbar_utils.networks.dataset import classes_of
 from lumbar_utils.networks.prediction import predict
-from lumbar_utils.networks.segmentation import Segmentation
-from lumbar_utils.networks.segmentation import train as segmentation_train
-from lumbar_utils.networks.training import fit
+from lumbar_utils.networks.training import Segmentation, fit, mean_f1
 from lumbar_utils.scores.evaluation import evaluate, read_probabilities
 from lumbar_utils.study import Study
 
@@ -95,8 +94,7 @@ on(SIGINT, default_int_handler)  # a shell's background jobs ignore Ctrl-C, and 
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.networks.prediction import predict
 from lumbar_utils.study import Study
-from lumbar_utils.networks.segmentation import Segmentation
-from lumbar_utils.networks.training import fit
+from lumbar_utils.networks.training import Segmentation, fit
 runs, cache, settings, signal = sys.argv[1:]
 study = Study("smoke", runs=runs, cache=cache, device="cpu", **json.loads(settings))
 step = Segmentation.training_step
@@ -212,7 +210,7 @@ def test_a_loss_that_is_not_a_number_keeps_the_checkpoints_before(study, passes)
     with pytest.raises(
         StudyError, match=r"loss is nan at cases .* in epoch 3; .*; the checkpoints of epoch 2 are kept"
     ):
-        segmentation_train(module, best, None)
+        training.train(module)
     kept = read_checkpoint(best.with_name("last.ckpt"))
     assert len(kept["history"]) == 2
     assert all(weights.isfinite().all() for weights in kept["state_dict"].values())
@@ -228,7 +226,7 @@ def test_checkpoints_of_another_study_are_refused(tmp_path, cache):
     names = rf"was made by {theirs.folder.name}/unet, not by .*{ours.folder.name}/unet"
     shutil.copy(there / "best.ckpt", here)
     (ours.folder / "unet" / "predict.json").unlink()
-    with pytest.raises(StudyError, match=rf"best.ckpt {names} that fit.json tells of; put that one's back"):
+    with pytest.raises(StudyError, match=rf"best.ckpt {names} that fit.json records; put the right file back"):
         predict(ours, prepare(ours), "unet")
     shutil.copy(there / "last.ckpt", here)
     (ours.folder / "unet" / "fit.json").unlink()
@@ -270,7 +268,7 @@ def test_predicting_with_an_untrained_model_is_refused(study):
 def test_label_maps_lie_on_the_grid_of_their_images_with_what_average_precision_needs(dataset, tmp_path, cache):
     study = Study("smoke", dataset=str(dataset), runs=tmp_path / "runs", cache=cache, device="cpu", batch_size=2)
     cohort = prepare(study)
-    assert annotated_classes(cohort) == [0, 1, 2]
+    assert classes_of(cohort.annotated) == [0, 1, 2]
     train(study)
     test = cohort.cases[cohort.cases["split"] == "test"]
     folder = study.folder / "unet" / "label_maps"
@@ -314,13 +312,13 @@ def test_real_slices_go_all_the_way_and_s1_is_neither_predicted_nor_scored(tmp_p
     assert max(label_map.max() for label_map in maps) <= 5
 
 
-def test_a_level_that_no_validation_image_shows_has_no_part_in_f1(dataset, study):
-    study = study.model_copy(update={"dataset": str(dataset)})
-    module = Segmentation(nn.Identity(), study, prepare(study), "unet", {})  # levels L1, L2
-    logged = {}
-    module.log = logged.__setitem__
-    module.over_processes = lambda sums: sums
-    for counts, expected in [([[6, 0], [8, 0], [8, 0]], 0.75), ([[6, 0], [8, 4], [8, 0]], 0.375), ([[0, 0]] * 3, 0.0)]:
-        module.counts, module.validation_loss = torch.tensor(counts), torch.zeros(2)  # hits, predicted, true
-        module.on_validation_epoch_end()
-        assert logged["val_f1"] == expected
+@pytest.mark.parametrize(
+    "counts, expected",
+    [
+        pytest.param([[6, 0], [8, 0], [8, 0]], 0.75, id="second level in neither"),
+        pytest.param([[6, 0], [8, 4], [8, 0]], 0.375, id="second level predicted where it is not"),
+        pytest.param([[0, 0], [0, 0], [0, 0]], 0.0, id="no level at all"),
+    ],
+)
+def test_a_level_that_no_validation_image_shows_has_no_part_in_f1(counts, expected):
+    assert mean_f1(torch.tensor(counts)) == expected  # true positive, predicted, true

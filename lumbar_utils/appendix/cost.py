@@ -14,8 +14,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from lumbar_utils import freshness, machine, records
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.networks.devices import device_of
+from lumbar_utils.networks.models import network_of
 from lumbar_utils.networks.prediction import refuse_untrained
-from lumbar_utils.networks.training import network_of
 from lumbar_utils.study import Study
 
 WARM_UP, PASSES, SECONDS = 3, 30, 20.0  # passes before, and at most; no further one after so many seconds

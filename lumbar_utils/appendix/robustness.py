@@ -17,9 +17,10 @@ from tqdm.auto import tqdm
 from lumbar_utils import freshness, records
 from lumbar_utils.data.decoding import AIR, decode
 from lumbar_utils.data.folder import Cohort
-from lumbar_utils.networks.devices import device_of, memory_named
-from lumbar_utils.networks.loading import normalise
-from lumbar_utils.networks.prediction import known_classes, probabilities_of, refuse_untrained, trained_network
+from lumbar_utils.networks.checkpoints import trained_network
+from lumbar_utils.networks.dataset import normalise
+from lumbar_utils.networks.devices import device_of, explain_out_of_memory
+from lumbar_utils.networks.prediction import probabilities_of, refuse_untrained, taught_classes
 from lumbar_utils.scores import metrics
 from lumbar_utils.scores.evaluation import annotated_levels
 from lumbar_utils.study import Study
@@ -133,7 +134,7 @@ def chosen(cohort: Cohort) -> list[int]:
 def _measure(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
     images, masks = decode(cohort, study.height, study.width, study.cache)
     network = trained_network(study, model, study.folder / model).to(device_of(study))
-    classes, rows = known_classes(study, cohort), []
+    classes, rows = taught_classes(study, cohort), []
     for row in tqdm(chosen(cohort), desc=f"degrading for {model}", unit="case"):
         case, image, mask = cohort.cases.iloc[row], np.array(images[row]), np.array(masks[row])
         seed = zlib.crc32(case["case"].encode())  # every network and every study sees the same
@@ -150,7 +151,7 @@ def _measure(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
 def _label_maps(study: Study, network: nn.Module, classes: list[int], images: list[np.ndarray]) -> np.ndarray:
     """(images, height, width) uint8, predicted as `predict` does."""
     ready = torch.from_numpy(np.stack([normalise(image, study.normalisation) for image in images]))[:, None]
-    with torch.inference_mode(), memory_named(study, "predicting"):
+    with torch.inference_mode(), explain_out_of_memory(study, "predicting"):
         maps = [
             probabilities_of(network, part.to(device_of(study)), classes, study.test_time_augmentation).argmax(1).cpu()
             for part in ready.split(study.batch_size)

@@ -1,11 +1,14 @@
-"""Checkpoints as files: whole or absent, read without running what is in them, used only where they were made."""
+"""Checkpoint files: written atomically, read without executing anything in them, checked to be of the right study."""
 
 import io
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from lumbar_utils import StudyError, records
+from lumbar_utils.networks.models import network_of
+from lumbar_utils.study import Study
 
 
 def read_checkpoint(path: Path) -> dict:
@@ -13,7 +16,7 @@ def read_checkpoint(path: Path) -> dict:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(checkpoint, dict):
-            raise TypeError(f"it holds a {type(checkpoint).__name__} where a dictionary belongs")
+            raise TypeError(f"it holds a {type(checkpoint).__name__} instead of a dictionary")
     except Exception as error:  # torch raises many kinds, from zip's to unpickler's
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise StudyError(f"checkpoint {path} cannot be read ({reason}); delete it to train again") from error
@@ -21,37 +24,52 @@ def read_checkpoint(path: Path) -> dict:
 
 
 def write_checkpoint(path: Path, checkpoint: dict) -> None:
-    """Take the predecessor's place only once whole. Raises StudyError on a full disk; the predecessor is then kept."""
-    whole = io.BytesIO()  # a full disk then raises OSError; written by torch, it raises something of C++
-    torch.save(checkpoint, whole)
+    """Replace the file at `path` once the new one is complete. Raises StudyError on a full disk; the old one stays."""
+    content = io.BytesIO()  # on a full disk torch.save would raise an error of C++, where writing bytes raises OSError
+    torch.save(checkpoint, content)
     with records.atomic_file(path) as temporary:
-        temporary.write_bytes(whole.getbuffer())
+        temporary.write_bytes(content.getbuffer())
 
 
-def goes_on_from(last: Path, made_from: str, study: str) -> bool:
-    """Whether training goes on from `last`: it is there, and of the same settings, data and code.
+def can_resume_from(last: Path, made_from: str, study: str) -> bool:
+    """Whether last.ckpt exists and was made from the same settings, data and code.
 
-    study : `<folder of the study>/<model>`. Raises StudyError if `last` was made by another study or model.
+    made_from : fingerprint, see `freshness`. study : `<folder of the study>/<model>`.
+    Raises StudyError if it was made by another study or model.
     """
     if not last.exists():
         return False
     checkpoint = read_checkpoint(last)
-    theirs = checkpoint.get("study", study if "made_from" in checkpoint else "another program")
-    if theirs != study:
-        raise StudyError(f"{last} was made by {theirs}, not by {study}; put it back there, or delete it to train anew")
+    if "made_from" not in checkpoint or checkpoint.get("study", study) != study:
+        made_by = checkpoint.get("study", "another program")
+        raise StudyError(f"{last} was made by {made_by}, not by {study}; put it back there, or delete it to train anew")
     return checkpoint["made_from"] == made_from
 
 
 def best_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Layer -> weights of the best epoch that a study kept in a model's folder, trained to the end.
+    """Layer -> weights of the best epoch, of a network trained to the end. folder : of a study and model.
 
-    Raises StudyError if they are not those that fit.json beside them tells of.
+    Raises StudyError if best.ckpt is not of the training that fit.json records.
     """
     path, record = folder / "checkpoints" / "best.ckpt", records.read_json(folder / "fit.json")
     checkpoint = read_checkpoint(path)
     if checkpoint.get("made_from") != record["made_from"]:
         raise StudyError(
             f"{path} was made by {checkpoint.get('study', 'another program')}, not by the training of "
-            f"{record.get('study', folder)} that fit.json tells of; put that one's back, or delete it to train again"
+            f"{record.get('study', folder)} that fit.json records; put the right file back, or delete it to train again"
         )
     return {name.removeprefix("network."): value for name, value in checkpoint["state_dict"].items()}
+
+
+def load_weights(network: nn.Module, model: str, folder: Path) -> nn.Module:
+    """Give a network the `best_weights` of a folder, and return it. Raises StudyError if it has other layers."""
+    try:
+        network.load_state_dict(best_weights(folder))
+    except RuntimeError:
+        raise StudyError(f"the weights in {folder} do not fit {model} as this code builds it; train it again") from None
+    return network
+
+
+def trained_network(study: Study, model: str, folder: Path) -> nn.Module:
+    """The network of the best epoch in a folder, in evaluation mode. Raises StudyError if it has other layers."""
+    return load_weights(network_of(study, model), model, folder).eval()

@@ -1,22 +1,74 @@
-"""The three networks, each after its own paper, behind one registry: one grey channel in, one logit a class out."""
+"""The three networks, each after its paper, and any timm encoder in a U-Net; from random or from ImageNet weights.
+
+Every network maps one grey channel to one logit per class: (batch, 1, height, width) float32 -> (batch, classes,
+height, width), height and width multiples of 32.
+"""
 
 import difflib
 import functools
-from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lumbar_utils import FURTHER, StudyError
+from lumbar_utils import FURTHER, LEVELS, MODELS, StudyError
+from lumbar_utils.networks.dataset import seed_of
+from lumbar_utils.study import Study, weight_files
+
+HUB_FILE = "model.safetensors"
+
+
+def network_of(study: Study, model: str) -> nn.Module:
+    """The study's network of that name with its initial weights, which depend on the study's seed alone."""
+    torch.manual_seed(seed_of(study.seed))
+    network = build(
+        model, unet_channels=study.unet_channels, hrnet=study.hrnet, efficientnet=study.efficientnet,
+        classes=len(LEVELS) + 1, deep_supervision=study.deep_supervision,
+    )  # fmt: skip
+    return network.to(memory_format=torch.channels_last)
+
+
+def build(
+    model: str,
+    *,
+    unet_channels: int = 64,
+    hrnet: str = "hrnet_w18",
+    efficientnet: str = "efficientnet-b0",
+    classes: int = 7,
+    deep_supervision: bool = False,
+) -> nn.Module:
+    """An untrained network; the defaults are the networks of the papers.
+
+    Raises StudyError for an unknown model, backbone or encoder.
+    """
+    if model == "unet":
+        network = UNet(unet_channels, classes, deep_supervision)
+    elif model == "hrnet":
+        network = HRNetV2(hrnet, classes)
+    elif model == "efficientnet":
+        network = efficientnet_unet(efficientnet, classes)
+    elif model.startswith(FURTHER):
+        network = timm_unet(model, classes)
+    else:
+        raise StudyError(
+            f"unknown model {model!r}; there are {', '.join(MODELS)}, and {FURTHER}NAME for any encoder of timm"
+        )
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels:
+            _compute_in_float32_on_cpu(layer)
+        if isinstance(layer, nn.BatchNorm2d):
+            # with EfficientNet's own 0.01 the averages lag so far behind a short training that it predicts nothing
+            layer.momentum = 0.1
+    return network
 
 
 class UNet(nn.Module):
-    """U-Net: convolutions and max-pooling down, transposed convolutions up, the way down joined to the way up.
+    """U-Net: convolutions and max-pooling down, transposed convolutions up, skip connections between the two.
 
     channels : of the first level, doubled on each of the four below; 64 to 1024 in the paper.
-    deep_supervision : in training, give a list of logits: of the whole size, of half, and so on, without the lowest.
+    deep_supervision : in training, return a list of logits: at full size, at half, and so on, without the lowest level.
     Two deviations: convolutions keep the size (the paper's shrink it), and each is followed by batch normalisation.
     Source: Ronneberger, Fischer, Brox 2015, doi 10.1007/978-3-319-24574-4_28.
     """
@@ -30,31 +82,36 @@ class UNet(nn.Module):
         self.rise = nn.ModuleList(nn.ConvTranspose2d(below, above, 2, stride=2) for above, below in above_below)
         self.up = nn.ModuleList(_double_convolution(2 * above, above) for above, _ in above_below)
         self.classify = nn.Conv2d(channels, classes, 1)
-        coarser = widths[1:-1] if deep_supervision else []
-        self.classify_coarser = nn.ModuleList(nn.Conv2d(width, classes, 1) for width in coarser)
+        self.classify_coarser = nn.ModuleList()
+        if deep_supervision:
+            self.classify_coarser.extend(nn.Conv2d(width, classes, 1) for width in widths[1:-1])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
-        passed, risen = [], []
+        encoded, decoded = [], []  # outputs of the levels, from the largest to the smallest and back
         for level, block in enumerate(self.down):
-            x = block(self.pool(x) if level else x)
-            passed.append(x)
-        for rise, block, beside in zip(self.rise, self.up, passed[-2::-1], strict=True):
-            x = block(torch.cat([beside, rise(x)], dim=1))
-            risen.append(x)
-        if self.training and self.classify_coarser:
-            return [self.classify(x), *(head(y) for head, y in zip(self.classify_coarser, risen[-2::-1], strict=True))]
-        return self.classify(x)
+            if level > 0:
+                x = self.pool(x)
+            x = block(x)
+            encoded.append(x)
+        for rise, block, skip in zip(self.rise, self.up, encoded[-2::-1], strict=True):
+            x = block(torch.cat([skip, rise(x)], dim=1))
+            decoded.append(x)
+        logits = self.classify(x)
+        if not (self.training and self.classify_coarser):
+            return logits
+        coarser = zip(self.classify_coarser, decoded[-2::-1], strict=True)
+        return [logits, *(classify(features) for classify, features in coarser)]
 
 
-def _double_convolution(inside: int, outside: int) -> nn.Sequential:
+def _double_convolution(inputs: int, outputs: int) -> nn.Sequential:
     layers = []
-    for channels in (inside, outside):
-        layers += [nn.Conv2d(channels, outside, 3, padding=1, bias=False), nn.BatchNorm2d(outside), nn.ReLU(True)]
+    for channels in (inputs, outputs):
+        layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(True)]
     return nn.Sequential(*layers)
 
 
 class HRNetV2(nn.Module):
-    """HRNet for segmentation: its four parallel branches brought to a quarter of the size, joined and classified.
+    """HRNet for segmentation: its four parallel branches resized to 1/4 of the input, concatenated and classified.
 
     backbone : timm's name of an HRNet; hrnet_w18 is the paper's HRNetV2-W18.
     Source: Wang et al. 2020, doi 10.1109/TPAMI.2020.2983686, section 3.2.
@@ -83,28 +140,26 @@ class HRNetV2(nn.Module):
 
 
 def upsample(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(batch, channels, height, width) brought to `size`, bilinearly.
+    """(batch, channels, height, width) resized bilinearly to `size`.
 
-    On a GPU by two matrix products: torch's own is made deterministic there by sorting every pixel.
+    On a GPU by two matrix products: torch's deterministic interpolation sorts every pixel there.
     """
-    return (
-        F.interpolate(maps, size=size, mode="bilinear")
-        if maps.device.type == "cpu"
-        else upsample_by_matrices(maps, size)
-    )
+    if maps.device.type == "cpu":
+        return F.interpolate(maps, size=size, mode="bilinear")
+    return upsample_by_matrices(maps, size)
 
 
 def upsample_by_matrices(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """`upsample` as a weighted sum of rows and one of columns."""
-    sides = zip(maps.shape[2:], size, strict=True)
-    rows, columns = (_weights(old, new, maps.device, maps.dtype) for old, new in sides)
+    rows = _interpolation_weights(maps.shape[2], size[0], maps.device, maps.dtype)
+    columns = _interpolation_weights(maps.shape[3], size[1], maps.device, maps.dtype)
     return (rows @ maps @ columns.T).contiguous(memory_format=torch.channels_last)
 
 
-@functools.cache  # else it would be copied to the GPU at each step
-def _weights(old: int, new: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """(new, old): what each of `old` pixels gives to each of `new`; a row sums up to 1."""
-    with torch.inference_mode(False):  # or what is kept while predicting could not be trained with
+@functools.cache  # otherwise copied to the GPU at each step
+def _interpolation_weights(old: int, new: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """(new, old): share of each old pixel in each new one; rows sum to 1."""
+    with torch.inference_mode(False):  # weights cached while predicting could otherwise not be used in training
         weights = F.interpolate(torch.eye(old)[None], size=new, mode="linear")[0].T
         return weights.to(device, dtype)
 
@@ -128,32 +183,30 @@ def efficientnet_unet(encoder: str, classes: int) -> nn.Module:
 
 
 def timm_unet(name: str, classes: int) -> nn.Module:
-    """`tu-NAME`: any encoder of timm that gives a pyramid of features, in segmentation_models_pytorch's U-Net."""
+    """`tu-NAME`: any timm encoder that gives a pyramid of features, in segmentation_models_pytorch's U-Net."""
     import segmentation_models_pytorch as smp
     import timm
 
     encoder = name.removeprefix(FURTHER)
     if encoder not in timm.list_models():
-        near = difflib.get_close_matches(encoder, timm.list_models())
-        raise StudyError(
-            f"unknown model {name!r}; timm has no {encoder}"
-            + (f", but {', '.join(near)}" if near else "; timm.list_models() lists what it has")
-        )
+        hint = "; timm.list_models() lists what it has"
+        if near := difflib.get_close_matches(encoder, timm.list_models()):
+            hint = f", but {', '.join(near)}"
+        raise StudyError(f"unknown model {name!r}; timm has no {encoder}{hint}")
     try:
         network = smp.Unet(name, encoder_weights=None, in_channels=1, classes=classes)
         with torch.inference_mode():
             network.eval()(torch.zeros(1, 1, 64, 64))
     except Exception as error:  # each kind of network fails in its own way
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise StudyError(
-            f"{name} gives no pyramid of features for a U-Net ({reason}); take a convolutional encoder, tu-resnet34 "
-            "for instance"
+            f"{name} gives no pyramid of features for a U-Net ({_first_line(error)}); take a convolutional encoder, "
+            "tu-resnet34 for instance"
         ) from error
     return network.train()
 
 
-class _WholePrecisionOnCpu:
-    """A depthwise convolution kept in float32: in bfloat16 a CPU takes ten times as long for its backward pass."""
+class _Float32OnCpu:
+    """Mixed into a depthwise convolution: in bfloat16 a CPU takes ten times as long for its backward pass."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.device.type != "cpu":
@@ -162,42 +215,120 @@ class _WholePrecisionOnCpu:
             return super().forward(x.float())
 
 
-BUILDERS: dict[str, Callable[..., nn.Module]] = {
-    "unet": lambda classes, unet_channels, deep_supervision, **_: UNet(unet_channels, classes, deep_supervision),
-    "hrnet": lambda classes, hrnet, **_: HRNetV2(hrnet, classes),
-    "efficientnet": lambda classes, efficientnet, **_: efficientnet_unet(efficientnet, classes),
-}
+def _compute_in_float32_on_cpu(layer: nn.Conv2d) -> None:
+    name = layer.__class__.__name__
+    layer.__class__ = type(name, (_Float32OnCpu, layer.__class__), {})
 
 
-def build(
-    model: str,
-    *,
-    unet_channels: int = 64,
-    hrnet: str = "hrnet_w18",
-    efficientnet: str = "efficientnet-b0",
-    classes: int = 7,
-    deep_supervision: bool = False,
-) -> nn.Module:
-    """An untrained network: (batch, 1, height, width) float32 -> (batch, classes, height, width) logits.
+def pretrain(network: nn.Module, model: str, study: Study) -> None:
+    """Give a network's encoder the weights that the study's `encoder_weights` names; a U-Net stays as it is.
 
-    Height and width must be multiples of 32. The defaults are the networks of their papers. Raises StudyError for
-    an unknown model, backbone or encoder.
+    Raises StudyError if the weights cannot be downloaded or read, or do not fit.
     """
-    if model.startswith(FURTHER):
-        network = timm_unet(model, classes)
-    elif model in BUILDERS:
-        network = BUILDERS[model](
-            classes=classes, unet_channels=unet_channels, hrnet=hrnet, efficientnet=efficientnet,
-            deep_supervision=deep_supervision,
-        )  # fmt: skip
-    else:
+    if model == "unet":
+        print(f"unet has no encoder to pre-train: encoder_weights={study.encoder_weights} does not affect it")
+        return
+    name = getattr(study, model, model)
+    file = _weights_file(name, study.encoder_weights)
+    encoder = network.backbone if isinstance(network, HRNetV2) else network.encoder
+    load_encoder(encoder, _read_weights(file), f"{name} in {file}")
+
+
+def load_encoder(encoder: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
+    """Load weights made for colour images into an encoder of grey ones: its first kernels are summed over colours.
+
+    weights : layer -> tensor. Layers of a classifier, which no name of the encoder starts like, are left out.
+    source : of the weights, for the error. Raises StudyError if a tensor is missing, unexpected or of another shape.
+    """
+    layers = encoder.state_dict()
+    names = {_comparable(name): name for name in layers}
+    given = {}
+    for name, tensor in weights.items():
+        part = name.split(".")[0]
+        if not any(comparable.startswith(f"{part}_") for comparable in names):
+            continue
+        name = names.get(_comparable(name), name)
+        if name in layers and layers[name].shape[1:2] == (1,) and tensor.shape[1:2] == (3,):
+            tensor = tensor.sum(dim=1, keepdim=True)
+        given[name] = tensor
+    counters = {name for name in layers if name.endswith("num_batches_tracked")}  # absent from old files, and not used
+    problems = {
+        "missing": layers.keys() - given.keys() - counters,
+        "unexpected": given.keys() - layers.keys(),
+        "of another shape": {name for name in layers.keys() & given.keys() if layers[name].shape != given[name].shape},
+    }
+    for problem, wrong in problems.items():
+        if wrong:
+            raise StudyError(
+                f"weights of {source} do not fit: {len(wrong)} tensors are {problem}, first {min(wrong)}; "
+                "take a file made for this encoder"
+            )
+    encoder.load_state_dict(given, strict=False)
+
+
+def _comparable(name: str) -> str:
+    """A layer's name without what timm changes when it wraps an encoder: `model.`, and stages_0 for stages.0."""
+    return name.replace("model.", "").replace(".", "_")
+
+
+def _weights_file(encoder: str, source: str) -> Path:
+    """The file of an encoder's weights. source : `imagenet`, a file, or a folder of files named after encoders."""
+    if source == "imagenet":
+        return _download(encoder)
+    path = Path(source)
+    if not path.is_dir():
+        return path
+    for file in weight_files(path):
+        if file.stem == encoder:
+            return file
+    raise StudyError(f"encoder_weights={path} has no weights of {encoder}; put {encoder}.safetensors or .pth there")
+
+
+def _read_weights(file: Path) -> dict[str, torch.Tensor]:
+    from timm.models import load_state_dict
+
+    try:
+        return load_state_dict(str(file), weights_only=True)
+    except Exception as error:  # torch and safetensors raise many kinds
         raise StudyError(
-            f"unknown model {model!r}; there are {', '.join(BUILDERS)}, and {FURTHER}NAME for any encoder of timm"
-        )
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels:
-            layer.__class__ = type(layer.__class__.__name__, (_WholePrecisionOnCpu, layer.__class__), {})
-        if isinstance(layer, nn.BatchNorm2d):
-            # EfficientNet comes with 0.01, whose averages lag so far behind a short training that it predicts nothing
-            layer.momentum = 0.1
-    return network
+            f"weights {file} cannot be read ({_first_line(error)}); they must be tensors alone, saved by torch.save or "
+            "safetensors"
+        ) from error
+
+
+def _download(encoder: str) -> Path:
+    """The file of an encoder's ImageNet weights, downloaded unless it is in the hub's cache already."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+
+    repository, revision = _hub_repository(encoder)
+    cached = try_to_load_from_cache(repository, HUB_FILE, revision=revision)
+    if isinstance(cached, str):
+        return Path(cached)
+    try:
+        # without a network this fails at once, where hf_hub_download would try five times
+        get_hf_file_metadata(hf_hub_url(repository, HUB_FILE, revision=revision))
+        return Path(hf_hub_download(repository, HUB_FILE, revision=revision))
+    except Exception as error:  # of the hub, the connection or the disk
+        raise StudyError(
+            f"encoder_weights=imagenet: the weights of {encoder} could not be fetched ({_first_line(error)}); on a "
+            f"machine with a network, take {HUB_FILE} from https://huggingface.co/{repository}, and give it as "
+            "encoder_weights=FILE"
+        ) from error
+
+
+def _hub_repository(encoder: str) -> tuple[str, str | None]:
+    """Repository and revision of an encoder's ImageNet weights."""
+    import segmentation_models_pytorch as smp
+    import timm
+
+    if encoder in smp.encoders.encoders:
+        settings = smp.encoders.encoders[encoder]["pretrained_settings"]["imagenet"]
+        return settings["repo_id"], settings["revision"]
+    config = timm.get_pretrained_cfg(encoder.removeprefix(FURTHER))
+    if not (config and config.hf_hub_id):
+        raise StudyError(f"encoder_weights=imagenet: there are none of {encoder}; use encoder_weights=none or a file")
+    return config.hf_hub_id, None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

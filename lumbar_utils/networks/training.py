@@ -1,52 +1,122 @@
-"""One recipe for every network: fit it, go on where it was interrupted, keep its best epoch."""
+"""Training: `fit` trains a network or resumes its training, `Segmentation` says what a step and an epoch do.
 
+The loop is Lightning's `Trainer.fit`. In each epoch it calls these methods of `Segmentation`, in this order:
+
+    on_train_epoch_start
+    training_step               for each batch, then steps the optimiser and the schedule
+    on_validation_epoch_start
+    validation_step             for each batch
+    on_validation_epoch_end     computes the validation F1
+    on_train_epoch_end          writes history.csv, best.ckpt (if the F1 is the highest so far) and last.ckpt
+"""
+
+import logging
+import math
+import signal
 import time
+import warnings
 from pathlib import Path
 
+import lightning as L
 import pandas as pd
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
+from tqdm.auto import tqdm
 
-from lumbar_utils import LEVELS, StudyError, freshness, records
+from lumbar_utils import StudyError, freshness, records
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.networks.checkpoints import best_weights, goes_on_from, write_checkpoint
-from lumbar_utils.networks.loading import seed_of
-from lumbar_utils.networks.models import build
-from lumbar_utils.networks.pretraining import pretrain
+from lumbar_utils.networks.checkpoints import can_resume_from, load_weights, read_checkpoint, write_checkpoint
+from lumbar_utils.networks.dataset import classes_of, loader, seed_of
+from lumbar_utils.networks.devices import device_of, explain_out_of_memory, precision_of
+from lumbar_utils.networks.losses import log_probabilities_of, loss_of
+from lumbar_utils.networks.models import network_of, pretrain
 from lumbar_utils.study import Study
 
-# records of what a trained network is, and of what is made with it: another processor trains another one
-OF_A_TRAINING = ("fit.json", "predict.json", "robustness.json", "cost.json")
+# completion records of a trained network and of what is computed with it: all of them are stale once it is trained anew
+RECORDS = ("fit.json", "predict.json", "robustness.json", "cost.json")
+CHECK_EVERY = 16  # steps; reading a loss makes the processor wait for the GPU
 
 
-def network_of(study: Study, model: str) -> nn.Module:
-    """The study's network of that name with its first weights, drawn from the study's seed alone."""
-    torch.manual_seed(seed_of(study.seed))
-    network = build(
-        model, unet_channels=study.unet_channels, hrnet=study.hrnet, efficientnet=study.efficientnet,
-        classes=len(LEVELS) + 1, deep_supervision=study.deep_supervision,
-    )  # fmt: skip
-    return network.to(memory_format=torch.channels_last)
+def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
+    """Train a network, or resume an interrupted training; a network that is trained already is left as it is.
+
+    Writes checkpoints/best.ckpt (highest validation F1), checkpoints/last.ckpt, history.csv and fit.json into the
+    model's folder. A last.ckpt of older code or data is not resumed from. With start_from=phantoms the network to start
+    from is trained first, once for all studies; with epochs=0 it is kept as it is.
+    Returns one row per epoch: model, epoch, train_loss, val_loss, val_f1, learning_rate, seconds.
+    Raises StudyError before the first step if the folder cannot be written to, or holds a last.ckpt of another study or
+    one that cannot be read; and in training at a loss that is not finite.
+    """
+    folder = study.folder / model
+    record, best, last = folder / "fit.json", folder / "checkpoints" / "best.ckpt", folder / "checkpoints" / "last.ckpt"
+    made_from, name = freshness.trained(study, cohort.fingerprint, model), f"{study.folder.name}/{model}"
+    if records.is_finished(record, made_from):
+        print(f"{model} is trained already: {folder}")
+        return records.read_csv(folder / "history.csv")
+    records.refuse_unwritable(study.folder, folder, best.parent)
+    for incomplete in records.truncated_files(record):
+        incomplete.unlink()
+    resume = can_resume_from(last, made_from, name) and best.exists()
+    network = _initial_network(study, cohort, model)
+    for stale in RECORDS:
+        (folder / stale).unlink(missing_ok=True)
+    records.remove_temporary_files(folder)
+
+    started, provenance = time.monotonic(), {"made_from": made_from, "study": name}
+    if study.epochs == 0:
+        history, is_main_process = _keep_as_it_is(network, study, model, provenance), True
+    else:
+        module = Segmentation(network, study, cohort, model, provenance)
+        train(module, last if resume else None)
+        history, is_main_process = pd.DataFrame(module.history), module.trainer.is_global_zero
+    if is_main_process:
+        records.mark_finished(
+            record, made_from, [best, folder / "history.csv"], study=name,
+            data=cohort.fingerprint, seconds=round(time.monotonic() - started, 1),
+            parameters=sum(p.numel() for p in network.parameters()),
+        )  # fmt: skip
+    return history
 
 
-def load_weights(network: nn.Module, model: str, folder: Path) -> nn.Module:
-    """Give a network the weights of the best epoch in a model's folder. Raises StudyError if it has other layers."""
-    try:
-        network.load_state_dict(best_weights(folder))
-    except RuntimeError:
-        raise StudyError(f"the weights in {folder} do not fit {model} as this code builds it; train it again") from None
+def _initial_network(study: Study, cohort: Cohort, model: str) -> nn.Module:
+    """The network that training starts with: at random, from ImageNet, or from another study's trained network."""
+    if study.start_from == "phantoms":
+        _fit_on_phantoms(study.phantoms, model)
+    network = network_of(study, model)
+    if study.encoder_weights != "none":
+        pretrain(network, model, study)
+    if study.start:
+        _refuse_known_patients(study, cohort)
+        load_weights(network, model, study.start / model)
     return network
 
 
-def _refuse_known_patients(study: Study, cohort: Cohort) -> None:
-    """Raise StudyError if the network to start from was trained on a patient that it would be tested on."""
-    before = records.read_json(study.start / "study.json")
-    if before["data"]["fingerprint"] != cohort.fingerprint:
+def _fit_on_phantoms(phantoms: Study, model: str) -> None:
+    """Train the network on phantoms; if another process is training it, wait until that one has finished."""
+    print(f"{model} starts from phantoms, once for all studies: {phantoms.folder}")
+    if phantoms.devices * phantoms.nodes > 1:  # the processes of one training come here together
+        fit(phantoms, prepare(phantoms), model)
         return
-    sides = records.read_csv(study.start / "split.csv")
-    seen = set(sides.loc[sides["split"] != "test", "patient"])
-    known = seen & set(cohort.cases.loc[cohort.cases["split"] == "test", "patient"].astype(str))
+    while True:
+        with records.file_lock(phantoms.folder / model / "start.lock") as lock:
+            if lock is not None:
+                fit(phantoms, prepare(phantoms), model)
+                return
+        time.sleep(1)
+
+
+def _refuse_known_patients(study: Study, cohort: Cohort) -> None:
+    """Raise StudyError if the network to start from was trained on a patient that is now in the test set."""
+    if records.read_json(study.start / "study.json")["data"]["fingerprint"] != cohort.fingerprint:
+        return
+    earlier = records.read_csv(study.start / "split.csv")
+    trained_on = set(earlier.loc[earlier["split"] != "test", "patient"])
+    known = trained_on & set(cohort.cases.loc[cohort.cases["split"] == "test", "patient"].astype(str))
     if known:
         raise StudyError(
             f"start_from={study.start} was trained on {len(known)} patients that are tested on here, first "
@@ -54,74 +124,252 @@ def _refuse_known_patients(study: Study, cohort: Cohort) -> None:
         )
 
 
-def _fit_on_phantoms(study: Study, model: str) -> None:
-    """Train on phantoms the network that a study's starts from; where another process is at it, wait for its end."""
-    phantoms = study.phantoms
-    print(f"{model} starts from phantoms, once for all studies: {phantoms.folder}")
-    if phantoms.devices * phantoms.nodes > 1:  # the processes of one training go through here together
-        fit(phantoms, prepare(phantoms), model)
-        return
-    while True:
-        with records.file_lock(phantoms.folder / model / "start.lock") as held:
-            if held is not None:
-                fit(phantoms, prepare(phantoms), model)
-                return
-        time.sleep(1)
-
-
-def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
-    """Train a network, or go on where an earlier run was interrupted, or do nothing if it is trained already.
-
-    Keeps checkpoints/best.ckpt (highest validation F1) and last.ckpt, history.csv and fit.json in the model's folder.
-    A last.ckpt of older code or data is trained anew. With start_from=phantoms the network that it starts from is
-    trained first, once for all studies; with epochs=0 it is kept as it starts.
-    Returns one row an epoch: model, epoch, train_loss, val_loss, val_f1, learning_rate, seconds. Raises StudyError
-    before the first step if the folder cannot be written, or holds a last.ckpt of another study or one that cannot be
-    read; and at a loss that is no finite number.
-    """
-    folder = study.folder / model
-    record, best, last = folder / "fit.json", folder / "checkpoints" / "best.ckpt", folder / "checkpoints" / "last.ckpt"
-    origin = {"made_from": freshness.trained(study, cohort.fingerprint, model), "study": f"{study.folder.name}/{model}"}
-    if records.is_finished(record, origin["made_from"]):
-        print(f"{model} is trained already: {folder}")
-        return records.read_csv(folder / "history.csv")
-    records.refuse_unwritable(study.folder, folder, best.parent)
-    for file in records.truncated_files(record):
-        file.unlink()  # half a copy
-    go_on = goes_on_from(last, **origin) and best.exists()
-    from lumbar_utils.networks.segmentation import Segmentation, train  # Lightning takes seconds to import
-
-    if study.start_from == "phantoms":
-        _fit_on_phantoms(study, model)
-    network = network_of(study, model)
-    if study.encoder_weights != "none":
-        pretrain(network, model, study)
-    if study.start:
-        _refuse_known_patients(study, cohort)
-        load_weights(network, model, study.start / model)
-    for stale in OF_A_TRAINING:
-        (folder / stale).unlink(missing_ok=True)
-    records.remove_temporary_files(folder)
-    started, writes = time.monotonic(), True
-    if study.epochs:
-        module = Segmentation(network, study, cohort, model, origin)
-        train(module, best, last if go_on else None)
-        history, writes = pd.DataFrame(module.history), module.trainer.is_global_zero
-    else:
-        history = _keep_as_it_is(network, study.start / model, folder, origin)
-    if writes:
-        records.mark_finished(
-            record, origin["made_from"], [best, folder / "history.csv"], study=origin["study"],
-            data=cohort.fingerprint, seconds=round(time.monotonic() - started, 1),
-            parameters=sum(p.numel() for p in network.parameters()),
-        )  # fmt: skip
-    return history
-
-
-def _keep_as_it_is(network: nn.Module, start: Path, folder: Path, origin: dict[str, str]) -> pd.DataFrame:
-    """Put a trained network, and how its training went, into another study's folder; returns its history."""
+def _keep_as_it_is(network: nn.Module, study: Study, model: str, provenance: dict[str, str]) -> pd.DataFrame:
+    """Write the network that the study starts from, and its history, into the study's folder; returns the history."""
     weights = {f"network.{layer}": values for layer, values in network.state_dict().items()}
-    write_checkpoint(folder / "checkpoints" / "best.ckpt", origin | {"state_dict": weights, "epoch": 0})
-    history = records.read_csv(start / "history.csv")
-    records.write_csv(folder / "history.csv", history)
+    checkpoint = provenance | {"state_dict": weights, "epoch": 0}
+    write_checkpoint(study.folder / model / "checkpoints" / "best.ckpt", checkpoint)
+    history = records.read_csv(study.start / model / "history.csv")
+    records.write_csv(study.folder / model / "history.csv", history)
     return history
+
+
+class Segmentation(L.LightningModule):
+    """A network in training; methods in the order in which Lightning calls them, then the helpers.
+
+    provenance : kept in the checkpoints: made_from (fingerprint) and study (`<folder of the study>/<model>`).
+    """
+
+    def __init__(self, network: nn.Module, study: Study, cohort: Cohort, model: str, provenance: dict[str, str]):
+        super().__init__()
+        self.network, self.study, self.cohort, self.model = network, study, cohort, model
+        self.classes, self.provenance = classes_of(cohort.annotated), provenance
+        self.folder = study.folder / model
+        self.history: list[dict] = []
+        self.unchecked: list[tuple[torch.Tensor, torch.Tensor]] = []  # losses, and the rows of their cases
+
+    def configure_optimizers(self):
+        steps = int(self.trainer.estimated_stepping_batches)
+        optimizer, schedule = optimizer_and_schedule(self.study, self.parameters(), steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_load_checkpoint(self, checkpoint):
+        self.history = checkpoint["history"]
+
+    def on_train_epoch_start(self):
+        self.started, self.losses = time.monotonic(), []
+
+    def training_step(self, batch, index):
+        images, masks, rows = batch
+        # seeds dropout and drop-path of this step, whatever random numbers were drawn before, by a loader for instance
+        torch.manual_seed(seed_of(self.study.seed, self.current_epoch, index, self.global_rank))
+        loss = self.loss(self.network(images), masks)
+        self.check_later(loss, rows)
+        self.losses.append(loss.detach())
+        return loss
+
+    def on_validation_epoch_start(self):
+        self.check_losses()  # of the last training steps
+        self.validation_loss = torch.zeros(2, device=self.device)  # sum over cases, number of cases
+        self.counts = torch.zeros(3, len(self.classes) - 1, dtype=torch.long, device=self.device)
+
+    def validation_step(self, batch, _):
+        images, masks, rows = batch
+        logits = self.network(images)
+        loss = self.loss(logits, masks)
+        self.check_later(loss, rows)
+        self.validation_loss += torch.stack([loss, torch.ones_like(loss)]) * len(images)
+        chosen = log_probabilities_of(logits, self.classes).argmax(dim=1)
+        for index, value in enumerate(self.classes[1:]):
+            predicted, true = chosen == index + 1, masks == value
+            self.counts[:, index] += torch.stack([(predicted & true).sum(), predicted.sum(), true.sum()])
+
+    def on_validation_epoch_end(self):
+        self.check_losses()  # before the checkpoints are replaced: the last step may have spoilt the weights
+        self.counts = self.sum_over_processes(self.counts)
+        self.validation_loss = self.sum_over_processes(self.validation_loss)
+        self.log("val_f1", mean_f1(self.counts))
+
+    def on_train_epoch_end(self):
+        mean_loss = self.sum_over_processes(torch.stack(self.losses).mean()) / self.trainer.world_size
+        validation_loss, cases = self.validation_loss.tolist()
+        row = {
+            "model": self.model,
+            "epoch": self.current_epoch + 1,
+            "train_loss": mean_loss.item(),
+            "val_loss": validation_loss / cases,
+            "val_f1": self.trainer.callback_metrics["val_f1"].item(),
+            "learning_rate": self.lr_schedulers().get_last_lr()[0],
+            "seconds": round(time.monotonic() - self.started, 2),
+        }
+        is_best = row["val_f1"] > max((earlier["val_f1"] for earlier in self.history), default=-1)
+        self.history.append(row)
+        if self.trainer.is_global_zero:
+            records.write_csv(self.folder / "history.csv", pd.DataFrame(self.history))
+            if is_best:
+                best = {"state_dict": self.validated_weights(), "epoch": self.current_epoch}
+                write_checkpoint(self.folder / "checkpoints" / "best.ckpt", self.provenance | best)
+        self.trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint.update(self.provenance, history=self.history)
+
+    def loss(self, output: torch.Tensor | list[torch.Tensor], masks: torch.Tensor) -> torch.Tensor:
+        """Loss of logits (batch, 7, height, width); of a list of them at halved sizes a mean, each weighing half.
+
+        masks : (batch, height, width), label values.
+        """
+        outputs = output if isinstance(output, list) else [output]
+        losses, weights = [], []
+        for level, logits in enumerate(outputs):
+            weights.append(0.5**level)
+            coarse_masks = masks[:, :: 2**level, :: 2**level]
+            losses.append(weights[-1] * loss_of(self.study.loss, logits, coarse_masks, self.classes))
+        return sum(losses) / sum(weights)
+
+    def check_later(self, loss: torch.Tensor, rows: torch.Tensor) -> None:
+        """Keep a loss, and check several of them together."""
+        self.unchecked.append((loss.detach(), rows))
+        if len(self.unchecked) == CHECK_EVERY:
+            self.check_losses()
+
+    def check_losses(self) -> None:
+        """Raise StudyError at the first loss since the last check that is not finite; it names the cases."""
+        if not self.unchecked:
+            return
+        unchecked, self.unchecked = self.unchecked, []
+        finite = torch.stack([loss for loss, _ in unchecked]).isfinite().tolist()
+        if all(finite):
+            return
+        loss, rows = unchecked[finite.index(False)]
+        cases, epochs = ", ".join(self.cohort.cases["case"].iloc[rows.tolist()]), len(self.history)
+        problem = f"{self.model}: loss is {loss.item()} at cases {cases} in epoch {epochs + 1}; lower learning_rate"
+        if epochs:
+            problem += f"; the checkpoints of epoch {epochs} are kept"
+        raise StudyError(problem)
+
+    def sum_over_processes(self, values: torch.Tensor) -> torch.Tensor:
+        return self.trainer.strategy.reduce(values, reduce_op="sum")
+
+    def validated_weights(self) -> dict[str, torch.Tensor]:
+        """Layer -> weights that were validated: those of the last step, or their moving average where there is one."""
+        checkpoint = {"state_dict": self.state_dict()}
+        for callback in self.trainer.callbacks:  # EMAWeightAveraging replaces the state_dict
+            callback.on_save_checkpoint(self.trainer, self, checkpoint)
+        return checkpoint["state_dict"]
+
+
+def mean_f1(counts: torch.Tensor) -> float:
+    """Mean F1 over levels, in [0, 1]; 0 if no level occurs.
+
+    counts : (3, levels) pixels that are true positive, predicted, in the reference. A level that is neither predicted
+    nor in the reference has no score.
+    """
+    true_positive, predicted, true = counts.cpu().double()  # Apple's GPUs have no double
+    occurs = predicted + true > 0
+    if not occurs.any():
+        return 0.0
+    return (2 * true_positive[occurs] / (predicted + true)[occurs]).mean().item()
+
+
+def optimizer_and_schedule(
+    study: Study, parameters, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """The study's optimiser, and the schedule of its learning rate over all steps of the training.
+
+    one_cycle : AdamW, rising from 1/25 of the learning rate over 30 % of the steps, then falling to 0. Smith 2019.
+    cosine : AdamW, rising over 5 % of the steps, then falling as half a cosine. Loshchilov and Hutter 2019.
+    poly_sgd : SGD with Nesterov momentum 0.99, falling as (1 - share of steps done)^0.9. Isensee 2021, nnU-Net.
+    """
+    steps, schedulers = max(2, steps), torch.optim.lr_scheduler
+    if study.schedule == "poly_sgd":
+        sgd = torch.optim.SGD(parameters, study.learning_rate, momentum=0.99, nesterov=True, weight_decay=3e-5)
+        return sgd, schedulers.PolynomialLR(sgd, steps, power=0.9)
+    adamw = torch.optim.AdamW(parameters, lr=study.learning_rate, weight_decay=study.weight_decay)
+    if study.schedule == "one_cycle":
+        return adamw, schedulers.OneCycleLR(adamw, study.learning_rate, total_steps=steps)
+    rise = max(1, steps // 20)
+
+    def cosine(step: int) -> float:
+        return min((step + 1) / rise, (1 + math.cos(math.pi * min(1, step / steps))) / 2)
+
+    return adamw, schedulers.LambdaLR(adamw, cosine)
+
+
+def train(module: Segmentation, resume_from: Path | None = None) -> None:
+    """Train with Lightning's loop, from the start or from the checkpoint `resume_from`.
+
+    Raises StudyError where the devices cannot be used or run out of memory, KeyboardInterrupt on Ctrl-C.
+    """
+    study, cohort = module.study, module.cohort
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # no notes on devices and products
+    torch.utils.deterministic.fill_uninitialized_memory = False  # takes an eighth of the time; nothing here reads it
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")  # advice on loader processes and logging intervals
+        try:
+            trainer = _trainer(study)
+            rank, processes = trainer.global_rank, trainer.world_size
+            loaders = [loader(study, cohort, side, rank, processes) for side in ("train", "validation")]
+            with explain_out_of_memory(study, f"training {module.model}"):
+                trainer.fit(module, *loaders, ckpt_path=resume_from)
+        except MisconfigurationException as error:
+            raise StudyError(
+                f"devices={study.devices}, nodes={study.nodes} cannot train here: {error} Lower them, or, in a "
+                "notebook, train on the command line first: python -m lumbar_utils train"
+            ) from error
+        except SystemExit:  # Lightning ends the process on Ctrl-C, and leaves the next Ctrl-C without effect
+            signal.signal(signal.SIGINT, on_interrupt)
+            epochs = len(module.history)
+            raise KeyboardInterrupt(
+                f"{module.model} was interrupted after epoch {epochs}; run again to go on"
+            ) from None
+
+
+def _trainer(study: Study) -> L.Trainer:
+    device, several, strategy = device_of(study), study.devices * study.nodes > 1, study.strategy
+    callbacks, plugins = [Progress()], [AtomicCheckpointIO()]
+    if study.ema:
+        callbacks.insert(0, EMAWeightAveraging(decay=study.ema))
+    if not several:
+        plugins.append(LightningEnvironment())  # one device trains alone, even among several tasks of a cluster's job
+    elif strategy == "auto":
+        strategy = "ddp_find_unused_parameters_true"  # EfficientNet's encoder has layers that are not used
+    return L.Trainer(
+        max_epochs=study.epochs, accelerator=device, precision=precision_of(study),
+        devices=study.devices, num_nodes=study.nodes, strategy=strategy, accumulate_grad_batches=study.accumulate,
+        sync_batchnorm=several and device == "cuda",  # torch has it on no other device
+        deterministic=True if device == "cpu" else "warn",  # warns of a layer that is not, instead of stopping
+        callbacks=callbacks, plugins=plugins, enable_checkpointing=False, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
+    )  # fmt: skip
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Reads and writes last.ckpt by `checkpoints`: atomically, and without executing anything in it."""
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None):
+        write_checkpoint(Path(path), checkpoint)
+
+    def load_checkpoint(self, path, map_location=None, weights_only=True):
+        return read_checkpoint(Path(path))
+
+
+class Progress(L.Callback):
+    """One progress bar for the whole training, in steps."""
+
+    def on_train_start(self, trainer, module):
+        total, done = int(trainer.estimated_stepping_batches), trainer.global_step
+        self.bar = tqdm(
+            total=total, initial=done, desc=f"training {module.model}", unit="step", mininterval=1,
+            disable=not trainer.is_global_zero,
+        )  # fmt: skip
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.bar.update(trainer.global_step - self.bar.n)
+
+    def on_train_epoch_end(self, trainer, module):
+        self.bar.set_postfix(epoch=trainer.current_epoch + 1, val_f1=f"{trainer.callback_metrics['val_f1']:.3f}")
+
+    def on_train_end(self, trainer, module):
+        self.bar.close()

@@ -48,7 +48,7 @@ def data_overview(areas: pd.DataFrame, cohort: Cohort) -> str:
 
 
 def architecture(model: str, stages: pd.DataFrame, unused: int = 0) -> str:
-    """stages : as from `architecture.describe`; unused : parameters that take no part."""
+    """stages : as from `diagram.describe`; unused : parameters that take no part."""
     total, last = stages["parameters"].sum() + unused, stages.iloc[-1]
     spare = f", {unused / 1e6:.2f} million of them unused" if unused else ""
     return (

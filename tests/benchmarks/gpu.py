@@ -198,7 +198,7 @@ def speed(asked: argparse.Namespace, notes: Notes) -> None:
     from training_speed import few, measure, summarise
 
     from lumbar_utils.data.preparation import prepare
-    from lumbar_utils.networks.devices import memory_named
+    from lumbar_utils.networks.devices import explain_out_of_memory
 
     rounds = 1 if asked.tiny else 3
     # an epoch long enough that the start of loader processes hardly counts
@@ -221,7 +221,7 @@ def speed(asked: argparse.Namespace, notes: Notes) -> None:
                 continue
             started = time.monotonic()
             try:
-                with memory_named(study, f"measuring {model}"):
+                with explain_out_of_memory(study, f"measuring {model}"):
                     found = {(model, "ours"): Ours(study, cohort, model)}
                     found |= {(model, name): make(model) for name, make in contenders.items()}
                     table = summarise(measure(found, rounds), "it_over_ours").reset_index()

@@ -109,7 +109,8 @@ def put_in_order(cohort: Cohort, folder: Path, into: Path) -> Path:
 
 def measure(study: Study, model: str) -> dict:
     """Train, predict in every way, score on the fold's patients."""
-    from lumbar_utils.networks.prediction import known_classes, predict, trained_network, write_label_maps
+    from lumbar_utils.networks.checkpoints import trained_network
+    from lumbar_utils.networks.prediction import predict, taught_classes, write_label_maps
     from lumbar_utils.networks.training import fit
 
     cohort = prepare(study)
@@ -118,7 +119,7 @@ def measure(study: Study, model: str) -> dict:
     network = trained_network(study, model, place)
     viewing = study.model_copy(update={"test_time_augmentation": True})
     if len(list((place / "views").glob("*.npz"))) < (cohort.cases["split"] == "test").sum():
-        write_label_maps(viewing, cohort, network, known_classes(study, cohort), place / "views")
+        write_label_maps(viewing, cohort, network, taught_classes(study, cohort), place / "views")
     together = naming.put_in_order(cohort, {model: own})[model]
     scores = {"f1": own, "views": place / "views", "ordered": put_in_order(cohort, own, place / "slice_by_slice"),
               "ordered by patient": together}  # fmt: skip

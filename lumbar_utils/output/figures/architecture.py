@@ -29,7 +29,7 @@ def architecture(
 ) -> Figure:
     """One box a stage, as wide as its words need; all lengths on the axes are inches.
 
-    stages, connections : as from `architecture.describe`; unused : parameters that take no part.
+    stages, connections : as from `diagram.describe`; unused : parameters that take no part.
     """
     x, width = _columns(stages)
     texts = [_lines(stage, 72 * width - 4) for stage in stages.itertuples()]

@@ -67,7 +67,7 @@ def _measure(network: nn.Module, stages: list[Stage], height: int, width: int) -
     return [tuple((output if branch is None else output[branch]).shape[1:]) for output, branch in handed]
 
 
-def unused(network: nn.Module, stages: pd.DataFrame) -> int:
+def unused_parameters(network: nn.Module, stages: pd.DataFrame) -> int:
     """Parameters that take no part: EfficientNet's encoder keeps the last convolution of the classifier it once was."""
     return _parameters([network]) - int(stages["parameters"].sum())
 
