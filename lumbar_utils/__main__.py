@@ -114,15 +114,18 @@ def run(
     With several seeds, folds or data sets a grid: every network under every one, as many at once as the machine bears.
     """
     if not any((seeds, folds, models, datasets, workers, threads, scheduler, keep)):
-        notebooks = _notebooks(only)
+        label_maps = _parse(add, "--add", "NAME=FOLDER")
+        _refuse_unknown_notebooks(only)
         study = _study(profile, dataset, seed, runs, settings, accept)
-        return _run_study(study, notebooks, _parse(add, "--add", "NAME=FOLDER"), test_dataset, accept, dry_run)
-    settings = [*settings, f"folds={folds}"] if folds else settings
+        _run_study(study, only, label_maps, test_dataset, accept, dry_run)
+        return
+    if folds:
+        settings = [*settings, f"folds={folds}"]
+    pairs = _parse(settings)
     _refuse_of_one_study({
         "--only": only, "--add": add, "--test-dataset": test_dataset,
         "--seed": seeds and seed, "--dataset": datasets and dataset != "phantom",
-        "--set seed": "seed" in _parse(settings), "--set fold": "fold" in _parse(settings),
-        "--set dataset": datasets and "dataset" in _parse(settings),
+        "--set seed": "seed" in pairs, "--set fold": "fold" in pairs, "--set dataset": datasets and "dataset" in pairs,
     })  # fmt: skip
     sources = dict.fromkeys(datasets or [dataset])  # each once
     studies = [_study(profile, source, seed, runs, settings, accept) for source in sources]
@@ -132,13 +135,12 @@ def run(
     _run_grids(studies, seeds or [seed], models, workers, threads, scheduler, keep or "best", dry_run)
 
 
-def _notebooks(only: Sequence[str]) -> Sequence[str]:
-    """The same numbers, refused if there is no such notebook, before torch is loaded to look for a GPU."""
+def _refuse_unknown_notebooks(only: Sequence[str]) -> None:
+    """Raise StudyError at once, before torch is loaded to look for a GPU."""
     if only:
         from lumbar_utils.pipeline import notebooks
 
         notebooks(only)
-    return only
 
 
 def _run_study(

@@ -1,8 +1,8 @@
-"""What makes a result stale: the one place that decides it, for every kind of result.
+"""What makes a result stale, for every kind of result.
 
-A result keeps the fingerprint of what it was made from beside it, or in its name. It is fresh while the fingerprint
-computed here is the same: of its inputs (settings, data and weights, by content), of the code that makes it, and of the
-versions of the packages that compute it. Anything else is made again.
+A result keeps the fingerprint of what it was made from in a record beside it, or in its name. It is made again unless
+that fingerprint is the same as the one computed here: of its inputs (settings, data and weights, by content), of the
+code that makes it, and of the versions of the packages that compute it.
 """
 
 import functools
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Maker(NamedTuple):
     """The modules that make a kind of result (none: the whole package), and the packages that compute or draw it.
 
-    Modules that only decide where, when or under which name a result is written are not listed.
+    Modules that only decide where, when or under which name a result is written are left out.
     """
 
     code: tuple[str, ...] = ()
@@ -67,42 +67,42 @@ MAKERS = {
 
 
 def made_from(result: str, *inputs) -> str:
-    """Fingerprint of a result of a kind in MAKERS.
+    """Fingerprint of a result. result : its kind, a key of MAKERS.
 
-    inputs : what is particular to this result, as JSON values: fingerprints of settings, data and earlier results.
+    inputs : JSON values, such as the fingerprints of settings, data and earlier results.
     """
     code, packages = MAKERS[result]
     return records.fingerprint(result, inputs, records.source_fingerprint(*code), versions(packages))
 
 
-@functools.cache  # what is imported stays as it is
+@functools.cache  # imported packages stay as they are
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
     """Package -> its installed version."""
     return {name: importlib.metadata.version(name) for name in packages}
 
 
 def trained(study: "Study", data: str, model: str) -> str:
-    """Fingerprint of a trained network. data : fingerprint of the cohort.
+    """Fingerprint of a trained network, and of the one that its training starts from. data : that of the cohort.
 
-    The network that training starts from counts by what it was made from. Raises StudyError where there is none.
+    Raises StudyError where there is no network to start from.
     """
     return made_from("training", study.fingerprint, data, model, _start(study, model))
 
 
 def _start(study: "Study", model: str) -> str | None:
-    """Fingerprint of what a network starts from; of phantoms that nobody may have drawn yet, of what draws them."""
+    """Fingerprint of what a network starts from; None at random. Phantoms need not have been made yet."""
     if study.start_from == "phantoms":
         return made_from("training", study.phantoms.fingerprint, made_from("phantom"), model)
     return record_to_start_from(study, model)["made_from"] if study.start else None
 
 
 def predicted(study: "Study", data: str, model: str) -> str:
-    """Fingerprint of the label maps of a trained network. data : fingerprint of the cohort."""
+    """Fingerprint of the label maps of a trained network. data : that of the cohort."""
     return made_from("label maps", trained(study, data, model))
 
 
 def scored(cohort: "Cohort", folders: dict[str, Path]) -> str:
-    """Fingerprint of the scores of label maps; these count by content. folders : model -> folder of label maps."""
+    """Fingerprint of the scores of label maps, by their content. folders : model -> folder of label maps."""
     maps = {model: records.fingerprint_files(sorted(folder.glob("[!.]*"))) for model, folder in folders.items()}
     return made_from("scores", cohort.fingerprint, cohort.cases["case"].tolist(), maps)
 
@@ -116,9 +116,9 @@ def record_to_start_from(study: "Study", model: str) -> dict:
 
 
 def refuse_stale_label_maps(study: "Study", cohort: "Cohort", model: str) -> None:
-    """Raise StudyError unless a model's label maps in the study's folder are whole, and made from today's inputs.
+    """Raise StudyError unless a model's label maps in the study's folder are complete, and made from today's inputs.
 
-    Label maps of another tool, and those gathered from the runs of a grid, belong to the data that they were added for.
+    Label maps of another tool, and those gathered from the runs of a grid, are only compared with today's data.
     """
     folder = study.folder / model
     if not records.is_complete(folder / "predict.json"):
@@ -137,28 +137,26 @@ def refuse_stale_label_maps(study: "Study", cohort: "Cohort", model: str) -> Non
 
 
 def origin_of_scores(study: dict, folder: Path, models: Iterable[str]) -> dict:
-    """What the scores in a study's folder are made from: name -> fingerprint. study : what study.json says."""
-    made = {model: [file for file in [folder / model / "predict.json"] if file.exists()] for model in models}
-    maps = {model: records.fingerprint_files(record) for model, record in made.items()}
+    """What the scores in a study's folder are made from: name -> fingerprint. study : content of study.json."""
+    maps = {model: records.fingerprint_files((folder / model).glob("predict.json")) for model in models}
     return {"settings": study.get("fingerprint"), "data": study.get("data", {}).get("fingerprint"), "label maps": maps}
 
 
 def stale_scores(folder: Path) -> str:
-    """Why the scores in a study's folder are not of what lies there today, or not whole; "" if they are.
+    """Why the scores in a study's folder are damaged, or not of the data and label maps there today; "" if they are.
 
-    Scores without a record, as of an export, are taken as they are.
+    Scores without a record, as of an export, are accepted as they are.
     """
     recorded = records.read_json(folder / "scores.json").get("origin", {})
     today = origin_of_scores(records.read_json(folder / "study.json"), folder, recorded.get("label maps", ()))
-    changed = [name for name, value in recorded.items() if value != today[name]]
-    if not changed:
-        halves = records.truncated_files(folder / "notebooks" / "05_evaluate_and_compare.json")
-        return f"{halves[0]} is cut off; copy it again, or run notebook 05 again" if halves else ""
-    other = " and ".join(changed)
-    return f"scores, tables and figures were made from other {other} than are there today; run notebook 05 again"
+    changed = " and ".join(name for name, value in recorded.items() if value != today[name])
+    if changed:
+        return f"scores, tables and figures were made from other {changed} than are there today; run notebook 05 again"
+    truncated = records.truncated_files(folder / "notebooks" / "05_evaluate_and_compare.json")
+    return f"{truncated[0]} is cut off; copy it again, or run notebook 05 again" if truncated else ""
 
 
 def refuse_stale_scores(folder: Path) -> None:
-    """Raise StudyError for a study whose scores are stale."""
+    """Raise StudyError if the scores in a study's folder are stale."""
     if stale := stale_scores(folder):
         raise StudyError(f"{folder}: {stale}")
