@@ -10,15 +10,11 @@ from lumbar_utils.data import sources
 from lumbar_utils.data.folder import read
 from lumbar_utils.pipeline import Job, jobs_of
 from lumbar_utils.records import COSTS
-from lumbar_utils.study import ROOT, Grid, Study, kind_and_path, read_study
+from lumbar_utils.study import PROFILES, ROOT, Grid, Study, kind_and_path, read_study
 
 STATES = ("finished", "running", "failed", "waiting")
 STALE = "finished before code, data or settings changed"
 REFERENCE = ROOT / "figures" / "reference"  # a study whose costs are known, perhaps of another machine
-# settings that the time of a training depends on
-SCALES = (
-    "profile", "epochs", "images_per_epoch", "height", "width", "folds", "fold", "train_fraction", "test_fraction",
-)  # fmt: skip
 
 
 def table_of(jobs: Sequence[Job]) -> pd.DataFrame:
@@ -104,11 +100,13 @@ def _short(error: str) -> str:
     return lines[1].strip()[:80] if len(lines) > 1 else error[:80]
 
 
-def work(study: Study, images: int) -> float:
+def work(settings: dict, images: int) -> float:
     """Pixels that a training on a data set of so many images sees, over all epochs; its time is in proportion to it."""
-    validation = 1 - study.train_fraction - study.test_fraction
-    share = 1 - 1 / study.folds - validation if study.folds else study.train_fraction
-    return study.epochs * max(images * share, study.images_per_epoch) * study.height * study.width
+    share = settings["train_fraction"]
+    if settings["folds"]:
+        share = settings["train_fraction"] + settings["test_fraction"] - 1 / settings["folds"]
+    seen = max(images * share, settings["images_per_epoch"])
+    return settings["epochs"] * seen * settings["height"] * settings["width"]
 
 
 def measured(runs: Path) -> pd.DataFrame:
@@ -121,9 +119,9 @@ def measured(runs: Path) -> pd.DataFrame:
         record = records.read_json(folder / "study.json")
         if not record or "grid" in record:
             continue
-        settings = {name: value for name, value in record.get("settings", {}).items() if name in SCALES}
-        of_study = {"here": folder != REFERENCE, "profile": settings["profile"]}
-        of_study["work"] = work(Study(**settings), record["data"]["cases"])
+        profile, images = record["settings"]["profile"], record["data"]["cases"]
+        of_study = {"here": folder != REFERENCE, "profile": profile}
+        of_study["work"] = work(PROFILES[profile] | record["settings"], images)  # an older record lacks newer settings
         table = folder / "cells.csv"
         costs = pd.read_csv(table) if table.exists() else records.costs_of(folder)
         rows += [of_study | row for row in costs.to_dict("records")]
@@ -140,7 +138,7 @@ def estimate(jobs: Sequence[Job], images: int) -> pd.DataFrame:
     rows = []
     for job in jobs:
         similar = known[(known["step"] == job.name) & (known["profile"] == job.study.profile)]
-        own_work = work(job.study, images)
+        own_work = work(job.study.settings, images)
         if job.model:  # a study without training tests networks as they are, which takes another time
             similar = similar[(similar["work"] > 0) == (own_work > 0)]
         if similar["here"].any():
@@ -195,18 +193,28 @@ def plan(study: Study | Grid, at_once: int, threads: int, models: Sequence[str] 
         disk=costs["disk_mb"].map(megabytes), measured=costs["source"],
     )  # fmt: skip
     todo = costs[table["state"].to_numpy() != "finished"]
-    memory = min(at_once, len(todo)) * todo["memory_mb"].max()
     summary = (
         f"{count_states(table)}; {at_once} at once, {threads} threads each: "
-        f"{duration(time_left(table, costs, at_once))}, {megabytes(memory)} of memory at most, "
+        f"{duration(time_left(table, costs, at_once))}, "
+        f"{megabytes(min(at_once, len(todo)) * todo['memory_mb'].max())} of memory at most, "
         f"{megabytes(todo['disk_mb'].sum(min_count=1))} of disk"
     )
     if isinstance(study, Grid):
-        comparison = estimate(jobs_of(first)[-1:], images).iloc[0]
-        memory = megabytes(comparison["memory_mb"])
-        summary += f"; then notebook 05, which took {duration(comparison['seconds'])} and {memory} of memory on one run"
-    if first.start_from == "phantoms" and not all((first.start / model / "fit.json").exists() for model in MODELS):
-        trainings = [job for job in jobs_of(first.phantoms) if job.model]
-        seconds = estimate(trainings, first.phantom_patients)["seconds"].sum(skipna=False) / at_once
-        summary += f"; before that phantoms, once for all studies: {duration(seconds)}"
-    return f"{study.folder.name}\n{lines.to_string(index=False)}\n\n{summary}"
+        summary += _comparison(first, images)
+    return f"{study.folder.name}\n{lines.to_string(index=False)}\n\n{summary}{_phantoms_first(first, at_once)}"
+
+
+def _comparison(study: Study, images: int) -> str:
+    """The cost of a grid's notebook 05, measured on the test set of one run."""
+    cost = estimate(jobs_of(study)[-1:], images).iloc[0]
+    memory = megabytes(cost["memory_mb"])
+    return f"; then notebook 05, which took {duration(cost['seconds'])} and {memory} of memory on one run"
+
+
+def _phantoms_first(study: Study, at_once: int) -> str:
+    """The time of the trainings on phantoms that a study starts from, unless they are finished."""
+    if study.start_from != "phantoms" or all((study.start / model / "fit.json").exists() for model in MODELS):
+        return ""
+    trainings = [job for job in jobs_of(study.phantoms) if job.model]
+    seconds = estimate(trainings, study.phantom_patients)["seconds"].sum(skipna=False)
+    return f"; before that phantoms, once for all studies: {duration(seconds / at_once)}"

@@ -45,8 +45,14 @@ def test_what_was_measured_here_comes_before_the_reference(tmp_path, monkeypatch
 
 def test_folds_leave_more_or_fewer_patients_to_train_on(tmp_path):
     whole, halves = Study("smoke", runs=tmp_path), Study("smoke", folds=2, runs=tmp_path)
-    assert progress.work(whole, 100) == pytest.approx(2 * 70 * 64 * 64)
-    assert progress.work(halves, 100) == pytest.approx(2 * 35 * 64 * 64)
+    assert progress.work(whole.settings, 100) == pytest.approx(2 * 70 * 64 * 64)
+    assert progress.work(halves.settings, 100) == pytest.approx(2 * 35 * 64 * 64)
+
+
+def test_a_study_that_tests_networks_as_they_are_is_no_measure_of_a_training(tmp_path):
+    study = Study("smoke", runs=tmp_path)
+    finished(study.tested_on(str(tmp_path / "elsewhere")), "02_train_unet", seconds=1.0)
+    assert progress.estimate([Job(study, UNET, "unet")], 100)["source"].tolist() == ["not measured yet"]
 
 
 def test_time_left_counts_what_runs_as_half_and_shares_it_over_the_workers():
