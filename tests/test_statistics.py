@@ -26,20 +26,20 @@ def table_of(**models):
     return pd.DataFrame(models)
 
 
-# --- macro
+# --- macro average
 
 
 def test_macro_averages_patients_before_levels():
     values = np.array([[1.0, 0.9], [0.5, np.nan]])
-    assert statistics.macro(values) == pytest.approx((0.75 + 0.9) / 2)
+    assert statistics.macro_average(values) == pytest.approx((0.75 + 0.9) / 2)
 
 
 def test_macro_leaves_out_a_level_that_nobody_has():
-    assert statistics.macro(np.array([[0.4, np.nan], [0.8, np.nan]])) == pytest.approx(0.6)
+    assert statistics.macro_average(np.array([[0.4, np.nan], [0.8, np.nan]])) == pytest.approx(0.6)
 
 
 def test_macro_of_nothing_is_nan():
-    assert math.isnan(statistics.macro(np.full((2, 2), np.nan)))
+    assert math.isnan(statistics.macro_average(np.full((2, 2), np.nan)))
 
 
 def test_macro_over_many_draws_is_the_macro_of_each():
@@ -47,7 +47,7 @@ def test_macro_over_many_draws_is_the_macro_of_each():
     values[[0, 4], [1, 2]] = np.nan
     rows = np.random.default_rng(1).integers(7, size=(4, 5, 7))
     expected = [[np.nanmean(values[draw], axis=0).mean() for draw in draws] for draws in rows]
-    assert statistics.macro(values[rows]) == pytest.approx(np.array(expected))
+    assert statistics.macro_average(values[rows]) == pytest.approx(np.array(expected))
 
 
 # --- interval
@@ -66,9 +66,9 @@ def test_interval_depends_on_its_seed_alone():
     assert first == again != other
 
 
-def test_interval_does_not_depend_on_the_size_of_a_piece(monkeypatch):
+def test_interval_does_not_depend_on_the_size_of_a_batch(monkeypatch):
     whole = statistics.interval(mean_of(DICE), 10)
-    monkeypatch.setattr(statistics, "PIECE", 70)
+    monkeypatch.setattr(statistics, "BATCH", 70)
     assert statistics.interval(mean_of(DICE), 10) == pytest.approx(whole)
 
 
@@ -123,7 +123,9 @@ def test_interval_holds_the_truth_in_95_of_100_test_sets(failures):
     rng, truth, held = np.random.default_rng(0), coverage.truths(failures)["macro mean"], []
     for seed in range(400):
         values = coverage.cohort(rng, 77, failures)[0]
-        low, high = statistics.interval(lambda rows, v=values: statistics.macro(v[rows]), 77, resamples=999, seed=seed)
+        low, high = statistics.interval(
+            lambda rows, v=values: statistics.macro_average(v[rows]), 77, resamples=999, seed=seed
+        )
         held.append(low <= truth <= high)
     assert 0.93 <= np.mean(held) <= 0.97
 
@@ -140,7 +142,7 @@ def test_the_truth_of_the_simulation_is_that_of_many_patients(failures):
     dice = coverage.cohort(np.random.default_rng(0), 100_000, failures)
     for name, values in coverage.columns(dice).items():
         error = np.nanstd(values, axis=0).max() / math.sqrt(70_000)  # S1 is there in seven of ten
-        assert statistics.macro(values) == pytest.approx(coverage.truths(failures)[name], abs=3 * error)
+        assert statistics.macro_average(values) == pytest.approx(coverage.truths(failures)[name], abs=3 * error)
 
 
 @pytest.mark.parametrize("patients", [0, 1, 2])
@@ -217,7 +219,7 @@ def test_rank_biserial_by_hand(gain, expected):
     ],
 )
 def test_dz_by_hand(gain, expected):
-    assert statistics.standardised(np.array(gain, float)) == pytest.approx(expected, nan_ok=True)
+    assert statistics.cohens_dz(np.array(gain, float)) == pytest.approx(expected, nan_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -340,28 +342,28 @@ def test_each_model_has_one_rank_and_each_rank_one_model(values):
     assert table.sum(1) == pytest.approx(1)
 
 
-def test_doubt_is_none_of_a_clear_winner_and_whole_of_a_clear_loser():
+def test_the_probability_of_not_being_best_is_none_of_a_clear_winner_and_whole_of_a_clear_loser():
     scores = table_of(best=DICE, worst=DICE - 0.01)
-    assert statistics.doubt(scores, "best") == 0
-    assert statistics.doubt(scores, "worst") == 1
+    assert statistics.probability_not_best(scores, "best") == 0
+    assert statistics.probability_not_best(scores, "worst") == 1
 
 
-def test_doubt_is_half_between_equals():
+def test_the_probability_of_not_being_best_is_half_between_equals():
     gain = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
     scores = table_of(a=np.r_[gain, -gain], b=np.zeros(10))
-    assert statistics.doubt(scores, "a", resamples=20_000) == pytest.approx(0.5, abs=0.02)
+    assert statistics.probability_not_best(scores, "a", resamples=20_000) == pytest.approx(0.5, abs=0.02)
 
 
-def test_doubt_matches_the_normal_tail_of_many_patients():
+def test_the_probability_of_not_being_best_matches_the_normal_tail_of_many_patients():
     gain = np.random.default_rng(0).normal(0.1, 1, 400)
     expected = stats.norm.sf(gain.mean() / (gain.std() / 20))
-    found = statistics.doubt(table_of(a=gain, b=np.zeros(400)), "a", resamples=20_000)
+    found = statistics.probability_not_best(table_of(a=gain, b=np.zeros(400)), "a", resamples=20_000)
     assert found == pytest.approx(expected, abs=0.01)
 
 
-def test_doubt_refuses_an_unknown_winner():
+def test_the_probability_of_not_being_best_refuses_an_unknown_winner():
     with pytest.raises(ValueError, match="no scores of 'c'; the winner is one of"):
-        statistics.doubt(table_of(a=DICE, b=DICE), "c")
+        statistics.probability_not_best(table_of(a=DICE, b=DICE), "c")
 
 
 # --- parts of the variance
@@ -379,7 +381,7 @@ def simulated(rng, patients, seeds, folds, patient, seed, fold, residual):
 
 
 def parts_of(table):
-    return statistics.variance_parts(table).set_index("part")["variance"]
+    return statistics.variance_components(table).set_index("part")["variance"]
 
 
 def by_hand(rows):
@@ -389,7 +391,7 @@ def by_hand(rows):
 def test_variance_parts_of_two_patients_and_two_seeds_by_hand():
     # patients at 1 and 5: variance 8; seeds at 2 and 4: variance 2; nothing beside; one fold cannot be told
     rows = by_hand([(0, "a", 0, 0), (2, "a", 1, 0), (4, "b", 0, 0), (6, "b", 1, 0)])
-    table = statistics.variance_parts(rows)
+    table = statistics.variance_components(rows)
     assert table["part"].tolist() == ["patient", "seed", "fold", "residual"]
     assert table["variance"].to_numpy() == pytest.approx([8, 2, np.nan, 0], nan_ok=True)
     assert table["share"].to_numpy() == pytest.approx([0.8, 0.2, np.nan, 0], nan_ok=True)
@@ -407,7 +409,7 @@ def test_one_seed_tells_neither_seeds_nor_patients_from_the_rest():
 
 
 def test_scores_that_are_all_the_same_have_no_parts_to_share():
-    table = statistics.variance_parts(simulated(np.random.default_rng(0), 6, 2, 2, 0, 0, 0, 0))
+    table = statistics.variance_components(simulated(np.random.default_rng(0), 6, 2, 2, 0, 0, 0, 0))
     assert table["variance"].to_numpy() == pytest.approx(0, abs=1e-12)
 
 

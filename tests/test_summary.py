@@ -102,7 +102,7 @@ def test_a_seed_that_lacks_a_fold_is_no_training_more():
     found, cases = of_seeds([0.1, 0.2, 0.3])
     second = cases["case"].str.contains("c[5-9]").astype(int)  # on which every seed but the last was run too
     cases = cases.assign(fold=second)[(cases["seed"] < 2) | (second == 0)]
-    assert len(summary.by_seed(found, cases)) == seeds_of(cases) == 2
+    assert len(summary.split_by_seed(found, cases)) == seeds_of(cases) == 2
 
 
 def test_without_seeds_or_with_one_a_difference_has_its_interval_over_patients():
@@ -112,7 +112,7 @@ def test_without_seeds_or_with_one_a_difference_has_its_interval_over_patients()
 
 
 def test_the_widths_over_patients_and_seeds_add_up_as_independent_errors_do():
-    low, high = statistics.over_runs(0.5, 0.2, 0.9, np.array([0.4, 0.6]))
+    low, high = statistics.interval_over_seeds(0.5, 0.2, 0.9, np.array([0.4, 0.6]))
     half = stats.t.ppf(0.975, 1) * np.std([0.4, 0.6], ddof=1) / 2**0.5
     assert low == pytest.approx(0.5 - (0.3**2 + half**2) ** 0.5)
     assert high == pytest.approx(0.5 + (0.4**2 + half**2) ** 0.5)

@@ -150,7 +150,9 @@ def told(table, synthetic=True):
     summary = pd.DataFrame({"model": means.index, "metric": "f1", "value": means})
     pairs = statistics.compare(table)
     gaps = pairs[["first", "second", "difference", "low", "high"]].assign(metric="f1")
-    return tables.reading(summary, gaps, pairs, statistics.doubt(table, means.idxmax()), cohort(synthetic))
+    return tables.reading(
+        summary, gaps, pairs, statistics.probability_not_best(table, means.idxmax()), cohort(synthetic)
+    )
 
 
 def test_the_reading_follows_the_numbers_and_says_what_they_are_of():

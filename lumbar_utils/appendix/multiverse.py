@@ -13,7 +13,7 @@ from lumbar_utils import LEVELS
 from lumbar_utils.scores import paper
 from lumbar_utils.scores.evaluation import ANY_LEVEL, Evaluation
 from lumbar_utils.scores.metrics import average_precision
-from lumbar_utils.scores.summary import COCO, models_of, patients_of, statistic
+from lumbar_utils.scores.summary import COCO_METRICS, models_of, patients_of, statistic
 
 POOLED = ("all images", "per patient", "per image")
 CLASSES = ("each level", "levels together", "any vertebra")
@@ -115,7 +115,7 @@ def _precisions(found: Evaluation, model: str) -> dict[str, float]:
     every = np.arange(len(patients_of(found)))
     values = {
         f"COCO, whole vertebrae, {name}": float(statistic(found, model, metric)(every))
-        for metric, name in zip(COCO, ("IoU .50 to .95", "IoU .50", "IoU .75"), strict=True)
+        for metric, name in zip(COCO_METRICS, ("IoU .50 to .95", "IoU .50", "IoU .75"), strict=True)
     }
     counts, _ = _confusions(found, model)
     for classes, background in product(("each level", "any vertebra"), (False, True)):

@@ -16,7 +16,7 @@ from lumbar_utils.output.tables import data_words, interval_text, runs_words, se
 from lumbar_utils.scores.evaluation import ANY_LEVEL
 from lumbar_utils.scores.instances import summarise_instances
 from lumbar_utils.scores.metrics import average_precision
-from lumbar_utils.scores.statistics import FEWEST
+from lumbar_utils.scores.statistics import MIN_PATIENTS
 from lumbar_utils.scores.summary import leads
 
 SEVERITIES = ("error", "warning", "accepted")
@@ -304,8 +304,10 @@ def _intervals(rows: pd.DataFrame, cohort: Cohort, units: str = "patients") -> s
 
 def _over(cohort: Cohort, units: str = "patients") -> str:
     """What an interval is over, and whether it can be trusted."""
-    few = cohort.cases.loc[cohort.cases["split"] == "test", "patient"].nunique() < FEWEST
-    return f"95 % bootstrap intervals over {units}" + (f" (below {FEWEST} patients they do not hold)" if few else "")
+    few = cohort.cases.loc[cohort.cases["split"] == "test", "patient"].nunique() < MIN_PATIENTS
+    return f"95 % bootstrap intervals over {units}" + (
+        f" (below {MIN_PATIENTS} patients they do not hold)" if few else ""
+    )
 
 
 def _patients(counts: Iterable[int]) -> str:

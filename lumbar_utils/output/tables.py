@@ -15,7 +15,7 @@ from pandas.io.formats.style import Styler
 from lumbar_utils import METRICS, MODELS, records
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.scores import paper
-from lumbar_utils.scores.statistics import FEWEST, FEWEST_SEEDS, whole_seeds
+from lumbar_utils.scores.statistics import MIN_PATIENTS, MIN_SEEDS, complete_seeds
 
 TABLE1_CAPTION = "The environment of the paper, and that in which the networks of this study were trained."
 UNTRAINED = 0.2  # validation F1 below which a network has learned next to nothing; one that guesses has 0 to 0.1
@@ -83,7 +83,7 @@ def print_metrics(summary: pd.DataFrame) -> pd.DataFrame:
 def print_errors(errors: pd.DataFrame) -> pd.DataFrame:
     """Errors, one row a kind, one column a model: count and share in percent, or a mean where there is no count.
 
-    errors : model, metric, value, low, high, count (nan: none), as from `summary.summarise_bodies`.
+    errors : model, metric, value, low, high, count (nan: none), as from `instances.summarise_instances`.
     """
     columns = errors[["count", "value", "low", "high"]]
     texts = [_share_text(*row) for row in columns.itertuples(index=False)]
@@ -215,7 +215,7 @@ def images_of(cases: pd.DataFrame) -> int:
 
 def seeds_of(cases: pd.DataFrame) -> int:
     """Number of seeds, each with all its folds, behind the cases of a study or grid."""
-    return len(whole_seeds(cases)) if "seed" in cases else 1
+    return len(complete_seeds(cases)) if "seed" in cases else 1
 
 
 def runs_words(cases: pd.DataFrame) -> str:
@@ -283,9 +283,9 @@ def reading(summary: pd.DataFrame, gaps: pd.DataFrame, pairs: pd.DataFrame, not_
 
     summary, gaps : as from `summary.summarise` and `summary.differences`.
     pairs : as from `statistics.compare`, on the mean F1 of each patient.
-    not_best : probability in [0, 1] that the leader is not the best, as from `statistics.doubt`.
+    not_best : probability in [0, 1] that the leader is not the best, as from `statistics.probability_not_best`.
 
-    A lead counts if its interval and both corrected tests exclude 0, on FEWEST patients or more.
+    A lead counts if its interval and both corrected tests exclude 0, on MIN_PATIENTS patients or more.
     """
     order = by_f1(summary)
     names = [MODELS.get(model, model) for model in order]
@@ -296,7 +296,7 @@ def reading(summary: pd.DataFrame, gaps: pd.DataFrame, pairs: pd.DataFrame, not_
     if gap["first"] != order[0]:
         difference, low, high = -difference, -high, -low
     significant = max(pair["p_wilcoxon_holm"], pair["p_permutation_holm"]) < 0.05 and pair["first"] == order[0]
-    leads = low > 0 and significant and pair["n"] >= FEWEST
+    leads = low > 0 and significant and pair["n"] >= MIN_PATIENTS
     redrawn = f"Drawing the patients again, {names[0]} is not the best in {100 * not_best:.0f} % of the draws. "
     return (
         f"By F1: {' > '.join(names)}, {agreement} ({' > '.join(MODELS[model] for model in printed)}). {names[0]} is "
@@ -312,11 +312,11 @@ def lead_words(names: list[str], leads: bool, seeds: int) -> str:
     """What the lead of the first of `names` over the second means."""
     if not leads:
         return f"{names[0]} and {names[1]} cannot be told apart here"
-    if seeds >= FEWEST_SEEDS:
+    if seeds >= MIN_SEEDS:
         return f"{names[0]} leads on these images"
     return (
         f"the trained {names[0]} scored higher than the trained {names[1]} on these images; of fewer than "
-        f"{FEWEST_SEEDS} seeds, this says nothing of architectures"
+        f"{MIN_SEEDS} seeds, this says nothing of architectures"
     )
 
 

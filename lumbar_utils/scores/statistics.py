@@ -1,7 +1,7 @@
-"""What scores of a few patients can tell: intervals, paired tests, ranks, and where the spread comes from.
+"""Statistics over patients: bootstrap intervals, paired tests, ranks, power and variance components.
 
-Patients are the unit. A patient is drawn, or has the sign of a difference flipped, with all slices and levels; whoever
-has several images is averaged before. Higher is better: negate a distance first.
+Patients are the unit: they are resampled, or have the sign of a difference flipped, with all their slices and levels;
+several images of a patient are averaged before. Higher is better: negate a distance first.
 """
 
 import itertools
@@ -13,22 +13,23 @@ import numpy as np
 import pandas as pd
 from scipy import linalg, stats
 
-PERMUTATIONS = 9999  # sign flips drawn; up to 13 patients (2**13 = 8192) all of them are counted
-PIECE = 200_000  # patients drawn at a time over all resamples, so that memory stays bounded
+PERMUTATIONS = 9999  # random sign flips; up to 13 patients (2**13 = 8192) all flips are counted
+BATCH = 200_000  # patients drawn at once, over all resamples of a batch: it bounds memory
 ALPHA, POWER = 0.05, 0.8
-FEWEST_SEEDS = 3  # to say anything of architectures, and not of the networks that one training each has left
-FEWEST = 10  # patients to decide anything on; of fewer, intervals miss the truth: tests/benchmarks/coverage.py
-PARTS = ("patient", "seed", "fold", "residual")
+MIN_SEEDS = 3  # to compare architectures, and not the networks of single trainings
+MIN_PATIENTS = 10  # below it intervals miss the truth too often: tests/benchmarks/coverage.py
+COMPONENTS = ("patient", "seed", "fold", "residual")
 
 
-def macro(values: np.ndarray) -> np.ndarray:
-    """Mean over levels of the mean over patients, as in Table II: (..., patients, levels) to (...).
+def macro_average(values: np.ndarray) -> np.ndarray:
+    """Mean over levels of the mean over patients: (..., patients, levels) -> (...).
 
-    nan : the patient has no such level. A level that no patient has is left out; nan if none is left.
+    nan : the patient has no such level. A level that no patient has is left out; nan if no level is left.
     """
-    seen = ~np.isnan(values)
-    total, patients = (np.einsum("...pl->...l", each) for each in (np.where(seen, values, 0.0), seen.astype(float)))
-    means = total / np.maximum(patients, 1)  # by einsum, four times as fast as sum over this axis
+    present = ~np.isnan(values)
+    total = np.einsum("...pl->...l", np.where(present, values, 0.0))  # four times as fast as sum over this axis
+    patients = np.einsum("...pl->...l", present.astype(float))
+    means = total / np.maximum(patients, 1)
     levels = (patients > 0).sum(-1)
     return np.where(levels > 0, means.sum(-1) / np.maximum(levels, 1), np.nan)
 
@@ -37,15 +38,15 @@ def interval(
     statistic: Callable[[np.ndarray], np.ndarray], patients: int,
     confidence: float = 0.95, resamples: int = 2000, seed: int = 0,
 ) -> tuple[float, float]:  # fmt: skip
-    """BCa bootstrap interval (low, high) of a statistic over patients, expanded for few of them.
+    """BCa bootstrap interval (low, high) of a statistic over patients, expanded for small samples.
 
-    statistic : integer rows (..., n) of the patients drawn, each in [0, patients) -> values (...); defined on every
-        draw, so leave out patients without a value first.
-    (nan, nan) below three patients. Where the correction is undefined (every resample the same, or all on one side of
-    the value) the percentiles of the resamples stand, without it.
-    Expanded: resamples spread by sqrt((n - 1) / n) too little, and percentiles know no t distribution; the confidence
-    asked of BCa is raised until an even sample gets the width of its t interval. Failures that no patient showed are
-    in no interval: tests/benchmarks/coverage.py says how often it holds the truth.
+    statistic : integer rows (..., n) of the patients drawn, each in [0, patients) -> values (...). It must be defined
+        for every draw, so leave out patients without a value first.
+    (nan, nan) below three patients. Where BCa is undefined (all resamples equal, or all on one side of the value), the
+    percentile interval is returned.
+    Expanded: resamples spread by sqrt((n - 1) / n) too little, and percentiles ignore the t distribution; so BCa's
+    confidence is raised until a symmetric sample gets the width of its t interval. A failure that no patient shows is
+    in no interval; coverage is measured in tests/benchmarks/coverage.py.
     Sources: Efron 1987, doi 10.1080/01621459.1987.10478410; Hesterberg 2014, arXiv 1411.5279.
     """
     if patients < 3:
@@ -54,79 +55,84 @@ def interval(
     expanded = float(2 * stats.norm.cdf(width) - 1)
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        found = stats.bootstrap(
+        bootstrap = stats.bootstrap(
             (np.arange(patients),),
-            lambda rows, axis: np.round(statistic(rows), 12),  # or rounding would decide which draws tie
-            n_resamples=resamples, batch=max(1, PIECE // patients), confidence_level=expanded, method="BCa",
+            lambda rows, axis: np.round(statistic(rows), 12),  # equal values must tie despite rounding errors
+            n_resamples=resamples, batch=max(1, BATCH // patients), confidence_level=expanded, method="BCa",
             rng=np.random.default_rng(seed),
         )  # fmt: skip
-    low, high = found.confidence_interval
+    low, high = bootstrap.confidence_interval
     if math.isnan(low) or math.isnan(high):
-        low, high = np.quantile(found.bootstrap_distribution, [(1 - expanded) / 2, (1 + expanded) / 2])
+        low, high = np.quantile(bootstrap.bootstrap_distribution, [(1 - expanded) / 2, (1 + expanded) / 2])
     return float(low), float(high)
 
 
 def with_interval(
     statistic: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, confidence: float = 0.95
 ) -> tuple[float, float, float]:
-    """Value of a statistic (see `interval`) on patients, whose rows are given, and its interval: value, low, high."""
+    """value, low, high : a statistic (see `interval`) of the patients in `rows`, and its interval."""
     return float(statistic(rows)), *interval(lambda drawn: statistic(rows[drawn]), len(rows), confidence)
 
 
-def over_runs(value: float, low: float, high: float, runs: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """An interval over patients widened by the spread over trainings: low, high; unchanged for a single run.
+def interval_over_seeds(
+    value: float, low: float, high: float, by_seed: np.ndarray, confidence: float = 0.95
+) -> tuple[float, float]:
+    """(low, high) : an interval over patients, widened by the spread over trainings; unchanged for a single seed.
 
-    runs : the value of each run (runs,); a run is a seed with all its folds. The mean over runs has a t interval of its
-    own, which is combined with the interval over patients as for two independent errors. Drawing runs again with
-    replacement would be too narrow: of three there are but ten different draws.
+    by_seed : (seeds,) the value of each seed, over all its folds. The t interval of the mean over seeds is combined
+    with the interval over patients as for two independent errors. A bootstrap over seeds would be too narrow: three
+    seeds have only ten different resamples.
     Source: Zou and Donner 2008, doi 10.1002/sim.3095.
     """
-    if len(runs) < 2:
+    if len(by_seed) < 2:
         return low, high
-    half = stats.t.ppf((1 + confidence) / 2, len(runs) - 1) * np.std(runs, ddof=1) / math.sqrt(len(runs))
+    half = stats.t.ppf((1 + confidence) / 2, len(by_seed) - 1) * np.std(by_seed, ddof=1) / math.sqrt(len(by_seed))
     return value - float(np.hypot(value - low, half)), value + float(np.hypot(high - value, half))
 
 
-def whole_seeds(cases: pd.DataFrame) -> list[int]:
-    """Seeds of as many folds as any other has: under the rest, some patients were not tested. cases : seed, fold."""
+def complete_seeds(cases: pd.DataFrame) -> list[int]:
+    """The seeds with the most folds; under the others some patients were not tested. cases : seed, fold."""
     folds = cases.groupby("seed")["fold"].nunique()
     return folds.index[folds == folds.max()].tolist()
 
 
 def compare(scores: pd.DataFrame, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Every pair of models on the patients that both have, one row a pair; `first` has the higher mean.
+    """Paired tests of every two models on the patients of both, one row per pair; `first` has the higher mean.
 
-    scores : one row a patient, one column a model; nan where there is no score.
+    scores : one row per patient, one column per model; nan where there is no score. F1 here is a patient's mean over
+        its levels (`summary.per_patient`), so its mean differs from Table II's, which averages level by level.
     n : patients. difference : mean of first - second, with its BCa interval low, high.
-    p_wilcoxon, p_permutation : two-sided, of Wilcoxon's signed ranks and of the mean under flipped signs; *_holm :
-        the same after Holm's correction over all pairs.
-    effect : matched-pairs rank-biserial correlation in [-1, 1]; dz : difference / its standard deviation over patients.
-    patients_needed : by a paired t test, see `patients_needed`.
+    p_wilcoxon, p_permutation : two-sided p of Wilcoxon's signed-rank test and of a sign-flip permutation test of the
+        mean; *_holm : after Holm's correction over all pairs.
+    effect : matched-pairs rank-biserial correlation in [-1, 1]. dz : difference / its standard deviation over patients.
+    patients_needed : see `patients_needed`.
 
-    n patients bring no p below 2 / 2**n: five stop at 0.0625 and can never decide at 0.05; three pairs, corrected, need
-    seven. A large p from few patients says that they are few, not that the models are equal.
+    With n patients no p is below 2 / 2**n: five patients give 0.0625 at best, and three pairs after Holm's correction
+    need seven patients for p < 0.05. A large p of a few patients does not mean that the models are equal.
     """
     from statsmodels.stats.multitest import multipletests
 
-    pairs = [_pair(scores, *pair, confidence, resamples, seed) for pair in itertools.combinations(scores.columns, 2)]
-    if not pairs:
+    rows = []
+    for first, second in itertools.combinations(scores.columns, 2):
+        rows.append(_compare_pair(scores, first, second, confidence, resamples, seed))
+    if not rows:
         raise ValueError(f"a comparison takes two models or more, got {list(scores.columns)}; add a column of scores")
-    table = pd.DataFrame(pairs)
+    table = pd.DataFrame(rows)
     for test in ("p_wilcoxon", "p_permutation"):
         corrected = multipletests(table[test], method="holm")[1]
         table.insert(table.columns.get_loc(test) + 1, f"{test}_holm", corrected)
     return table
 
 
-def _pair(scores: pd.DataFrame, first: str, second: str, confidence: float, resamples: int, seed: int) -> dict:
+def _compare_pair(scores: pd.DataFrame, first: str, second: str, confidence: float, resamples: int, seed: int) -> dict:
     both = scores[[first, second]].dropna()
     if both.empty:
         raise ValueError(f"no patient has a score of both {first} and {second}; score them on the same patients")
-    gain = (both[first] - both[second]).to_numpy().round(12)  # 0.3 - 0.2 and 0.2 - 0.1 are one rank
+    gain = (both[first] - both[second]).to_numpy().round(12)  # 0.3 - 0.2 and 0.2 - 0.1 must tie
     if gain.mean() < 0:
         first, second, gain = second, first, -gain
     low, high = interval(lambda rows: gain[rows].mean(-1), len(gain), confidence, resamples, seed)
-    dz = standardised(gain)
+    dz = cohens_dz(gain)
     return {
         "first": first, "second": second, "n": len(gain), "difference": gain.mean(), "low": low, "high": high,
         "p_wilcoxon": wilcoxon(gain), "p_permutation": permutation(gain, seed),
@@ -144,33 +150,33 @@ def wilcoxon(gain: np.ndarray) -> float:
 
 
 def permutation(gain: np.ndarray, seed: int = 0) -> float:
-    """Two-sided p of the mean of paired differences (patients,) under flipped signs; 1 if all are 0.
+    """Two-sided p of the mean of paired differences (patients,) under random sign flips; 1 if all are 0.
 
-    Exact up to 13 patients; beyond from 9999 flips drawn, and then never below 0.0002.
+    Exact up to 13 patients; above from 9999 random flips, and then at least 0.0002.
     """
-    if gain.size < 2:  # SciPy refuses one patient, whose sign either way is as extreme
+    if gain.size < 2:  # SciPy refuses one patient, for whom both signs are equally extreme
         return 1.0
     test = stats.permutation_test(
-        (gain,), np.mean, permutation_type="samples", n_resamples=PERMUTATIONS, batch=max(1, PIECE // gain.size),
+        (gain,), np.mean, permutation_type="samples", n_resamples=PERMUTATIONS, batch=max(1, BATCH // gain.size),
         rng=np.random.default_rng(seed),
     )  # fmt: skip
     return float(test.pvalue)
 
 
 def rank_biserial(gain: np.ndarray) -> float:
-    """Share of the ranks of paired differences (patients,) that are gains less that of losses, in [-1, 1]; 0 if all 0.
+    """Rank-biserial correlation of paired differences (patients,): (rank sum of gains - of losses) / total; 0 if all 0.
 
-    Differences of 0 are left out. Source: Kerby 2014, doi 10.2466/11.IT.3.1.
+    In [-1, 1]. Differences of 0 are left out. Source: Kerby 2014, doi 10.2466/11.IT.3.1.
     """
     moved = gain[gain != 0]
     ranks = stats.rankdata(abs(moved))
     return float((ranks * np.sign(moved)).sum() / ranks.sum()) if moved.size else 0.0
 
 
-def standardised(gain: np.ndarray) -> float:
-    """Cohen's dz: mean of paired differences (patients,) in standard deviations; nan below two patients, 0 if all 0.
+def cohens_dz(gain: np.ndarray) -> float:
+    """Mean of paired differences (patients,) / their standard deviation; nan below two patients, 0 if all are 0.
 
-    inf, with the mean's sign, where all are the same and not 0.
+    inf, with the mean's sign, where all are equal and not 0.
     """
     if gain.size < 2:
         return float("nan")
@@ -180,90 +186,102 @@ def standardised(gain: np.ndarray) -> float:
 
 
 def patients_needed(dz: float) -> float:
-    """Fewest patients with which a paired two-sided t test at 0.05 finds a difference dz in four of five studies.
+    """Smallest sample with which a paired two-sided t test at 0.05 detects Cohen's dz with a power of 0.8.
 
-    dz : Cohen's, of either sign. inf at 0, two at least, nan of nan. From few patients dz is rough, and so is this: it
-    says what it would take were the difference and spread just as measured.
+    dz : of either sign. inf at 0, at least two, nan for nan. It assumes that the difference and its spread are exactly
+    as measured, so from a few patients it is a rough guess.
     """
     from statsmodels.stats.power import TTestPower
 
     if not 0 < abs(dz) < math.inf:
         return math.nan if math.isnan(dz) else 2.0 if dz else math.inf
     normal = (stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(POWER)) / abs(dz)
-    patients = max(2.0, float(np.ceil(normal**2)))  # never too many, and beyond a million as good as exact
+    patients = max(2.0, float(np.ceil(normal**2)))  # a lower bound, and beyond a million as good as exact
     while patients < 1e6 and TTestPower().power(abs(dz), patients, ALPHA / 2, alternative="larger") < POWER:
         patients += 1
     return patients
 
 
 def ranks(scores: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Probability in [0, 1], over patients drawn again, that a model has a rank by its mean: models x ranks 1, 2, ...
+    """Probability in [0, 1], over resampled patients, of each rank of each model's mean: models x ranks 1, 2, ...
 
-    scores : one row a patient, one column a model; patients that lack a model are left out. Models that tie share
-    their ranks equally. Rows and columns sum to 1.
+    scores : one row per patient, one column per model; a patient without a score of every model is left out. Models
+    that tie share their ranks equally. Rows and columns sum to 1.
     """
-    whole = scores.dropna().to_numpy()
-    if not len(whole):
+    complete = scores.dropna().to_numpy()
+    patients = len(complete)
+    if not patients:
         raise ValueError(f"no patient has a score of each of {list(scores.columns)}; score them on the same patients")
-    times = np.random.default_rng(seed).multinomial(len(whole), np.full(len(whole), 1 / len(whole)), size=resamples)
-    means = (times @ whole / len(whole)).round(12)  # or rounding would part what ties
-    above = (means[:, None, :] > means[:, :, None]).sum(-1)[..., None]
-    level = (means[:, None, :] == means[:, :, None]).sum(-1)[..., None]
+    counts = np.random.default_rng(seed).multinomial(patients, np.full(patients, 1 / patients), size=resamples)
+    means = (counts @ complete / patients).round(12)  # equal means must tie despite rounding errors
+    better = (means[:, None, :] > means[:, :, None]).sum(-1)[..., None]
+    tied = (means[:, None, :] == means[:, :, None]).sum(-1)[..., None]
     rank = np.arange(scores.shape[1])
-    share = ((rank >= above) & (rank < above + level)) / level
+    share = ((rank >= better) & (rank < better + tied)) / tied
     return pd.DataFrame(share.mean(0), index=scores.columns, columns=pd.Index(rank + 1, name="rank"))
 
 
-def doubt(scores: pd.DataFrame, winner: str, resamples: int = 2000, seed: int = 0) -> float:
-    """Probability in [0, 1], over patients drawn again, that `winner` does not have the highest mean.
+def probability_not_best(scores: pd.DataFrame, winner: str, resamples: int = 2000, seed: int = 0) -> float:
+    """Probability in [0, 1], over resampled patients, that `winner` does not have the highest mean.
 
-    scores : as for `ranks`; a tie for the first place is shared. Of the patients alone: another seed is not in it.
+    scores : as for `ranks`; a tie for the first place is shared. It leaves out the variation between trainings.
     """
     if winner not in scores:
         raise ValueError(f"no scores of {winner!r}; the winner is one of {list(scores.columns)}")
     return float(1 - ranks(scores, resamples, seed).loc[winner, 1])
 
 
-def variance_parts(table: pd.DataFrame) -> pd.DataFrame:
-    """Where the spread of a score comes from, one row a part (patient, seed, fold, residual): variance and share.
+def variance_components(table: pd.DataFrame) -> pd.DataFrame:
+    """Variance of a score by its sources, one row per part (patient, seed, fold, residual): variance and share.
 
-    table : value, patient, seed, fold. Patients meet every seed; a fold is of its seed, which deals patients anew.
-        `fold` holds what differs from one trained network of a seed to the next, its other training set above all.
-    Value = mean + patient + seed + fold + residual, each random. The squares that a fit of some parts leaves are, on
-    average, known amounts of the variances: one equation a fit. So they come out unbiased, on unequal groups too, but
-    for those below 0, which become 0. Few seeds tell little of seeds.
-    A part that cannot be told is nan and counted in another: with one fold, fold in seed; with one seed, patient in
-    residual, and seed nowhere. Source: method 3 of Henderson 1953, doi 10.2307/3001853.
+    table : value, patient, seed, fold. Every patient is tested under every seed; folds are nested in seeds. `fold` is
+        what differs between the networks of one seed, above all the training set.
+    Model: value = mean + patient + seed + fold + residual, all random. The residual sum of squares of a fit with some
+    of these is, in expectation, a known combination of the variances, so a few fits give a linear system. Estimates
+    are unbiased, on unequal groups too, except that negative ones become 0. A few seeds give a rough estimate.
+    A component that cannot be separated is nan and included in another: with one fold, fold in seed; with one seed,
+    patient in residual, and seed in none. Source: method 3 of Henderson 1953, doi 10.2307/3001853.
     """
-    amounts, squares = np.empty((0, len(PARTS))), np.empty(0)
-    for amount, square in _leftovers(table[["value", "patient", "seed", "fold"]].dropna()):
-        if np.linalg.matrix_rank(np.vstack([amounts, amount])) > len(amounts):  # or it says nothing new
-            amounts, squares = np.vstack([amounts, amount]), np.append(squares, square)
-    told = []
-    for part in (3, 1, 0, 2) if len(amounts) else ():  # what comes later gives way
-        if np.linalg.matrix_rank(amounts[:, [*told, part]]) > len(told):
-            told.append(part)
-    variance = np.full(len(PARTS), np.nan)
-    variance[told] = np.maximum(np.linalg.solve(amounts[:, told], squares), 0)
-    parts = pd.DataFrame({"part": PARTS, "variance": variance})
+    coefficients, squares = np.empty((0, len(COMPONENTS))), np.empty(0)
+    for equation, square in _residual_equations(table[["value", "patient", "seed", "fold"]].dropna()):
+        extended = np.vstack([coefficients, equation])
+        if np.linalg.matrix_rank(extended) > len(coefficients):  # linearly independent
+            coefficients, squares = extended, np.append(squares, square)
+    estimable = []
+    if len(coefficients):
+        for component in (3, 1, 0, 2):  # where two cannot be separated, the earlier one stays
+            if np.linalg.matrix_rank(coefficients[:, [*estimable, component]]) > len(estimable):
+                estimable.append(component)
+    variance = np.full(len(COMPONENTS), np.nan)
+    variance[estimable] = np.maximum(np.linalg.solve(coefficients[:, estimable], squares), 0)
+    parts = pd.DataFrame({"part": COMPONENTS, "variance": variance})
     return parts.assign(share=parts["variance"] / parts["variance"].sum())
 
 
-def _leftovers(rows: pd.DataFrame) -> Iterator[tuple[np.ndarray, float]]:
-    """What fits leave, the fullest fit first: amounts of the variances of PARTS (4,), and squares of the value."""
-    patient, *codes = (rows.groupby(keys).ngroup().to_numpy() for keys in (["patient"], ["seed"], ["seed", "fold"]))
-    seed, fold = (np.eye(code.max() + 1)[code] for code in codes)
+def _residual_equations(rows: pd.DataFrame) -> Iterator[tuple[np.ndarray, float]]:
+    """Coefficients (4,) of the variances of COMPONENTS and residual sum of squares of each fit, the fullest first."""
+    patient = rows.groupby(["patient"]).ngroup().to_numpy()
+    seed = _indicators(rows, ["seed"])
+    fold = _indicators(rows, ["seed", "fold"])
     value = (rows["value"] - rows["value"].mean()).to_numpy()[:, None]
-    for design, and_patients in itertools.product((fold, seed, np.ones_like(value)), (True, False)):
+    for design, with_patients in itertools.product((fold, seed, np.ones_like(value)), (True, False)):
         block = np.hstack([value, seed, fold])
-        if and_patients:
-            block, design = (each - _by_patient(each, patient, "mean")[patient] for each in (block, design))
+        if with_patients:
+            block = block - _by_patient(block, patient, "mean")[patient]
+            design = design - _by_patient(design, patient, "mean")[patient]
         basis = linalg.orth(design)
-        left = ((block - basis @ (basis.T @ block)) ** 2).sum(0)
-        of_seed, of_fold = left[1 : 1 + seed.shape[1]].sum(), left[1 + seed.shape[1] :].sum()
-        of_patient = 0 if and_patients else len(rows) - (_by_patient(basis, patient, "sum") ** 2).sum()
-        of_residual = len(rows) - basis.shape[1] - and_patients * (patient.max() + 1)
-        yield np.round([of_patient, of_seed, of_fold, of_residual], 6), left[0]  # or rounding would pass for an amount
+        squares = ((block - basis @ (basis.T @ block)) ** 2).sum(0)
+        of_seed, of_fold = squares[1 : 1 + seed.shape[1]].sum(), squares[1 + seed.shape[1] :].sum()
+        of_patient = 0 if with_patients else len(rows) - (_by_patient(basis, patient, "sum") ** 2).sum()
+        of_residual = len(rows) - basis.shape[1] - with_patients * (patient.max() + 1)
+        equation = np.round([of_patient, of_seed, of_fold, of_residual], 6)  # rounding errors are no coefficients
+        yield equation, squares[0]
+
+
+def _indicators(rows: pd.DataFrame, keys: list[str]) -> np.ndarray:
+    """(rows, groups) 1 where a row is of a group, else 0."""
+    groups = rows.groupby(keys).ngroup().to_numpy()
+    return np.eye(groups.max() + 1)[groups]
 
 
 def _by_patient(block: np.ndarray, patient: np.ndarray, how: str) -> np.ndarray:

@@ -56,7 +56,7 @@ from lumbar_utils.scores.evaluation import (
     read_probabilities,
 )
 from lumbar_utils.scores.metrics import CALIBRATION_BINS, NSD_TOLERANCE, coco_average_precision
-from lumbar_utils.scores.summary import COCO as THRESHOLDS
+from lumbar_utils.scores.summary import COCO_METRICS as THRESHOLDS
 from lumbar_utils.study import Study
 
 try:

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from lumbar_utils.scores.statistics import interval, macro
+from lumbar_utils.scores.statistics import interval, macro_average
 
 SHAPES = np.array([  # (models, levels, 2): of beta distributions with means from 0.86 to 0.94
     [(12, 1.6), (18, 1.6), (20, 1.4), (20, 1.4), (18, 1.6), (10, 1.6)],
@@ -67,16 +67,16 @@ def intervals(values: np.ndarray, seed: int) -> dict[str, tuple[float, float]]:
     """Interval of the macro mean by each method."""
     patients = len(values)
     drawn, rng = (np.arange(patients),), np.random.default_rng(seed)
-    statistic = {"statistic": lambda rows, axis: macro(values[rows]), "rng": rng}
+    statistic = {"statistic": lambda rows, axis: macro_average(values[rows]), "rng": rng}
     plain = stats.bootstrap(drawn, n_resamples=RESAMPLES, method="BCa", **statistic)
     simple = stats.bootstrap(drawn, n_resamples=0, method="percentile", bootstrap_result=plain, **statistic)
-    without = macro(values[np.nonzero(~np.eye(patients, dtype=bool))[1].reshape(patients, -1)])
+    without = macro_average(values[np.nonzero(~np.eye(patients, dtype=bool))[1].reshape(patients, -1)])
     error = np.sqrt((patients - 1) * without.var())
     return {
-        "expanded": interval(lambda rows: macro(values[rows]), patients, resamples=RESAMPLES, seed=seed),
+        "expanded": interval(lambda rows: macro_average(values[rows]), patients, resamples=RESAMPLES, seed=seed),
         "bca": plain.confidence_interval,
         "percentile": simple.confidence_interval,
-        "t": macro(values) + error * stats.t.ppf([0.025, 0.975], patients - 1),
+        "t": macro_average(values) + error * stats.t.ppf([0.025, 0.975], patients - 1),
     }
 
 

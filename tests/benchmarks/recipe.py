@@ -27,9 +27,9 @@ import pandas as pd
 from lumbar_utils import records
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.scores import metrics, naming
+from lumbar_utils.scores import metrics
 from lumbar_utils.scores.evaluation import annotated_levels, read_label_map, read_probabilities
-from lumbar_utils.scores.ordering import ordered
+from lumbar_utils.scores.ordering import relabel, relabel_all
 from lumbar_utils.study import Study
 
 FOLDS = 3
@@ -100,10 +100,10 @@ def f1(cohort: Cohort, folder: Path) -> dict[str, float]:
 
 
 def put_in_order(cohort: Cohort, folder: Path, into: Path) -> Path:
-    """Slice by slice; `naming.put_in_order` lets the slices of a patient decide together."""
+    """Slice by slice; `relabel_all` lets the slices of a patient decide together."""
     into.mkdir(parents=True, exist_ok=True)
     for case in cohort.cases.loc[cohort.cases["split"] == "test", "case"]:
-        cv2.imwrite(str(into / f"{case}.png"), ordered(read_probabilities(folder, case)))
+        cv2.imwrite(str(into / f"{case}.png"), relabel(read_probabilities(folder, case)))
     return into
 
 
@@ -120,7 +120,7 @@ def measure(study: Study, model: str) -> dict:
     viewing = study.model_copy(update={"test_time_augmentation": True})
     if len(list((place / "views").glob("*.npz"))) < (cohort.cases["split"] == "test").sum():
         write_label_maps(viewing, cohort, network, taught_classes(study, cohort), place / "views")
-    together = naming.put_in_order(cohort, {model: own})[model]
+    together = relabel_all(cohort, {model: own})[model]
     scores = {"f1": own, "views": place / "views", "ordered": put_in_order(cohort, own, place / "slice_by_slice"),
               "ordered by patient": together}  # fmt: skip
     by_level = {name: f1(cohort, folder) for name, folder in scores.items()}

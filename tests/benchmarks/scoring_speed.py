@@ -25,7 +25,7 @@ from lumbar_utils import records
 from lumbar_utils.appendix import multiverse
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.data.sources import load
-from lumbar_utils.scores import claims, statistics, summary
+from lumbar_utils.scores import paper, statistics, summary
 from lumbar_utils.scores.evaluation import evaluate
 from lumbar_utils.study import Study
 
@@ -76,7 +76,7 @@ def score(cohort: Cohort, folders: dict[str, Path]) -> dict:
     table, gaps = summary.summarise(found), summary.differences(found)
     summary.summarise(found, dict.fromkeys(found.scores["metric"]))
     statistics.compare(summary.per_patient(found))
-    claims.judge(table, gaps, "drawn images", seeds=1, synthetic=True)
+    paper.judge(table, gaps, "drawn images", seeds=1, synthetic=True)
     universe = multiverse.multiverse(found)
     multiverse.spread(universe), multiverse.nearest(universe), summary.by_group(found, cohort.cases)
     done = time.perf_counter()

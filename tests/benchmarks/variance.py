@@ -5,7 +5,7 @@
 Trains each model on every fold under every seed (a seed deals the patients to folds anew), so that each patient is
 tested once a seed, by a network that has not seen it. FOLDER keeps the studies, so that a second call goes on where the
 first was, and gets `variance_scores.csv` (model, seed, fold, patient, value: mean F1 over levels) and `variance.csv`
-(model, part, variance, share; see `statistics.variance_parts`).
+(model, part, variance, share; see `statistics.variance_components`).
 """
 
 import argparse
@@ -48,7 +48,9 @@ def main(asked: argparse.Namespace) -> None:
         tables.append(scores_of(Study("quick", seed=seed, fold=fold, **settings), asked.models))
         scores = pd.concat(tables, ignore_index=True)
         records.write_csv(asked.folder / "variance_scores.csv", scores)
-    parts = [statistics.variance_parts(rows).assign(model=model) for model, rows in scores.groupby("model", sort=False)]
+    parts = [
+        statistics.variance_components(rows).assign(model=model) for model, rows in scores.groupby("model", sort=False)
+    ]
     records.write_csv(asked.folder / "variance.csv", pd.concat(parts, ignore_index=True))
     print(scores.groupby(["model", "seed"])["value"].mean().unstack().round(3).to_string())
     print(pd.concat(parts).round(4).to_string(index=False))

@@ -18,9 +18,9 @@ import pandas as pd
 
 from lumbar_utils import records
 from lumbar_utils.data import sources
-from lumbar_utils.scores.claims import CONFIDENCE, judge
 from lumbar_utils.scores.evaluation import COLUMNS, Evaluation, evaluate
-from lumbar_utils.scores.statistics import over_runs, with_interval
+from lumbar_utils.scores.paper import CONFIDENCE, judge
+from lumbar_utils.scores.statistics import interval_over_seeds, with_interval
 from lumbar_utils.scores.summary import differences, summarise
 from lumbar_utils.study import Study
 
@@ -36,7 +36,7 @@ def sign_of(gains: np.ndarray, seeds: bool) -> int:
     confidence = CONFIDENCE if seeds else 0.95
     value, low, high = with_interval(lambda rows: means[rows].mean(-1), np.arange(len(means)), confidence)
     if seeds:
-        low, high = over_runs(value, low, high, gains.mean(axis=1), confidence)
+        low, high = interval_over_seeds(value, low, high, gains.mean(axis=1), confidence)
     return int(low > 0) - int(high < 0)
 
 

@@ -12,7 +12,8 @@ from lumbar_utils import METRICS, StudyError, __version__, records
 from lumbar_utils.output import registry
 from lumbar_utils.output.report import record
 from lumbar_utils.output.report.results import Results
-from lumbar_utils.scores.claims import FEWEST, VERDICTS
+from lumbar_utils.scores.paper import VERDICTS
+from lumbar_utils.scores.statistics import MIN_PATIENTS
 from lumbar_utils.study import PATHS, Study
 
 NO_RESULT = ("runs", "cache")  # settings that only say where on this machine files lie
@@ -65,7 +66,7 @@ def render(results: Results, documents: list[str]) -> str:
         facts=record.facts(results),
         title="Which network segments lumbar vertebrae best?",
         version=__version__,
-        fewest=FEWEST,
+        fewest=MIN_PATIENTS,
         verdicts=record.count_values(results.csv("tables/claims.csv").get("verdict", []), VERDICTS),
         table1=tables_of(results, "environment"),
         table2=tables_of(results, "results"),
