@@ -126,8 +126,8 @@ def _check_f1(model: str, row: dict[str, float], half: float) -> list[Check]:
     )
     impossible = above or f_high < p_low + r_low - 1 - EPSILON
     averaged = (
-        "A mean of F1 over the units of precision and recall lies from "
-        f"{max(0, precision + recall - 1):.4f} (P + R - 1) to {harmonic} (their harmonic mean, concave); {f1:.4f} {'does not' if impossible else 'does'}."
+        f"A mean of F1 over the units of precision and recall lies from {max(0, precision + recall - 1):.4f} "
+        f"(P + R - 1) to {harmonic} (their harmonic mean, concave); {f1:.4f} {'does not' if impossible else 'does'}."
     )
     return [
         ("F1 of pooled pixels", model, "ruled out" if differs else "consistent", pooled),
