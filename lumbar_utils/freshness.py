@@ -35,7 +35,7 @@ READING = ("data/folder", "data/pixels", "data/split", "data/textfiles")
 CONVERTING = (*READING, "data/files", "data/labels", "data/volumes", "data/writing")
 MAKERS = {
     "phantom": Maker(
-        ("phantom/phantom", "phantom/anatomy", "phantom/surroundings", "phantom/mri"), (*PIXELS, "scipy")
+        ("phantom/phantom", "phantom/anatomy", "phantom/tissue", "phantom/mri"), (*PIXELS, "scipy")
     ),
     **{
         kind: Maker((*CONVERTING, f"data/{kind}"), (*PIXELS, "scipy", "simpleitk", "pydicom")) for kind in CONVERTED

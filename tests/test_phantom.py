@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 def test_phantoms_are_drawn_on_no_more_cores_than_are_allowed(tmp_path, monkeypatch):
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # as in a cell of a grid
-    monkeypatch.setattr("lumbar_utils.phantom.phantom.FEW", 1)
+    monkeypatch.setattr("lumbar_utils.phantom.phantom.PATIENTS_PER_WORKER", 1)
     before = set(psutil.Process().children())
     generate(tmp_path / "set", patients=2, size=64)
     assert set(psutil.Process().children()) <= before

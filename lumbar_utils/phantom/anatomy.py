@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from lumbar_utils import LEVELS
+
 # Means in mm and degrees: height of the body, depth of its upper and lower end plate, wedge of the body (positive:
 # higher in front), height and wedge of the disc below it.
 # Depths of T9-L5 after Panjabi et al. 1991 and 1992 (Spine 16:888, 17:299). Disc heights of L3-L5: Zhou et al. 2000
@@ -41,11 +43,11 @@ SACRAL_SLOPE = (38.0, 7.5)
 LORDOSIS = (47.0, 9.0)
 SIZE = (1.0, 0.06)  # of a whole patient, relative: about the spread of both sexes in Zhou et al. 2000
 LEVEL_SPREAD = 0.03  # of one level against its neighbours, relative: our assumption
-NARROWEST_DISC_MM = 2.2  # nowhere do two bodies come closer
+NARROWEST_DISC_MM = 2.2  # the least distance of two vertebral bodies
 
-# Share of patients with the finding (easy, typical, hard), the levels it may take and how many at most; a disc is named
-# by the body above it. Haemangioma: 11 % at autopsy (Schmorl and Junghanns 1971). Disc degeneration: 37 % of healthy
-# people of 20 years, 96 % of 80 (Brinjikji et al. 2015, AJNR 36:811). All other rates are our assumption.
+# Share of patients with the finding (easy, typical, hard), levels where it may occur, and at most how many; a disc
+# is named after the vertebra above it. Haemangioma: 11 % at autopsy (Schmorl and Junghanns 1971). Disc degeneration:
+# 37 % of healthy people aged 20, 96 % aged 80 (Brinjikji et al. 2015, AJNR 36:811). All other rates are our assumption.
 FINDINGS = {
     "disc degeneration": ((0.25, 0.65, 0.85), ("L5", "L4", "L3", "L2", "L1"), 3),
     "osteophytes": ((0.05, 0.30, 0.60), ("L5", "L4", "L3", "L2", "L1"), 3),
@@ -61,7 +63,10 @@ DIFFICULTIES = ("easy", "typical", "hard")
 
 
 class Vertebra(NamedTuple):
-    """One body. corners: (4, 2), front-top, back-top, back-bottom, front-bottom; outline: (n, 2), closed."""
+    """One vertebral body, in mm.
+
+    corners: (4, 2), front-top, back-top, back-bottom, front-bottom. outline: (points, 2), a closed polygon.
+    """
 
     name: str
     corners: np.ndarray
@@ -69,74 +74,94 @@ class Vertebra(NamedTuple):
 
     @property
     def centre(self) -> np.ndarray:
+        """(x, y), the mean of the corners."""
         return self.corners.mean(axis=0)
 
     @property
     def tilt(self) -> float:
-        """Of the upper end plate, degrees."""
+        """Tilt of the upper end plate in degrees."""
         return tilt_of(self.corners[0], self.corners[1])
 
 
 class Disc(NamedTuple):
-    """The disc below the body `above`. water: 1 young and moist, 0 dried out; bulge_mm: how far it stands out."""
+    """The disc below the vertebra `above`; outline and nucleus are closed polygons (points, 2) in mm.
+
+    water: water content, from 1 (young) to 0 (dried out).
+    """
 
     above: str
     outline: np.ndarray
     nucleus: np.ndarray
     water: float
-    bulge_mm: float
 
 
 class Spine(NamedTuple):
+    """Vertebrae T9 to S5 by name, the discs between them, and findings: dicts of finding, level, severity in [0, 1]."""
+
     vertebrae: dict[str, Vertebra]
     discs: list[Disc]
     findings: list[dict]
 
 
+def is_sacral(name: str) -> bool:
+    """Whether a vertebra belongs to the sacrum, S1 to S5."""
+    return name.startswith("S")
+
+
 def normal(rng: np.random.Generator, mean: float, spread: float) -> float:
-    """A normal draw cut off at two and a half standard deviations, so that no patient is a monster."""
+    """A draw from a normal distribution, clipped at two and a half standard deviations."""
     return float(mean + spread * np.clip(rng.standard_normal(), -2.5, 2.5))
 
 
 def along(tilt: float) -> np.ndarray:
-    """Unit vector from front to back along an end plate."""
+    """(2,) unit vector from front to back along an end plate of a tilt in degrees."""
     return np.array([np.cos(np.radians(tilt)), -np.sin(np.radians(tilt))])
 
 
 def up(tilt: float) -> np.ndarray:
-    """Unit vector towards the head, square to an end plate."""
+    """(2,) unit vector towards the head, perpendicular to an end plate of a tilt in degrees."""
     return np.array([-np.sin(np.radians(tilt)), -np.cos(np.radians(tilt))])
 
 
 def tilt_of(front: np.ndarray, back: np.ndarray) -> float:
+    """Tilt in degrees of the end plate between two points (x, y)."""
     return float(np.degrees(np.arctan2(front[1] - back[1], back[0] - front[0])))
 
 
 def draw_spine(rng: np.random.Generator, difficulty: str, variation: float) -> Spine:
-    """A patient's spine from T9 to S5. variation: factor on every spread, 1 for the published one."""
+    """A patient's spine from T9 to S5. variation: factor on every published standard deviation."""
     findings = draw_findings(rng, DIFFICULTIES.index(difficulty))
     slope, plan = _draw_plan(rng, variation)
-    _deform(plan, findings)
-    plates = _stack(plan, slope)
-    vertebrae = {name: _vertebra(rng, name, plates[name], plan["sag"][i], findings) for i, name in enumerate(NAMES)}
-    discs = [_disc(rng, vertebrae[a], vertebrae[b], plan["water"][i]) for i, (a, b) in enumerate(pairwise(NAMES))]
+    _apply_findings(plan, findings)
+    corners = _stack(plan, slope)
+    vertebrae = {}
+    for i, name in enumerate(NAMES):
+        vertebrae[name] = _vertebra(rng, name, corners[name], plan["sag"][i], findings)
+    discs = []
+    for i, (above, below) in enumerate(pairwise(NAMES)):
+        discs.append(_disc(rng, vertebrae[above], vertebrae[below], plan["water"][i]))
     return Spine(vertebrae, discs, findings)
 
 
 def draw_findings(rng: np.random.Generator, column: int) -> list[dict]:
-    """Which findings at which level, each with a severity in [0, 1]. column: of FINDINGS' rates."""
+    """Findings of one patient: dicts of finding, level and severity in [0, 1]. column: of the rates in FINDINGS."""
     findings = []
     for name, (rates, levels, most) in FINDINGS.items():
+        # drawn in any case, so that one finding does not change the others
         present, count = rng.random() < rates[column], rng.integers(1, most + 1)
         chosen, severities = rng.choice(len(levels), count, replace=False), rng.random(count)
         if present:
-            found = sorted(zip(chosen, severities, strict=True))
-            findings += [dict(finding=name, level=levels[k], severity=round(float(s), 3)) for k, s in found]
+            for k, severity in sorted(zip(chosen, severities, strict=True)):
+                findings.append(dict(finding=name, level=levels[k], severity=round(float(severity), 3)))
     return findings
 
 
 def _draw_plan(rng: np.random.Generator, variation: float) -> tuple[float, dict[str, np.ndarray]]:
-    """Sacral slope in degrees, and one array over NAMES for each column of ANATOMY and for sag, slip and water."""
+    """Sacral slope in degrees, and the dimensions of all vertebrae and discs, one array over NAMES each.
+
+    height, upper, lower (depths of the end plates), gap (height of the disc below) and slip in mm; wedge and gap_wedge
+    in degrees; sag (vertebrae, 2), depth of the hollow of the upper and lower end plate in mm; water of the disc below.
+    """
     columns = ("height", "upper", "lower", "wedge", "gap", "gap_wedge")
     plan = dict(zip(columns, np.array(list(ANATOMY.values())).T.copy(), strict=True))
     size = normal(rng, SIZE[0], SIZE[1] * variation)
@@ -158,58 +183,59 @@ def _draw_plan(rng: np.random.Generator, variation: float) -> tuple[float, dict[
     return slope, plan
 
 
-def _deform(plan: dict[str, np.ndarray], findings: list[dict]) -> None:
-    """Findings that change the shape of the column, written into the plan."""
-    for found in findings:
-        i, severity = NAMES.index(found["level"]), found["severity"]
+def _apply_findings(plan: dict[str, np.ndarray], findings: list[dict]) -> None:
+    """Change the plan by the findings that alter the shape of the spine; then limit the wedge of thin discs."""
+    for finding in findings:
+        kind, severity, i = finding["finding"], finding["severity"], NAMES.index(finding["level"])
         height, depth = plan["height"][i], plan["upper"][i]
-        if found["finding"] == "disc degeneration":
+        if kind == "disc degeneration":
             plan["gap"][i] *= 0.85 - 0.40 * severity
             plan["water"][i] = 0.25 * (1 - severity)
-        elif found["finding"] == "wedge fracture":
+        elif kind == "wedge fracture":
             loss = (0.20 + 0.20 * severity) * height
             plan["height"][i] -= loss / 2
             plan["wedge"][i] -= np.degrees(np.arctan(loss / depth))
-        elif found["finding"] == "biconcave fracture":
+        elif kind == "biconcave fracture":
             plan["sag"][i] += (0.10 + 0.08 * severity) * height
-        elif found["finding"] == "spondylolisthesis":
+        elif kind == "spondylolisthesis":
             plan["slip"][i] = (0.12 + 0.20 * severity) * depth
-        elif found["finding"] == "transitional vertebra" and found["level"] == "L5":  # L5 grown to the sacrum
+        elif kind == "transitional vertebra" and finding["level"] == "L5":  # L5 fused with the sacrum
             plan["gap"][i] *= 0.40
             plan["water"][i] = 0.2
-        elif found["finding"] == "transitional vertebra":  # S1 like a lumbar body, with a disc below it
+        elif kind == "transitional vertebra":  # S1 shaped like a lumbar vertebra, with a disc below it
             plan["gap"][i] = 7.0
             plan["lower"][i] = 0.88 * depth
             plan["upper"][i + 1] = 0.80 * depth
             plan["wedge"][i] = 6.0
     shallower = np.minimum(plan["lower"], np.roll(plan["upper"], -1))
-    room = np.degrees(np.arctan(2 * np.maximum(plan["gap"] - NARROWEST_DISC_MM, 0) / shallower))
-    plan["gap_wedge"] = np.clip(plan["gap_wedge"], -room, room)
+    limit = np.degrees(np.arctan(2 * np.maximum(plan["gap"] - NARROWEST_DISC_MM, 0) / shallower))
+    plan["gap_wedge"] = np.clip(plan["gap_wedge"], -limit, limit)
 
 
 def _stack(plan: dict[str, np.ndarray], slope: float) -> dict[str, np.ndarray]:
-    """Corners (4, 2) of every body: the movable ones piled on S1's upper end plate, the sacral ones hung below it."""
-    plates, centre, tilt = {}, np.zeros(2), slope
-    first = NAMES.index("S1")
-    for i in reversed(range(first)):
+    """Name -> corners (4, 2): the mobile vertebrae stacked on S1's upper end plate, the sacral ones placed below it."""
+    corners, centre, tilt = {}, np.zeros(2), slope
+    first_sacral = NAMES.index("S1")
+    for i in reversed(range(first_sacral)):
         centre = centre + plan["gap"][i] * up(tilt - plan["gap_wedge"][i] / 2) - plan["slip"][i] * along(tilt)
         tilt = tilt - plan["gap_wedge"][i]
         lower = centre, tilt
         centre = centre + plan["height"][i] * up(tilt - plan["wedge"][i] / 2)
         tilt = tilt - plan["wedge"][i]
-        plates[NAMES[i]] = _corners((centre, tilt), lower, plan["upper"][i], plan["lower"][i])
+        corners[NAMES[i]] = _corners((centre, tilt), lower, plan["upper"][i], plan["lower"][i])
     centre, tilt = np.zeros(2), slope
-    for i in range(first, len(NAMES)):
+    for i in range(first_sacral, len(NAMES)):
         upper = centre, tilt
         centre = centre - plan["height"][i] * up(tilt + plan["wedge"][i] / 2)
         tilt = tilt + plan["wedge"][i]
-        plates[NAMES[i]] = _corners(upper, (centre, tilt), plan["upper"][i], plan["lower"][i])
+        corners[NAMES[i]] = _corners(upper, (centre, tilt), plan["upper"][i], plan["lower"][i])
         centre = centre - plan["gap"][i] * up(tilt + plan["gap_wedge"][i] / 2)
         tilt = tilt + plan["gap_wedge"][i]
-    return plates
+    return corners
 
 
-def _corners(upper, lower, upper_depth: float, lower_depth: float) -> np.ndarray:
+def _corners(upper: tuple, lower: tuple, upper_depth: float, lower_depth: float) -> np.ndarray:
+    """Corners (4, 2) from the centre and tilt of each end plate, and their depths in mm."""
     (top, top_tilt), (bottom, bottom_tilt) = upper, lower
     top_half, bottom_half = along(top_tilt) * upper_depth / 2, along(bottom_tilt) * lower_depth / 2
     return np.stack([top - top_half, top + top_half, bottom + bottom_half, bottom - bottom_half])
@@ -218,34 +244,39 @@ def _corners(upper, lower, upper_depth: float, lower_depth: float) -> np.ndarray
 def _vertebra(
     rng: np.random.Generator, name: str, corners: np.ndarray, sag: np.ndarray, findings: list[dict]
 ) -> Vertebra:
-    """A body with hollow end plates and walls, rounded corners, and the findings that change its outline only."""
-    upper_sag, lower_sag = sag if name[0] != "S" else (sag[0] if name == "S1" else 0.2, 0.2)
-    here = {found["finding"]: found["severity"] for found in findings if found["level"] == name}
+    """A body with concave end plates and walls, rounded corners, and the findings that change only its outline."""
+    upper_sag, lower_sag = sag
+    if is_sacral(name):
+        lower_sag = 0.2
+    if is_sacral(name) and name != "S1":
+        upper_sag = 0.2
+    severity = {finding["finding"]: finding["severity"] for finding in findings if finding["level"] == name}
     t = np.linspace(0, 1, 20, endpoint=False)
-    hollows = [  # mm towards the inside, along each of the four sides
+    hollows = [  # mm towards the inside along each side: upper end plate, back wall, lower end plate, front wall
         upper_sag * np.sin(np.pi * t) ** 0.8,
         normal(rng, 0.9, 0.3) * np.sin(np.pi * t) ** 2,
         lower_sag * np.sin(np.pi * (1 - (1 - t) ** 1.2)),
         normal(rng, 1.6, 0.4) * np.sin(np.pi * t),
     ]
     place, width = rng.uniform(0.35, 0.65), rng.uniform(0.06, 0.11)
-    if "Schmorl node" in here:
+    if "Schmorl node" in severity:
         side = 0 if rng.random() < 0.5 else 2
-        hollows[side] = hollows[side] + (3.5 + 3.5 * here["Schmorl node"]) * np.exp(-(((t - place) / width) ** 2) / 2)
-    outline = []
+        depth = 3.5 + 3.5 * severity["Schmorl node"]
+        hollows[side] = hollows[side] + depth * np.exp(-(((t - place) / width) ** 2) / 2)
+    sides = []
     for side, hollow in enumerate(hollows):
         start, step = corners[side], corners[(side + 1) % 4] - corners[side]
         inward = np.array([-step[1], step[0]]) / np.hypot(*step)
-        outline.append(start + t[:, None] * step + hollow[:, None] * inward)
-    outline = np.concatenate(outline)
-    if "osteophytes" in here:
-        outline = _add_osteophytes(rng, outline, corners, here["osteophytes"])
+        sides.append(start + t[:, None] * step + hollow[:, None] * inward)
+    outline = np.concatenate(sides)
+    if "osteophytes" in severity:
+        outline = _add_osteophytes(rng, outline, corners, severity["osteophytes"])
     outline = outline + gaussian_filter1d(0.35 * rng.standard_normal(outline.shape), 2, axis=0, mode="wrap")
     return Vertebra(name, corners, gaussian_filter1d(outline, 0.9, axis=0, mode="wrap"))
 
 
 def _add_osteophytes(rng: np.random.Generator, outline: np.ndarray, corners: np.ndarray, severity: float) -> np.ndarray:
-    """Beaks at the corners: long in front, short at the back, along the end plate and never into the disc."""
+    """Beaks at the corners along the end plates: long in front, short at the back, never into the disc."""
     forward = corners[0] - corners[1]
     for corner, sign, reach in ((0, 1, 1.0), (3, 1, 1.0), (1, -1, 0.35), (2, -1, 0.35)):
         length = reach * rng.uniform(0.5, 1) * (2 + 4 * severity)
@@ -255,16 +286,18 @@ def _add_osteophytes(rng: np.random.Generator, outline: np.ndarray, corners: np.
 
 
 def _disc(rng: np.random.Generator, above: Vertebra, below: Vertebra, water: float) -> Disc:
-    """Space between two bodies, a little larger than it: the bodies are painted over it."""
+    """The space between two bodies; its outline reaches into both, which are painted over it."""
     front_top, back_top = above.corners[3], above.corners[2]
     front_bottom, back_bottom = below.corners[0], below.corners[1]
-    bulge = 0.0 if above.name[0] == "S" else 0.8 + (1 - water) * rng.uniform(0.3, 2.8)
+    bulge, overlap = 0.0, 1  # mm
+    if not is_sacral(above.name):
+        bulge, overlap = 0.8 + (1 - water) * rng.uniform(0.3, 2.8), 9
     forward = (front_top - back_top) / np.hypot(*(front_top - back_top))
     t = np.linspace(0, 1, 9)[:, None]
-    swell = bulge * np.sin(np.pi * t) * forward
-    front = front_top + t * (front_bottom - front_top) + swell
-    back = back_bottom + t * (back_top - back_bottom) - swell
-    into = up(tilt_of(front_top, back_top)) * (9 if above.name[0] != "S" else 1)
+    swelling = bulge * np.sin(np.pi * t) * forward
+    front = front_top + t * (front_bottom - front_top) + swelling
+    back = back_bottom + t * (back_top - back_bottom) - swelling
+    into = up(tilt_of(front_top, back_top)) * overlap
     outline = np.concatenate(
         [front, [front_bottom - into], [back_bottom - into], back, [back_top + into], [front_top + into]]
     )
@@ -274,12 +307,12 @@ def _disc(rng: np.random.Generator, above: Vertebra, below: Vertebra, water: flo
     angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)
     across = np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** 0.8 * half_depth
     nucleus = centre + across[:, None] * -forward + (np.sin(angle) * half_height)[:, None] * up(above.tilt)
-    return Disc(above.name, outline, nucleus, float(water), bulge)
+    return Disc(above.name, outline, nucleus, float(water))
 
 
 def field_of_view(rng: np.random.Generator, spine: Spine) -> tuple[float, np.ndarray]:
-    """Side of the square field in mm and its upper left corner; L1 to S1 and some of the sacrum below always in it."""
-    labelled = np.concatenate([spine.vertebrae[name].outline for name in ("L1", "L2", "L3", "L4", "L5", "S1")])
+    """Side of the square field in mm and (x, y) of its upper left corner; L1 to S1 always lie inside, with a margin."""
+    labelled = np.concatenate([spine.vertebrae[level].outline for level in LEVELS])
     (left, top), (right, bottom) = labelled.min(axis=0), labelled.max(axis=0)
     side = max(rng.uniform(250, 330), bottom - top + 52)
     above = 12 + (side - (bottom - top) - 52) * rng.random()

@@ -5,13 +5,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from lumbar_utils.phantom.surroundings import GRID, Scene, Shape
+from lumbar_utils.phantom.tissue import GRID, Scene, Shape
 
-PAINTED = 960  # pixels along the side of the canvas that shapes are painted on before averaging; more if they must be
+MIN_CANVAS = 960  # least pixels along the side of the canvas that shapes are painted on before averaging
 
 
 class Tissue(NamedTuple):
-    """Proton density, T1 and T2 in ms at 1.5 T, share of fat, and how strongly its signal is mottled and streaked."""
+    """Proton density relative to water, T1 and T2 in ms at 1.5 T, share of fat, strength of mottle and of streaks."""
 
     density: float
     t1: float
@@ -22,8 +22,8 @@ class Tissue(NamedTuple):
 
 
 # T1 of marrow, fat and muscle: de Bazelaire et al. 2004 (Radiology 230:652); of cord and blood: Stanisz et al. 2005
-# (Magn Reson Med 54:507). A turbo spin echo keeps fat brighter than its T2 would: T2 of fat and marrow stand for what
-# such a train shows. Flowing blood, gas and metal give next to no signal. All other values are our assumption.
+# (Magn Reson Med 54:507). A turbo spin echo shows fat brighter than its T2 implies; T2 of fat and marrow are adapted to
+# that. Flowing blood, gas and metal give almost no signal. All other values are our assumption.
 TISSUES = {
     "air": Tissue(0.0, 1000, 50, mottle=0),
     "void": Tissue(0.0, 1000, 50, mottle=0),
@@ -53,37 +53,35 @@ TISSUES = {
     "pile-up": Tissue(1.6, 400, 130),
 }
 CODES = {name: code for code, name in enumerate(TISSUES)}
-# Repetition and echo time in ms, with their spread: common settings of lumbar T1 and T2 (turbo) spin echo. T2-SPACE, a
-# long train of echoes that keeps fluid bright, is stood for by the spin echo nearest to what it shows (our assumption).
+# Mean and standard deviation of repetition and of echo time in ms: common settings of lumbar T1 and T2 (turbo) spin
+# echo. T2-SPACE, a long train of echoes that keeps fluid bright, is approximated by a spin echo (our assumption).
 SEQUENCES = {"T1": ((550, 60), (11, 1.5)), "T2": ((3500, 400), (100, 8)), "T2-SPACE": ((5000, 400), (115, 10))}
-
-
-RANDOM = "random"  # no sequence's: every tissue as bright as chance has it
-# Tissues whose signal chance ties to another's, by a factor of at least and at most so much
-KIN = {"fatty marrow": ("marrow", 0.75, 1.3), "red marrow": ("marrow", 0.75, 1.3), "vein": ("marrow", 0.75, 1.3)}
-DARK = ("air", "void", "gas")  # always
-MOSTLY_DARK = ("cortex", "ligament")  # fibres and lime give little signal in most sequences
+RANDOM = "random"  # instead of a sequence: the brightness of every tissue is drawn at random
+# Tissues whose random signal is another's, times a factor between two limits
+RELATED = {"fatty marrow": ("marrow", 0.75, 1.3), "red marrow": ("marrow", 0.75, 1.3), "vein": ("marrow", 0.75, 1.3)}
+DARK = ("air", "void", "gas")
+MOSTLY_DARK = ("cortex", "ligament")  # collagen and calcium give little signal in most sequences
 
 
 class Grid(NamedTuple):
-    """Where the image lies: mm of its upper left corner, pixels along its side, mm a pixel."""
+    """The square of the image: (x, y) of its upper left corner in mm, pixels along its side, mm per pixel."""
 
     origin: np.ndarray
     size: int
     spacing: float
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
-        """Millimetres to pixels (x, y); the centre of the first pixel is 0, 0."""
+        """Points (n, 2) in mm -> in pixels (x, y); the centre of the first pixel is (0, 0)."""
         return (points - self.origin) / self.spacing - 0.5
 
     def canvas(self) -> "Grid":
-        """The same field in pixels small enough for partial volume: a whole number, 3 at least, to each of ours."""
-        factor = max(3, -(-PAINTED // self.size))
+        """The same square in finer pixels, at least 3 to the side of each of these, to average partial volumes."""
+        factor = max(3, -(-MIN_CANVAS // self.size))
         return Grid(self.origin, self.size * factor, self.spacing / factor)
 
 
 def paint(shapes: list[Shape], values: list[int], grid: Grid) -> np.ndarray:
-    """Every shape in its value over the ones before: (size, size) uint8."""
+    """(size, size) uint8: every shape filled with its value, over the shapes before it."""
     canvas = np.zeros((grid.size, grid.size), np.uint8)
     for shape, value in zip(shapes, values, strict=True):
         points = np.rint(grid.pixels(shape.points) * 16).astype(np.int32)
@@ -95,9 +93,9 @@ def paint(shapes: list[Shape], values: list[int], grid: Grid) -> np.ndarray:
 
 
 def label_map(outlines: list[np.ndarray], grid: Grid) -> np.ndarray:
-    """Value k where the k-th outline (from 1) covers at least half of a pixel, else 0: (size, size) uint8.
+    """(size, size) uint8: k where the k-th outline, counted from 1, covers at least half of a pixel, else 0.
 
-    Tips that coarse pixels cut off from their body are left out, so that every value is one piece.
+    Only the largest connected piece of each value is kept: coarse pixels may separate a tip from its vertebra.
     """
     shapes = [Shape("", outline) for outline in outlines]
     fine = paint(shapes, range(1, len(shapes) + 1), grid.canvas())
@@ -110,16 +108,17 @@ def label_map(outlines: list[np.ndarray], grid: Grid) -> np.ndarray:
 
 
 def _area_mean(fine: np.ndarray, size: int) -> np.ndarray:
+    """A finer square image averaged to (size, size)."""
     return cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
 
 
 def render(
     rng: np.random.Generator, scene: Scene, grid: Grid, contrast: str, noise: float, spread: float
 ) -> np.ndarray:
-    """The scene as an image: (size, size) uint8.
+    """The MR image of a scene: (size, size) uint8.
 
-    contrast: of SEQUENCES, or RANDOM. noise: standard deviation in each channel, relative to the marrow's signal.
-    spread: factor on what varies.
+    contrast: a key of SEQUENCES, or RANDOM. noise: standard deviation of the real and of the imaginary part, relative
+    to the marrow's signal. spread: factor on the strength of ghosting and of the coil's unevenness.
     """
     water, fat, mottle, streak = _tissue_maps(rng, scene.shapes, grid, contrast)
     chemical_shift = rng.choice([-1, 1]) * rng.uniform(0.3, 1.0) / grid.spacing
@@ -132,14 +131,14 @@ def render(
     signal += rng.uniform(0, 0.03) * spread * ghost
     sigma = noise * _marrow_signal(signal, scene, grid)
     real, imaginary = sigma * rng.standard_normal((2, *signal.shape), dtype=np.float32)
-    blur = rng.uniform(0.3, 1.4) if contrast == RANDOM else 0.45
+    blur = rng.uniform(0.3, 1.4) if contrast == RANDOM else 0.45  # pixels
     signal = np.hypot(cv2.GaussianBlur(signal, (0, 0), blur) + real, imaginary)
     white = np.percentile(signal, 99.5) * rng.lognormal(0.1, 0.3)
     return np.clip(signal * (255 / white), 0, 255).astype(np.uint8)
 
 
 def _tissue_maps(rng: np.random.Generator, shapes: list[Shape], grid: Grid, contrast: str) -> list[np.ndarray]:
-    """Signal of water and of fat, mottle and streak, each (size, size) float32 after averaging within pixels."""
+    """Signal of water, signal of fat, mottle and streak, each (size, size) float32, averaged within pixels."""
     density, t1, t2, fat, mottle, streak = np.array(list(TISSUES.values()), np.float32).T
     if contrast == RANDOM:
         signal = _random_signal(rng)
@@ -159,35 +158,36 @@ def _tissue_maps(rng: np.random.Generator, shapes: list[Shape], grid: Grid, cont
 
 
 def _random_signal(rng: np.random.Generator) -> np.ndarray:
-    """Signal of each tissue, drawn anew: networks that saw enough of it carry to contrasts that none was made for.
+    """Signal of each tissue in TISSUES, drawn at random: networks trained on it generalise to unseen contrasts.
 
     Source of the idea: Billot et al. 2023, SynthSeg, doi 10.1016/j.media.2023.102789. The ranges are our assumption.
     """
     drawn = dict(zip(TISSUES, rng.uniform(0.03, 1, len(TISSUES)), strict=True))
     drawn["marrow"] = rng.uniform(0.25, 1)
-    drawn |= {tissue: drawn[of] * rng.uniform(low, high) for tissue, (of, low, high) in KIN.items()}
-    for tissue, wet in (("drying nucleus", 0.6), ("dry nucleus", 0.2)):  # between ring and moist nucleus
-        drawn[tissue] = drawn["annulus"] + wet * (drawn["moist nucleus"] - drawn["annulus"])
+    drawn |= {tissue: drawn[other] * rng.uniform(low, high) for tissue, (other, low, high) in RELATED.items()}
+    for tissue, share in (("drying nucleus", 0.6), ("dry nucleus", 0.2)):  # between annulus and moist nucleus
+        drawn[tissue] = drawn["annulus"] + share * (drawn["moist nucleus"] - drawn["annulus"])
     drawn |= {tissue: rng.uniform(0, 0.25) for tissue in MOSTLY_DARK if rng.random() < 0.85}
     drawn |= {tissue: rng.uniform(0, 0.03) for tissue in DARK}
     return np.array(list(drawn.values()))
 
 
 def _smooth_noise(rng: np.random.Generator, size: int, sigma_x: float, sigma_y: float) -> np.ndarray:
-    """Noise of standard deviation 1 blurred by so many pixels."""
+    """(size, size) float32: Gaussian noise blurred with these sigmas in pixels, of standard deviation 1."""
     noise = rng.standard_normal((size, size), dtype=np.float32)
     noise = cv2.GaussianBlur(noise, (0, 0), max(sigma_x, 0.3), sigmaY=max(sigma_y, 0.3))
     return noise / noise.std()
 
 
 def _mottle(rng: np.random.Generator, grid: Grid) -> np.ndarray:
-    """Grain of trabeculae and fat islands, at two scales."""
-    fine, coarse = (_smooth_noise(rng, grid.size, mm / grid.spacing, mm / grid.spacing) for mm in (0.6, 3.0))
+    """Grain of trabeculae and of fat islands: noise at scales of 0.6 mm and 3 mm."""
+    fine = _smooth_noise(rng, grid.size, 0.6 / grid.spacing, 0.6 / grid.spacing)
+    coarse = _smooth_noise(rng, grid.size, 3.0 / grid.spacing, 3.0 / grid.spacing)
     return 0.7 * fine + 0.7 * coarse
 
 
 def _streaks(rng: np.random.Generator, scene: Scene, grid: Grid) -> np.ndarray:
-    """Fat between the fibres of muscles, running with the back."""
+    """Streaks of fat between the fibres of muscles, parallel to the spine."""
     noise = _smooth_noise(rng, grid.size, 0.7 / grid.spacing, 6.0 / grid.spacing)
     front = _along_rows(scene.front, grid) / grid.spacing
     rows, columns = np.mgrid[: grid.size, : grid.size].astype(np.float32)
@@ -195,18 +195,18 @@ def _streaks(rng: np.random.Generator, scene: Scene, grid: Grid) -> np.ndarray:
 
 
 def _along_rows(curve: np.ndarray, grid: Grid) -> np.ndarray:
-    """x in mm of a curve over GRID at each row of the image: (size, 1) float32."""
+    """(size, 1) float32: x in mm, at each row of the image, of a curve over GRID."""
     y = grid.origin[1] + (np.arange(grid.size) + 0.5) * grid.spacing
     return np.interp(y, GRID, curve).astype(np.float32)[:, None]
 
 
 def _columns_mm(grid: Grid) -> np.ndarray:
-    """x in mm of each column: (1, size) float32."""
+    """(1, size) float32: x in mm of each column."""
     return (grid.origin[0] + (np.arange(grid.size, dtype=np.float32) + 0.5) * grid.spacing)[None].astype(np.float32)
 
 
 def _coil(rng: np.random.Generator, scene: Scene, grid: Grid, spread: float) -> np.ndarray:
-    """Sensitivity of the coil in the table: falls off to the front and towards its upper and lower end."""
+    """Sensitivity of the coil in the table, (size, size) float32: it falls off to the front and to both ends."""
     table = np.percentile(_along_rows(scene.skin, grid), 70) + 12
     distance = np.maximum(table - _columns_mm(grid), 0) / rng.uniform(85, 160)
     from_middle = np.abs(np.linspace(-1, 1, grid.size)[:, None] - rng.uniform(-0.3, 0.3))
@@ -216,16 +216,16 @@ def _coil(rng: np.random.Generator, scene: Scene, grid: Grid, spread: float) -> 
 
 
 def _saturation(rng: np.random.Generator, scene: Scene, grid: Grid) -> np.ndarray:
-    """Share of the signal that a saturation band over the belly leaves; in a quarter of the patients there is none."""
+    """Share of the signal left by a saturation band over the belly, (size, size) float32; 1/4 of patients have none."""
     left = rng.uniform(0.05, 0.12) if rng.random() < 0.75 else 1.0
     rows = np.linspace(-grid.size / 2, grid.size / 2, grid.size)[:, None] * grid.spacing
     front = _along_rows(scene.front, grid)
     edge = front.mean() - rng.uniform(15, 45) + rng.uniform(-0.25, 0.1) * rows
-    edge = np.minimum(edge, front - 8)  # planned to spare the bodies
+    edge = np.minimum(edge, front - 8)  # the band spares the vertebrae
     return (left + (1 - left) / (1 + np.exp((edge - _columns_mm(grid)) / rng.uniform(4, 10)))).astype(np.float32)
 
 
 def _marrow_signal(signal: np.ndarray, scene: Scene, grid: Grid) -> float:
-    """Median over the filled bodies, the measure that the noise is relative to."""
-    bodies = [shape for shape in scene.shapes if shape.tissue == "marrow"]
-    return float(np.median(signal[paint(bodies, [1] * len(bodies), grid) == 1]))
+    """Median signal within the marrow shapes, filled; the noise is relative to it."""
+    marrow = [shape for shape in scene.shapes if shape.tissue == "marrow"]
+    return float(np.median(signal[paint(marrow, [1] * len(marrow), grid) == 1]))

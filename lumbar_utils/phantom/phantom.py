@@ -1,12 +1,11 @@
-"""A phantom of mid-sagittal lumbar MRI: one synthetic image a patient, with its masks and its truth.
+"""A phantom of mid-sagittal lumbar MRI: one synthetic image per patient, with its mask and its true measures.
 
-Patient k is a pure function of (seed, k, size, difficulty): it depends on neither the number of patients nor on who
-draws them. The size changes the pixels, not the anatomy.
+Patient k is a function of (seed, k, size, difficulty, contrast) alone, however many patients or processes there are.
+The size changes the pixels and not the anatomy, the contrast the image and not the mask.
 """
 
 import json
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -19,24 +18,24 @@ from tqdm.auto import tqdm
 from lumbar_utils import LEVELS, StudyError
 from lumbar_utils.phantom.anatomy import DIFFICULTIES, Spine, draw_spine, field_of_view, tilt_of
 from lumbar_utils.phantom.mri import RANDOM, SEQUENCES, Grid, label_map, render
-from lumbar_utils.phantom.surroundings import draw_scene
+from lumbar_utils.phantom.tissue import draw_scene
 from lumbar_utils.records import atomic_folder
 
-# Standard deviation of the noise relative to the marrow's signal (lowest, highest); factor on the anatomy's spreads
+# Noise: standard deviation relative to the marrow's signal, lowest and highest. Variation: factor on all spreads
 NOISE = {"easy": (0.02, 0.06), "typical": (0.04, 0.14), "hard": (0.10, 0.30)}
-MIXED = "T1 or T2"
-ANY = "any"  # half of the patients in random contrast, the others in those of SEQUENCES
-CONTRASTS = (*SEQUENCES, MIXED, RANDOM, ANY)
-FEW = 20  # patients, who are drawn in the time that it takes a process to start
 VARIATION = {"easy": 0.6, "typical": 1.0, "hard": 1.35}
+MIXED = "T1 or T2"
+ANY = "any"  # random contrast for half of the patients, one of SEQUENCES for the others
+CONTRASTS = (*SEQUENCES, MIXED, RANDOM, ANY)
+PATIENTS_PER_WORKER = 20  # fewer are drawn in the time that starting a process takes
 
 
 @dataclass(frozen=True)
 class Phantom:
     """One patient.
 
-    image, mask: (size, size) uint8, mask 0 background, 1..6 L1..S1. contrast: T1, T2, T2-SPACE or random.
-    truth: corners in px, sizes in mm, angles in degrees and findings with their levels; saved as JSON.
+    image, mask: (size, size) uint8; mask 0 background, 1..6 L1..S1. contrast: T1, T2, T2-SPACE or random.
+    truth: corners in px, sizes in mm, angles in degrees, findings with their levels; can be written as JSON.
     """
 
     image: np.ndarray
@@ -49,21 +48,19 @@ class Phantom:
 def draw(seed: int, patient: int, size: int = 320, difficulty: str = "typical", contrast: str = MIXED) -> Phantom:
     """Patient number `patient` of the set `seed`.
 
-    size: pixels along the side of the image; the field of view stays the same, so fewer pixels are larger ones.
+    size: pixels along the side of the image; the field of view does not depend on it.
     contrast: T1, T2, T2-SPACE or random, of the same anatomy; "T1 or T2" draws one of the two, "any" one of the four.
     Raises StudyError for an unknown difficulty or contrast.
     """
     _check(difficulty, contrast)
-    anatomy, scanner = (np.random.default_rng([seed, patient, stream]) for stream in (0, 1))
-    spine = draw_spine(anatomy, difficulty, VARIATION[difficulty])
-    scene = draw_scene(anatomy, spine, VARIATION[difficulty])
-    side, origin = field_of_view(anatomy, spine)
-    grid = Grid(origin, size, side / size)
-    drawn = str(scanner.choice(["T1", "T2"]))
-    contrast = drawn if contrast == MIXED else contrast
-    if contrast == ANY:
-        contrast = RANDOM if scanner.random() < 0.5 else str(scanner.choice(list(SEQUENCES)))
-    image = render(scanner, scene, grid, contrast, scanner.uniform(*NOISE[difficulty]), VARIATION[difficulty])
+    anatomy, scanner = np.random.default_rng([seed, patient, 0]), np.random.default_rng([seed, patient, 1])
+    variation = VARIATION[difficulty]
+    spine = draw_spine(anatomy, difficulty, variation)
+    scene = draw_scene(anatomy, spine, variation)
+    side_mm, corner = field_of_view(anatomy, spine)
+    grid = Grid(corner, size, side_mm / size)
+    contrast = _draw_contrast(scanner, contrast)
+    image = render(scanner, scene, grid, contrast, scanner.uniform(*NOISE[difficulty]), variation)
     mask = label_map([spine.vertebrae[level].outline for level in LEVELS], grid)
     return Phantom(image, mask, grid.spacing, contrast, _truth(spine, grid, contrast))
 
@@ -75,17 +72,27 @@ def _check(difficulty: str, contrast: str) -> None:
         raise StudyError(f"contrast {contrast!r} is unknown; allowed are {', '.join(CONTRASTS)}")
 
 
+def _draw_contrast(rng: np.random.Generator, contrast: str) -> str:
+    """The contrast of one patient: a key of SEQUENCES, or RANDOM."""
+    t1_or_t2 = str(rng.choice(["T1", "T2"]))  # drawn in any case, so that the draws after it stay the same
+    if contrast == MIXED:
+        return t1_or_t2
+    if contrast != ANY:
+        return contrast
+    if rng.random() < 0.5:
+        return RANDOM
+    return str(rng.choice(list(SEQUENCES)))
+
+
 def _truth(spine: Spine, grid: Grid, contrast: str) -> dict:
-    """What is known of the patient without measuring; corners are (x, y) in px, the first pixel's centre at 0, 0."""
+    """What is known of the patient without measuring; corners are (x, y) in px, the first pixel's centre at (0, 0)."""
+    names = ("front_top", "back_top", "back_bottom", "front_bottom")
     levels = {}
     for level in LEVELS:
         corners = spine.vertebrae[level].corners
         front_top, back_top, back_bottom, front_bottom = corners
-        names = ("front_top", "back_top", "back_bottom", "front_bottom")
         levels[level] = {
-            "corners_px": {
-                name: point.round(3).tolist() for name, point in zip(names, grid.pixels(corners), strict=True)
-            },
+            "corners_px": dict(zip(names, grid.pixels(corners).round(3).tolist(), strict=True)),
             "front_height_mm": _distance(front_top, front_bottom),
             "middle_height_mm": _distance((front_top + back_top) / 2, (front_bottom + back_bottom) / 2),
             "back_height_mm": _distance(back_top, back_bottom),
@@ -118,31 +125,27 @@ def generate(
     contrast: str = MIXED,
     workers: int | None = None,
 ) -> Path:
-    """Write a set in the canonical form (images, masks, truth, cases.csv, dataset.json) and return its folder.
+    """Write a data set in the canonical form (images, masks, truth, cases.csv, dataset.json); returns its folder.
 
-    workers: processes; None for one a core, or fewer for few patients. The folder appears when it is complete.
+    workers: processes; None for one per core, or fewer for few patients. The folder appears once it is complete.
     Raises FileExistsError where the folder exists, StudyError for an unknown difficulty or contrast.
     """
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; remove it, or write the phantom into another folder")
     _check(difficulty, contrast)
+    # loky's processes start from notebooks and scripts of any form; one worker is this process
+    workers = workers or max(1, min(joblib.cpu_count(), patients // PATIENTS_PER_WORKER))
     with atomic_folder(folder) as unfinished:
         for part in ("images", "masks", "truth"):
             (unfinished / part).mkdir()
-        save = partial(_save, unfinished, seed=seed, size=size, difficulty=difficulty, contrast=contrast)
-        cases = _map(save, range(patients), workers or max(1, min(joblib.cpu_count(), patients // FEW)))
+        jobs = (delayed(_save)(unfinished, patient, seed, size, difficulty, contrast) for patient in range(patients))
+        rows = Parallel(n_jobs=workers, return_as="generator")(jobs)
+        cases = list(tqdm(rows, total=patients, desc="drawing phantoms", unit="image", mininterval=1))
         pd.DataFrame(cases).to_csv(unfinished / "cases.csv", index=False)
-        (unfinished / "dataset.json").write_text(
-            json.dumps(_dataset(seed, difficulty, contrast), indent=2), encoding="utf-8"
-        )
+        description = json.dumps(_description(seed, difficulty, contrast), indent=2)
+        (unfinished / "dataset.json").write_text(description, encoding="utf-8")
     return folder
-
-
-def _map(save, patients: range, workers: int) -> list[dict]:
-    """In this process for one worker; else in joblib's, which start from notebooks and scripts of any form."""
-    drawn = Parallel(n_jobs=workers, return_as="generator")(delayed(save)(patient) for patient in patients)
-    return list(tqdm(drawn, total=len(patients), desc="drawing phantoms", unit="image", mininterval=1))
 
 
 def _save(folder: Path, patient: int, seed: int, size: int, difficulty: str, contrast: str) -> dict:
@@ -154,14 +157,14 @@ def _save(folder: Path, patient: int, seed: int, size: int, difficulty: str, con
         if not cv2.imwrite(str(folder / path), pixels):
             raise OSError(f"{folder / path} could not be written; is the disk full?")
     (folder / "truth" / f"{case}.json").write_text(json.dumps(phantom.truth, indent=1), encoding="utf-8")
-    findings = ";".join(f"{found['finding']} {found['level']}" for found in phantom.truth["findings"])
+    findings = ";".join(f"{finding['finding']} {finding['level']}" for finding in phantom.truth["findings"])
     return dict(
         case=case, patient=case, slice=0, mid_sagittal="true", image=image, mask=mask,
         spacing_mm=round(phantom.spacing_mm, 5), contrast=phantom.contrast, findings=findings,
     )  # fmt: skip
 
 
-def _dataset(seed: int, difficulty: str, contrast: str) -> dict:
+def _description(seed: int, difficulty: str, contrast: str) -> dict:
     return {
         "name": f"phantom of mid-sagittal lumbar MRI, {contrast}, {difficulty}, seed {seed}",
         "licence": "CC0 1.0",
