@@ -73,7 +73,7 @@ def run(
     models: Sequence[str] = tuple(MODELS),
     say: Callable[[str], None] = print,
 ) -> list[str]:
-    """Run the jobs that are not finished, then notebook 05 and the report of each grid; returns a message per failure.
+    """Run the jobs that are not finished, then notebooks 05 and 06 and the report; a message per failure.
 
     resources : None for as many jobs at once on this machine as it has room for. Shows its progress, in a notebook too.
     Raises StudyError before any training if data, folders or workers cannot be used.
@@ -275,28 +275,32 @@ def unfitness(code: str, data: list[Path], folders: list[Path]) -> str:
 
 
 def _compare_networks(grid: Grid, cohort: Cohort, models: Sequence[str], say: Callable[[str], None]) -> list[str]:
-    """Notebook 05 on all that is finished, and the report, by one driver at a time; returns a message on a failure."""
-    job = Job(grid, pipeline.notebooks(["05"])[0])
+    """Notebooks 05 and 06 on all that is finished, and the report, by one driver; returns a message on a failure."""
+    comparing, appendix = (Job(grid, notebook) for notebook in pipeline.notebooks(["05", "06"]))
     while True:
-        with records.file_lock(job.file(".lock")) as lock:
+        with records.file_lock(comparing.file(".lock")) as lock:
             if lock is not None:
-                failures = _compare(job, cohort, models, lock, say)
+                failures = _compare(grid, [comparing, appendix], cohort, models, lock, say)
                 report.write(grid.folder)
                 return failures
-        say(f"{job.name}: another driver runs it; waiting")
+        say(f"{comparing.name}: another driver runs it; waiting")
         time.sleep(PAUSE_S)
 
 
-def _compare(job: Job, cohort: Cohort, models: Sequence[str], lock: int, say: Callable[[str], None]) -> list[str]:
-    folder, table = job.study.folder, table_of(jobs_of(job.study, models))
+def _compare(
+    grid: Grid, notebooks: list[Job], cohort: Cohort, models: Sequence[str], lock: int, say: Callable[[str], None]
+) -> list[str]:
+    folder, table = grid.folder, table_of(jobs_of(grid, models))
     records.write_csv(folder / "cells.csv", table)
     figures.save(figures.grid_overview(table, cohort.note), folder / "figures", "grid", captions.grid(table))
     finished = table[(table["state"] == "finished") & (table["model"] != "")]
     if finished["model"].nunique() < 2:
-        say(f"{job.name}: left out, as a comparison takes two networks that are finished")
-    elif job.is_finished(cohort.fingerprint):
-        say(f"{job.name}: up to date")
-    else:
+        say(f"{notebooks[0].name}: left out, as a comparison takes two networks that are finished")
+        return []
+    for job in notebooks:
+        if job.is_finished(cohort.fingerprint):
+            say(f"{job.name}: up to date")
+            continue
         say(f"{job.name}: running -> {folder}")
         try:
             pipeline.run_job(job, cohort, lock, say)

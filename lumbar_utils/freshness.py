@@ -152,8 +152,11 @@ def stale_scores(folder: Path) -> str:
     changed = " and ".join(name for name, value in recorded.items() if value != today[name])
     if changed:
         return f"scores, tables and figures were made from other {changed} than are there today; run notebook 05 again"
-    truncated = records.truncated_files(folder / "notebooks" / "05_evaluate_and_compare.json")
-    return f"{truncated[0]} is cut off; copy it again, or run notebook 05 again" if truncated else ""
+    for notebook in ("05_evaluate_and_compare", "06_appendix"):
+        truncated = records.truncated_files(folder / "notebooks" / f"{notebook}.json")
+        if truncated:
+            return f"{truncated[0]} is cut off; copy it again, or run notebook {notebook[:2]} again"
+    return ""
 
 
 def refuse_stale_scores(folder: Path) -> None:

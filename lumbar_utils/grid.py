@@ -12,7 +12,7 @@ import pandas as pd
 from lumbar_utils import MODELS, StudyError, freshness, records
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.output.registry import made_by
+from lumbar_utils.output.registry import drawn_from_scores
 from lumbar_utils.study import Grid, Study
 
 FILES_OF_A_NETWORK = ("history.csv", "robustness.csv", "cost.csv")  # beside its label maps
@@ -164,7 +164,7 @@ def _link_figures(source: Path, target: Path) -> None:
     """The figures of data and networks of a run in another folder; they replace files of other content there."""
     for file in sorted(source.rglob("[!.]*")):
         here = target / file.relative_to(source)
-        of_the_run_alone = file.stem in made_by("05")
+        of_the_run_alone = file.stem in drawn_from_scores()
         if not file.is_file() or of_the_run_alone or (here.exists() and filecmp.cmp(file, here, shallow=False)):
             continue
         here.unlink(missing_ok=True)

@@ -14,15 +14,14 @@ from lumbar_utils import FURTHER, MODELS, Failure, StudyError, freshness, record
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.output import report
-from lumbar_utils.output.registry import made_by
+from lumbar_utils.output.registry import made_by, tables_by
 from lumbar_utils.study import Grid, Study, clone
 
 MEMORY_MB = 2500  # of a training, where none was measured yet
 NOT_BY_NOTEBOOKS = ("notebooks", "record", "report.html", "study.json")  # in a study's folder, written by this package
 # notebook -> the files of earlier notebooks that it reads
-READS = {
-    "05_evaluate_and_compare": ("*/label_maps/*", "*/fit.json", "*/history.csv", "*/robustness.csv", "*/cost.csv"),
-}
+OF_NETWORKS = ("*/label_maps/*", "*/fit.json", "*/history.csv", "*/robustness.csv", "*/cost.csv")
+READS = {"05_evaluate_and_compare": OF_NETWORKS, "06_appendix": OF_NETWORKS}
 
 
 def notebooks(only: Sequence[str] = ()) -> list[Path]:
@@ -63,7 +62,7 @@ class Job:
 
     @property
     def number(self) -> str:
-        """The notebook's: 01 to 05."""
+        """The notebook's: 01 to 06."""
         return self.notebook.stem[:2]
 
     @property
@@ -90,6 +89,8 @@ class Job:
         read = []
         for study, pattern in itertools.product(studies, READS.get(self.notebook.stem, ())):
             read += sorted(study.folder.glob(pattern))
+        if self.number == "06":
+            read += sorted(self.study.folder.glob("scores.csv"))
         network = freshness.trained(self.study, data, self.model) if self.model else ""
         accepted = self.study.settings["accept"] if self.number == "01" else ()  # 01 shows the findings of the audit
         files = records.fingerprint_files([self.notebook, *read])
@@ -103,26 +104,29 @@ class Job:
         return records.is_finished(record, self.made_from(data))
 
     def outputs(self) -> list[Path]:
-        """The files that it has made, without checkpoints; of notebook 05 all that notebooks have made."""
-        folder, own = self.study.folder, self._own_names()
-        files = []
+        """The files that it has made, without checkpoints; of notebook 05 all but those of the appendix."""
+        folder, files = self.study.folder, []
         for path in sorted(folder.rglob("*")):
             place = path.relative_to(folder).parts[0]
             skipped = path.name.startswith(".") or path.suffix == ".ckpt" or place in NOT_BY_NOTEBOOKS
-            if path.is_file() and not skipped and (self.number == "05" or place == self.model or path.stem in own):
+            if path.is_file() and not skipped and self._has_made(place, path.stem):
                 files.append(path)
         return files
 
-    def _own_names(self) -> set[str]:
-        """Names, without endings, of figures and tables that lie in no network's folder."""
-        if self.model not in ("", *MODELS):
-            return set()
-        names = set(made_by(self.number))
-        return names | {"cases", "split"} if self.number == "01" else names
+    def _has_made(self, place: str, stem: str) -> bool:
+        """Whether a file is this job's. place : the first part of its path in the study's folder."""
+        if place in ("figures", "tables"):
+            further_network = self.model not in ("", *MODELS)
+            return not further_network and stem in (*made_by(self.number), *tables_by(self.number))
+        if self.number == "01":
+            return stem in ("cases", "split")
+        if self.number == "06":
+            return stem == "bodies_in_order"
+        return self.number == "05" or place == self.model
 
 
 def jobs_of(study: Study | Grid, models: Sequence[str] = tuple(MODELS)) -> list[Job]:
-    """The five notebooks of a study; or of a grid notebook 01 once, and for each run the training notebooks.
+    """The notebooks of a study; or of a grid notebook 01 once, and for each run the training notebooks.
 
     models : networks of a grid. Raises StudyError for one that does not exist.
     """
@@ -163,12 +167,17 @@ def run(
     say(f"{cohort.name}: {len(cohort.cases)} images of {cohort.cases['patient'].nunique()} patients -> {study.folder}")
     jobs = [job for job in jobs_of(study) if job.notebook in chosen]
     try:
-        for _, stage in itertools.groupby(jobs, key=lambda job: bool(job.model)):  # trainings do not read each other
+        for _, stage in itertools.groupby(jobs, key=_stage):
             _run_stage(list(stage), cohort, say)
     except Failure:
         report.write(study.folder)  # or the report of an earlier run would hide the failure
         raise
     report.write(study.folder)
+
+
+def _stage(job: Job) -> str:
+    """Jobs of one stage do not read each other's files: the trainings are one stage, every other notebook its own."""
+    return "training" if job.model else job.number
 
 
 def _run_stage(jobs: list[Job], cohort: Cohort, say: Callable[[str], None]) -> None:

@@ -171,7 +171,9 @@ def read_csv(path: Path) -> "pd.DataFrame":
     names = dict.fromkeys(("case", "case_there", "patient", "model", "claim"), str)
     text = _complete_text(path)
     try:
-        return pd.read_csv(io.StringIO(text), dtype=names, keep_default_na=False, na_values=[""])
+        return pd.read_csv(
+            io.StringIO(text), dtype=names, keep_default_na=False, na_values=[""], float_precision="round_trip"
+        )
     except pd.errors.ParserError:
         raise _damaged(path) from None
 

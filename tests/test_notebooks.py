@@ -26,9 +26,10 @@ def code_of(path):
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
-def test_there_are_five_notebooks_in_the_study_s_order():
+def test_there_are_six_notebooks_in_the_study_s_order():
     assert [path.stem for path in NOTEBOOKS] == [
         "01_data_exploration", "02_train_unet", "03_train_hrnet", "04_train_efficientnet", "05_evaluate_and_compare",
+        "06_appendix",
     ]  # fmt: skip
 
 
@@ -193,8 +194,8 @@ def test_an_unknown_notebook_is_refused_with_the_known_ones():
         "02_train_unet",
         "05_evaluate_and_compare",
     ]
-    with pytest.raises(StudyError, match="no notebook begins with '06'; there are 01_data_exploration, "):
-        pipeline.notebooks(["06"])
+    with pytest.raises(StudyError, match="no notebook begins with '07'; there are 01_data_exploration, "):
+        pipeline.notebooks(["07"])
 
 
 def test_a_study_survives_the_way_through_a_notebook_s_parameters(tmp_path):
@@ -218,7 +219,7 @@ def folder_of(run):
     return next((run[0][4]).glob("phantom-smoke-seed0-*"))
 
 
-def test_the_five_notebooks_run_and_say_where_everything_is(trained):
+def test_the_notebooks_run_and_say_where_everything_is(trained):
     _, result = trained
     assert result.returncode == 0, result.stderr
     folder = folder_of(trained)
@@ -268,7 +269,7 @@ def test_a_second_run_does_nothing_and_says_so(whole_run):
     arguments, _ = whole_run
     result = command_line(*arguments)
     assert result.returncode == 0
-    assert [f"{path.stem}: up to date" in result.stdout for path in NOTEBOOKS] == [True] * 5
+    assert [f"{path.stem}: up to date" in result.stdout for path in NOTEBOOKS] == [True] * 6
 
 
 def test_a_deleted_figure_is_made_again_without_training(whole_run):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from lumbar_utils import StudyError, freshness, records
 from lumbar_utils.data.folder import Cohort
-from lumbar_utils.output.registry import FIGURES, TABLE_FORMATS, TABLES, figure, made_by
+from lumbar_utils.output.registry import FIGURES, TABLE_FORMATS, TABLES, drawn_from_scores, figure, table
 from lumbar_utils.output.tables import beyond_latin
 from lumbar_utils.study import WITHOUT_EFFECT_ON_RESULTS, record_of
 
@@ -91,7 +91,7 @@ def remove_stale_comparison(study: Path, cohort: Cohort, folders: dict[str, Path
     shutil.rmtree(study / "tables", ignore_errors=True)
     (study / "bodies_in_order.csv").unlink(missing_ok=True)
     for file in (study / "figures").rglob("*.*"):
-        if file.stem in made_by("05"):
+        if file.stem in drawn_from_scores():
             file.unlink()
 
 
@@ -135,8 +135,8 @@ def _items(study: Path, to: Path, formats: Sequence[str]) -> list[Item]:
             items += [_figure_item(page, to, name, kind) for kind in (*pictures, "txt")]
         if (column / f"{name}.pdf").exists():
             items += [_figure_item(column, to / "column", name, kind) for kind in pictures]
-    for name, table in TABLES.items():
-        files = [f"{name}.{kind}" for kind in table.formats if kind in formats]
+    for name, row in TABLES.items():
+        files = [f"{name}.{kind}" for kind in row.formats if kind in formats]
         items += [Item(name, study / "tables" / file, to / file) for file in files]
     return items
 
@@ -163,9 +163,8 @@ def _missing_files(missing: Sequence[Item]) -> list[str]:
 
 def _maker(item: Item) -> str:
     """What makes a figure or table."""
-    if item.source.parent.name == "tables":
-        return "notebook 05"
-    notebook = figure(item.name).notebook
+    row = table(item.name) if item.source.parent.name == "tables" else figure(item.name)
+    notebook = row.notebook
     return f"notebook {notebook}" if notebook else "run"
 
 

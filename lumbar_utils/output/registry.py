@@ -36,12 +36,13 @@ class Figure(NamedTuple):
 
 
 class Table(NamedTuple):
-    """One table of a study, made by notebook 05.
+    """One table of a study.
 
     printed : function from the table as stored to the table as the report prints it. formats : that are stored.
-    part, of_images : as of a Figure.
+    notebook, part, of_images : as of a Figure.
     """
 
+    notebook: str
     part: str
     printed: Callable[[pd.DataFrame], pd.DataFrame]
     title: str
@@ -117,29 +118,29 @@ FIGURES = {
         "Each pair of networks: mean difference in each score, interval."),
     "grid": Figure("", "runs", captions.grid, "State of the grid",
         "One square a network, seed and fold, coloured by its state, with the best validation F1 so far."),
-    "runs": Figure("05", "runs", captions.runs, "F1 of each run",
+    "runs": Figure("06", "runs", captions.runs, "F1 of each run",
         "F1 of each network in each run; bars: where the spread over runs and patients comes from."),
-    "multiverse": Figure("05", "definitions", captions.multiverse, "Scores under every definition",
+    "multiverse": Figure("06", "definitions", captions.multiverse, "Scores under every definition",
         "Each score of each network under all its definitions; rimmed: the paper's."),
-    "precision_recall": Figure("05", "metrics", captions.precision_recall, "Precision and recall",
+    "precision_recall": Figure("06", "metrics", captions.precision_recall, "Precision and recall",
         "Precision against recall of pixels as the threshold falls, one panel a level, one curve a network."),
     "f1_by_level": Figure("05", "errors", captions.by_level, "F1 by level",
         "Box plots of F1 over test patients, one box a network and vertebral level."),
-    "errors": Figure("05", "errors", captions.errors, "Errors by kind",
+    "errors": Figure("06", "errors", captions.errors, "Errors by kind",
         "Bars a network: vertebrae found, named rightly, shifted by one, missed, extra."),
-    "error_map": Figure("05", "errors", captions.error_map, "Errors on the anatomy",
+    "error_map": Figure("06", "errors", captions.error_map, "Errors on the anatomy",
         "A mean spine for each network, coloured by the share of test images with a wrong outline or name at a place."),
-    "confusion": Figure("05", "errors", captions.confusion, "Confusion of names",
+    "confusion": Figure("06", "errors", captions.confusion, "Confusion of names",
         "Matrices of reference levels against names given, by each network alone and after names were put in order."),
-    "groups": Figure("05", "errors", captions.groups, "F1 in parts of the test set",
+    "groups": Figure("06", "errors", captions.groups, "F1 in parts of the test set",
         "F1 with interval of each network by level, contrast, spacing and finding."),
-    "worst": Figure("05", "errors", captions.worst, "The worst cases",
+    "worst": Figure("06", "errors", captions.worst, "The worst cases",
         "The two worst test images of each network, prediction in colour, reference dashed."),
-    "reliability": Figure("05", "trust", captions.reliability, "Calibration",
+    "reliability": Figure("06", "trust", captions.reliability, "Calibration",
         "Share of right pixels against stated probability, one curve a network."),
-    "robustness": Figure("05", "trust", captions.robustness, "Robustness to image degradation",
+    "robustness": Figure("06", "trust", captions.robustness, "Robustness to image degradation",
         "F1 of each network under rising noise, bias, blur, contrast and rotation."),
-    "cost": Figure("05", "trust", captions.cost, "F1 against computational cost",
+    "cost": Figure("06", "trust", captions.cost, "F1 against computational cost",
         "F1 of each network against its size, operations, latency and training time."),
     "fig5": Figure("05", "drawn", captions.predictions, "Figure 5: U-Net",
         "Best, median and worst test image of U-Net: image, reference, prediction, differences."),
@@ -147,7 +148,7 @@ FIGURES = {
         "Best, median and worst test image of HRNet: image, reference, prediction, differences."),
     "fig7": Figure("05", "drawn", captions.predictions, "Figure 7: EfficientNet",
         "Best, median and worst test image of EfficientNet: image, reference, prediction, differences."),
-    "learning_curves": Figure("05", "training", captions.learning_curves, "Learning curves",
+    "learning_curves": Figure("06", "training", captions.learning_curves, "Learning curves",
         "Training loss, validation loss and validation F1 against epochs."),
 }  # fmt: skip
 
@@ -155,6 +156,16 @@ FIGURES = {
 def made_by(notebook: str) -> list[str]:
     """Names of the figures that the notebook of this number makes."""
     return [name for name, row in FIGURES.items() if row.notebook == notebook]
+
+
+def tables_by(notebook: str) -> list[str]:
+    """Names of the tables that the notebook of this number makes."""
+    return [name for name, row in TABLES.items() if row.notebook == notebook]
+
+
+def drawn_from_scores() -> list[str]:
+    """Names of the figures that notebooks 05 and 06 draw from the scores of label maps."""
+    return [*made_by("05"), *made_by("06")]
 
 
 def figure(name: str) -> Figure:
@@ -165,7 +176,7 @@ def figure(name: str) -> Figure:
 
 def table(name: str) -> Table:
     """The row of a table; one that is not in TABLES is printed as it is stored."""
-    return TABLES.get(name, Table("more", pd.DataFrame.copy, name))
+    return TABLES.get(name, Table("05", "more", pd.DataFrame.copy, name))
 
 
 def figures_of(part: str, drawn: Iterable[str]) -> list[str]:
@@ -214,20 +225,21 @@ def _print_groups(table: pd.DataFrame) -> pd.DataFrame:
 
 # name, which is that of its files -> table
 TABLES = {
-    "table1": Table("environment", tables.print_table1, "Table I: the environment, the paper's and this study's",
+    "table1": Table("05", "environment", tables.print_table1, "Table I: the environment, the paper's and this study's",
         of_images=False),
-    "table2": Table("results", tables.print_table2, "Table II: scores on the test images"),
-    "claims": Table("claims", _print_claims, "Verdicts on the paper's claims"),
-    "forensics": Table("forensics", tables.print_forensics, "What the paper's own numbers rule out", of_images=False),
-    "comparisons": Table("sure", tables.print_comparisons, "Paired tests between the networks"),
-    "variance": Table("runs", tables.print_variance, "Where the spread of F1 comes from"),
-    "runs": Table("runs", tables.print_runs, "F1 of each run", CSV_ONLY),
-    "multiverse": Table("definitions", _print_multiverse, "How far definitions move each score, and who leads",
+    "table2": Table("05", "results", tables.print_table2, "Table II: scores on the test images"),
+    "claims": Table("05", "claims", _print_claims, "Verdicts on the paper's claims"),
+    "forensics": Table("06", "forensics", tables.print_forensics, "What the paper's own numbers rule out",
+        of_images=False),
+    "comparisons": Table("05", "sure", tables.print_comparisons, "Paired tests between the networks"),
+    "variance": Table("06", "runs", tables.print_variance, "Where the spread of F1 comes from"),
+    "runs": Table("06", "runs", tables.print_runs, "F1 of each run", CSV_ONLY),
+    "multiverse": Table("06", "definitions", _print_multiverse, "How far definitions move each score, and who leads",
         CSV_ONLY),
-    "metrics": Table("metrics", _print_metrics, "Every metric, with its definition"),
-    "errors": Table("errors", tables.print_errors, "Errors by kind: found, named, outlined"),
-    "groups": Table("errors", _print_groups, "F1 of parts of the test set", CSV_ONLY),
-    "cost": Table("trust", tables.print_cost, "Computational cost of each network"),
+    "metrics": Table("06", "metrics", _print_metrics, "Every metric, with its definition"),
+    "errors": Table("06", "errors", tables.print_errors, "Errors by kind: found, named, outlined"),
+    "groups": Table("06", "errors", _print_groups, "F1 of parts of the test set", CSV_ONLY),
+    "cost": Table("06", "trust", tables.print_cost, "Computational cost of each network"),
 }  # fmt: skip
 
 

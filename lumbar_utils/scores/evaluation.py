@@ -135,6 +135,19 @@ class Evaluation:
         origin = freshness.origin_of_scores(described, study.folder, folders)
         records.mark_finished(record, made_from, files, origin=origin)
 
+    @classmethod
+    def read(cls, study: "Study | Grid", cohort: Cohort, folders: dict[str, Path]) -> "Evaluation":
+        """The tables that `write` left in the study's folder.
+
+        cohort, folders : as `evaluate` was given them. Raises StudyError unless the tables are scores of these.
+        """
+        if not records.is_finished(study.folder / "scores.json", freshness.scored(cohort, folders)):
+            raise StudyError(f"{study.folder} has no scores of these label maps; run notebook 05 first")
+        tables = {field.name: records.read_csv(study.folder / f"{field.name}.csv") for field in dataclasses.fields(cls)}
+        for column in ("level", "named"):  # empty text is stored as an empty cell
+            tables["bodies"][column] = tables["bodies"][column].fillna("")
+        return cls(**tables)
+
     def of(self, models: Iterable[str]) -> "Evaluation":
         """The same tables with the rows of some models only."""
         chosen = list(models)

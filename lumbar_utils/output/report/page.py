@@ -88,7 +88,7 @@ def render(results: Results, documents: list[str]) -> str:
 
 
 def tables_of(results: Results, part: str) -> list[Table]:
-    """The tables of a part of the report that have rows, as printed, with the captions that notebook 05 gave them."""
+    """The tables of a part of the report that have rows, as printed, with the captions that the notebooks gave them."""
     tables = []
     stored = [file.stem for file in results.folder.glob("tables/[!.]*.csv")]
     for name in registry.tables_of(part, stored):

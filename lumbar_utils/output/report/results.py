@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from lumbar_utils import MODELS, freshness, records
-from lumbar_utils.output.registry import TABLES, made_by
+from lumbar_utils.output.registry import made_by, tables_by
 from lumbar_utils.output.tables import images_of
 from lumbar_utils.study import record_of
 
@@ -19,13 +19,16 @@ FILES = {  # notebook -> what it writes into the study's folder, without its fig
     "02_train_unet": [f"unet/{name}" for name in NETWORK_FILES],
     "03_train_hrnet": [f"hrnet/{name}" for name in NETWORK_FILES],
     "04_train_efficientnet": [f"efficientnet/{name}" for name in NETWORK_FILES],
-    "05_evaluate_and_compare": ["scores.csv", *(f"tables/{name}.csv" for name in TABLES)],
+    "05_evaluate_and_compare": ["scores.csv"],
+    "06_appendix": [],
 }
 
 
 def expected_files(notebook: str) -> list[str]:
-    """Files that a notebook of FILES writes into the study's folder, figures included."""
-    return FILES[notebook] + [f"figures/{name}.png" for name in made_by(notebook[:2])]
+    """Files that a notebook of FILES writes into the study's folder, tables and figures included."""
+    tables = [f"tables/{name}.csv" for name in tables_by(notebook[:2])]
+    figures = [f"figures/{name}.png" for name in made_by(notebook[:2])]
+    return [*FILES[notebook], *tables, *figures]
 
 
 @dataclasses.dataclass(frozen=True)
