@@ -171,9 +171,7 @@ def read_csv(path: Path) -> "pd.DataFrame":
     names = dict.fromkeys(("case", "case_there", "patient", "model", "claim"), str)
     text = _complete_text(path)
     try:
-        return pd.read_csv(
-            io.StringIO(text), dtype=names, keep_default_na=False, na_values=[""], float_precision="round_trip"
-        )
+        return pd.read_csv(io.StringIO(text), dtype=names, keep_default_na=False, na_values=[""])
     except pd.errors.ParserError:
         raise _damaged(path) from None
 

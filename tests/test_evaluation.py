@@ -9,7 +9,7 @@ from lumbar_utils import StudyError
 from lumbar_utils.data.exploration import explore
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.output.examples import examples, telling_cases, worst_cases
-from lumbar_utils.scores.evaluation import evaluate, label_maps, read_model_tables, read_probabilities
+from lumbar_utils.scores.evaluation import Evaluation, evaluate, label_maps, read_model_tables, read_probabilities
 from lumbar_utils.study import Study
 
 
@@ -54,6 +54,21 @@ def test_scores_by_hand(cohort, tmp_path):
     assert table[1, 1] == 8 * 20  # rows x columns of L1 that stay
     assert table[1, 0] == table[0, 1] == 2 * 20
     assert table.sum() == 64 * 48
+
+
+def test_scores_on_disk_are_read_back_to_the_bit_and_refused_for_other_label_maps(dataset, tmp_path, cache):
+    study = Study("smoke", dataset=str(dataset), runs=tmp_path / "runs", cache=cache)
+    cohort = prepare(study)
+    folders = {"moved": write_label_maps(cohort, tmp_path / "moved", shift=9)}  # L1 is missed, others are extra
+    written = evaluate(cohort, folders)
+    written.write(study, cohort, folders)
+    read = Evaluation.read(study, cohort, folders)
+    for name, table in vars(written).items():
+        pd.testing.assert_frame_equal(getattr(read, name), table, check_exact=True, check_dtype=False, obj=name)
+    assert "" in set(read.bodies["level"]) and "" in set(read.bodies["named"])
+    others = {"perfect": write_label_maps(cohort, tmp_path / "perfect")}
+    with pytest.raises(StudyError, match="has no scores of these label maps; run notebook 05 first"):
+        Evaluation.read(study, cohort, others)
 
 
 def test_probabilities_make_curves_reliability_and_average_precision(cohort, tmp_path):
