@@ -104,8 +104,8 @@ def test_the_report_names_the_cells_that_moved_and_gives_a_verdict(tmp_path):
     ],
 )
 def test_a_verdict_within_tolerance(tmp_path, value, verdict):
-    kept = verify.read(put(tmp_path / "reference", table()))
-    assert verify.report(verify.compare(table(), table(value=value)), kept, kept).endswith(verdict)
+    same = verify.read(put(tmp_path / "reference", table()))
+    assert verify.report(verify.compare(table(), table(value=value)), same, same).endswith(verdict)
 
 
 def test_the_study_to_compare_is_the_nearest_in_settings_then_the_newest(tmp_path):
@@ -155,7 +155,7 @@ def test_the_committed_reference_can_be_compared_with():
     assert {"profile", "dataset", "seed"} <= set(reference.record["settings"])
 
 
-def test_which_verdicts_changed_is_told():
+def test_verdicts_that_changed_are_listed_and_counted():
     reference = pd.DataFrame(
         {"claim": ["A", "B", "C"], "place": "table", "verdict": ["supported", "undecided", "undecided"]}
     )
