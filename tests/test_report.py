@@ -108,10 +108,10 @@ def page_of(folder):
     return Page(write(folder).read_text())
 
 
-def test_headings_follow_one_another_and_the_answer_comes_first(folder):
+def test_headings_follow_one_another_and_the_results_come_first(folder):
     headings = page_of(folder).headings
     assert [level for level, _ in headings].count(1) == 1 and headings[0][0] == 1
-    assert headings[1] == [2, "The answer"]
+    assert headings[1] == [2, "Results"]
     assert all(after <= before + 1 for (before, _), (after, _) in pairwise(headings))
 
 
@@ -122,7 +122,7 @@ def test_the_page_can_be_read_without_eyes_or_mouse(folder):
     assert {attrs["scope"] for attrs in page.all("th")} == {"col", "row"}
     assert len(page.all("caption")) == len(page.all("table"))
     assert all(attrs["tabindex"] == "0" for attrs in page.all("div") if attrs["class"] == "scroll")
-    assert page.all("a")[0] == {"class": "skip", "href": "#answer"}
+    assert page.all("a")[0] == {"class": "skip", "href": "#results"}
 
 
 def test_the_page_is_light_and_dark(folder):
@@ -167,7 +167,7 @@ def test_every_result_on_synthetic_images_says_so(folder):
 def test_measured_images_are_not_called_synthetic(tmp_path):
     folder = make_study(tmp_path / "study", synthetic=False)
     texts = [write(folder).read_text(), *(file.read_text() for file in (folder / "record").glob("*"))]
-    assert not any("ynthetic images" in text or "drawn by a program" in text for text in texts)
+    assert not any("ynthetic images" in text or "images are synthetic" in text for text in texts)
 
 
 def test_what_is_missing_is_listed_under_the_notebook_that_makes_it(folder):
@@ -295,7 +295,7 @@ def test_a_grid_of_one_network_is_whole_without_the_others(folder):
     items = checklist(read(folder)).set_index("item")
     assert items["status"][[22, 26]].tolist() == ["answered", "answered"]
     assert items["answer"][22].startswith("U-Net of 1,234,567 parameters;")
-    assert items["answer"][4].startswith("Which of U-Net segments")
+    assert items["answer"][4].startswith("To find which of U-Net segments")
 
 
 def test_only_the_key_of_a_model_is_printed_as_its_name():
@@ -310,8 +310,8 @@ def test_only_the_key_of_a_model_is_printed_as_its_name():
 def test_answers_are_filled_from_the_run(folder):
     answers = checklist(read(folder)).set_index("item")["answer"]
     assert answers[19] == (
-        "patients drawn at random, alike in contrast and levels: train 1 patient (2 images), validation 1 patient "
-        "(1 image), test 2 patients (2 images). Seed 0. See split.csv, lumbar_utils/data/split.py."
+        "patients drawn at random, stratified by contrast and levels: train 1 patient (2 images), validation 1 patient "
+        "(1 image), test 2 patients (2 images). Seed 0. See split.csv and lumbar_utils/data/split.py."
     )
     assert "Not annotated: L3, L4, L5, S1." in answers[12]
 
@@ -324,7 +324,7 @@ def test_what_the_data_say_of_themselves_is_on_record(dataset, tmp_path, cache):
     prepare(study)
     answers = checklist(read(study.folder)).set_index("item")["answer"]
     assert "Citation: Somebody 2020." in answers[7]
-    assert "Left out when volumes were cut: p9 has no canal." in answers[8]
+    assert "Left out when slices were taken from volumes: p9 has no canal." in answers[8]
     write(study.folder)
     assert "12 T12" in (study.folder / "record" / "datasheet.md").read_text()
 
@@ -342,7 +342,7 @@ def test_a_model_has_its_card_once_it_is_trained(folder):
     write(folder)
     assert [file.name for file in (folder / "record").glob("model_card_*")] == ["model_card_unet.md"]
     card = (folder / "record" / "model_card_unet.md").read_text()
-    assert "1,234,567 parameters" in card and "kept is epoch 1, of the highest validation F1 (0.2500)" in card
+    assert "1,234,567 parameters" in card and "weights of epoch 1, which has the highest validation F1 (0.2500)" in card
     assert "| F1 | 0.9741 [0.960, 0.990] | 12 |" in card and "CPU: a processor, 2 cores; GPU: none" in card
 
 
@@ -353,3 +353,13 @@ def test_the_citation_is_valid_and_names_nobody(tmp_path):
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
     assert citation["authors"] == [{"name": "OPEN: the authors of this study"}] and citation["version"] == "study"
     assert citation["references"][2]["title"] == 'Slices: "mine"'
+
+
+def test_what_the_record_refers_to_exists(folder):
+    """Sections of the report and source files that the checklist and the templates name."""
+    texts = {file.name: file.read_text() for file in TEMPLATES.iterdir()}
+    sections = {text for _, text in page_of(folder).headings} | {part.heading for part in PARTS.values()}
+    named = re.findall(r"`([A-Z].+?)`", texts["claim_2024.csv"])
+    assert len(named) == 6 and set(named) <= sections
+    modules = re.findall(r"lumbar_utils/[\w/]+\.py", "".join(texts.values()))
+    assert modules and [module for module in modules if not (ROOT / module).exists()] == []

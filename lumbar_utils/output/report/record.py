@@ -22,7 +22,10 @@ from lumbar_utils.study import STARTS, Study
 TEMPLATES = Path(__file__).with_name("templates")
 OPEN = "OPEN, not known to this study"
 STATUSES = ("answered", "partly", "open", "not done", "does not apply", "not yet")  # of an item of the checklist
-SPLITS = {"drawn": "patients drawn at random, alike in contrast and levels", "given": "as split.csv of the data gives"}
+SPLITS = {
+    "drawn": "patients drawn at random, stratified by contrast and levels",
+    "given": "as given by the data's split.csv",
+}
 
 
 def fill(template: str, **values) -> str:
@@ -76,7 +79,7 @@ def model_scores(results: Results, model: str) -> list[tuple[str, str, int]]:
 
 
 def checklist(results: Results) -> pd.DataFrame:
-    """CLAIM 2024 answered for a study, one row an item: item (its number), section, asks, status, answer.
+    """CLAIM 2024 answered for a study, one row an item: item (its number), section, question, status, answer.
 
     An item is "not yet" answered while a file that it needs is missing or stale.
     """
@@ -85,7 +88,7 @@ def checklist(results: Results) -> pd.DataFrame:
     answers = pd.DataFrame(
         [_answer(item, results, known) for _, item in items.iterrows()], columns=["status", "answer"]
     )
-    return items[["item", "section", "asks"]].join(answers)
+    return items[["item", "section", "question"]].join(answers)
 
 
 def _answer(item: pd.Series, results: Results, known: dict[str, str]) -> tuple[str, str]:
@@ -115,8 +118,8 @@ def checklist_text(results: Results) -> str:
     paragraphs = [
         f"# CLAIM 2024: {results.data['name']}",
         results.note,
-        f"Of {len(items)} items: {counts}. Items are in our words; the original is Tejani et al., Radiology: "
-        "Artificial Intelligence 2024, doi 10.1148/ryai.240300. *OPEN* is for the authors to fill in.",
+        f"Of {len(items)} items: {counts}. Items are paraphrased; the original is Tejani et al., Radiology: "
+        "Artificial Intelligence 2024, doi 10.1148/ryai.240300. What is marked *OPEN* is for the authors to fill in.",
         table.to_markdown(index=False, disable_numparse=True),
     ]
     return "\n\n".join(filter(None, paragraphs)) + "\n"
@@ -143,8 +146,8 @@ def facts(results: Results) -> dict[str, str]:
         "cases": str(data["cases"]),
         "levels": ", ".join(data["annotated"]),
         "absent": ", ".join(absent) or "none",
-        "left_out": "; ".join(about.get("left_out", [])) or "nothing on record",
-        "findings": f"{len(results.findings)} findings of the audit are on record",
+        "left_out": "; ".join(about.get("left_out", [])) or "nothing recorded",
+        "findings": f"{len(results.findings)} findings of the audit are recorded",
         "spacing": _spacing(results),
         "size": f"{settings['height']} x {settings['width']}",
         "note": results.note,
@@ -222,18 +225,18 @@ def _start(settings: dict) -> str:
     """Weights of the networks before training; of a path its last part."""
     earlier = settings.get("start_from") or "none"
     if earlier == "phantoms":
-        return "From the same networks trained on phantoms, which are synthetic images, before"
+        return "From the same networks, trained before on phantoms, which are synthetic images"
     if earlier != "none":
         return f"From the trained networks of the study {Path(earlier).name}"
     if settings["encoder_weights"] == "none":
-        return "At random, after each library's usual scheme; no pre-training"
+        return "At random, by each library's default scheme; no pre-training"
     weights = Path(settings["encoder_weights"]).name
-    return f"Encoders of HRNet and EfficientNet from {weights}, all else and U-Net at random"
+    return f"Encoders of HRNet and EfficientNet from {weights}, all other weights and U-Net at random"
 
 
 def _seen(settings: dict) -> str:
     """Whether test images were used in training; of an earlier study that training starts from, this is not known."""
-    unseen = "never seen in training or selection by this study"
+    unseen = "not used for training or selection by this study"
     earlier = settings.get("start_from") or "none"
     if earlier in STARTS:
         return unseen
@@ -242,5 +245,5 @@ def _seen(settings: dict) -> str:
 
 def _averaging(settings: dict) -> str:
     if settings.get("test_time_augmentation"):
-        return "Each prediction is a mean over turned and scaled copies of its image."
-    return "Each prediction is of one network and one image."
+        return "Each prediction is the mean over rotated and scaled copies of the image."
+    return "Each prediction comes from one network and one image."
