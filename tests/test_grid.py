@@ -129,7 +129,7 @@ def test_the_report_has_the_overview_and_says_how_many_runs_stand_behind_it(grid
 
 def test_the_report_links_the_notebook_of_every_job_and_misses_nothing(grid):
     page = (grid.folder / "report.html").read_text()
-    assert "9 cells of the grid" in page and "seeds 0, 1, 2 folds" in page
+    assert "9 jobs of the grid" in page and "seeds 0, 1, 2 folds" in page
     assert "no executed copy" not in page and 'id="missing"' not in page
     links = re.findall(r'href="(\.\./[^"]+ipynb)"', page)
     assert len(links) == 9 and all((grid.folder / link).exists() for link in links)

@@ -247,8 +247,8 @@ def test_the_report_is_no_file_of_a_notebook(study):
     for name in ("report.html", "record/claim_2024.md", "notebooks/01.ipynb", "scores.csv"):
         (study.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (study.folder / name).touch()
-    step = pipeline.Job(study, pipeline.notebooks(["05"])[0])
-    assert step.made() == [study.folder / "scores.csv"]
+    job = pipeline.Job(study, pipeline.notebooks(["05"])[0])
+    assert job.outputs() == [study.folder / "scores.csv"]
 
 
 def test_claim_has_its_44_items_in_order_and_each_has_an_answer(folder):

@@ -199,15 +199,15 @@ def cell_times(results: Results) -> list[Table]:
 
 
 def grid(results: Results) -> Table | None:
-    """Notebooks of a grid's runs with their costs, each linked to its executed copy."""
-    cells = results.cells
-    if cells.empty:
+    """The jobs of a grid with their costs, each linked to its executed copy."""
+    jobs = results.jobs
+    if jobs.empty:
         return None
-    rows = cells.assign(cell=cells["step"].str.replace("_", " "))
-    rows = rows[["cell", "seed", "fold", "state", "seconds", "memory_mb", "disk_mb"]].map(registry.cell_text)
+    rows = jobs.assign(job=jobs["step"].str.replace("_", " "))
+    rows = rows[["job", "seed", "fold", "state", "seconds", "memory_mb", "disk_mb"]].map(registry.cell_text)
     rows = rows.rename(columns={"memory_mb": "memory (MB)", "disk_mb": "disk (MB)"})
-    links = tuple(f"../{cell.study}/notebooks/{cell.step}.ipynb" for cell in cells.itertuples())
-    return Table("cells", f"{len(cells)} cells of the grid", rows, "", "cells.csv", True, links)
+    links = tuple(f"../{job.study}/notebooks/{job.step}.ipynb" for job in jobs.itertuples())
+    return Table("jobs", f"{len(jobs)} jobs of the grid", rows, "", "cells.csv", True, links)
 
 
 def settings(results: Results) -> Table:

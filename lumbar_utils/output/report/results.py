@@ -151,8 +151,8 @@ class Results:
         return pd.DataFrame(rows, columns=["severity", "kind", "case", "what"])
 
     @cached_property
-    def cells(self) -> pd.DataFrame:
-        """Notebooks of a grid's runs when it was last compared, as from `progress.table_of`; empty for a study."""
+    def jobs(self) -> pd.DataFrame:
+        """The jobs of a grid when it was last compared, as from `progress.table_of`; empty for a study."""
         return self.csv("cells.csv")
 
     @property
@@ -170,14 +170,14 @@ class Results:
 
     @cached_property
     def missing(self) -> dict[str, list[str]]:
-        """What is missing: notebook -> files that it has not written, cell of a grid -> its state, stale -> why."""
+        """What is missing: notebook -> files that it has not written, job of a grid -> its state, stale -> why."""
         missing = {}
         for notebook in self.own_notebooks:
             missing[notebook] = [file for file in expected_files(notebook) if not self.has(file)]
-        for cell in self.cells.itertuples():
-            if cell.state != "finished":
-                error = "" if pd.isna(cell.error) else f": {cell.error}"
-                missing[f"{cell.step} in {cell.study}"] = [f"{cell.state}{error}"]
+        for job in self.jobs.itertuples():
+            if job.state != "finished":
+                error = "" if pd.isna(job.error) else f": {job.error}"
+                missing[f"{job.step} in {job.study}"] = [f"{job.state}{error}"]
         missing["stale"] = [self.stale] if self.stale else []
         return {name: items for name, items in missing.items() if items}
 
