@@ -273,11 +273,11 @@ def fetch(
     to: Annotated[Path | None, typer.Option(help="folder that holds the data sets; data/raw")] = None,
 ) -> None:
     """Download a public data set; an interrupted download is continued."""
-    from lumbar_utils.data import fetching
+    from lumbar_utils.data import download
 
-    if kind not in fetching.SOURCES:
-        raise StudyError(f"{kind!r} cannot be fetched; known are {', '.join(fetching.SOURCES)}")
-    fetching.fetch(fetching.SOURCES[kind], to.resolve() if to else DATA / "raw")
+    if kind not in download.SOURCES:
+        raise StudyError(f"{kind!r} cannot be fetched; known are {', '.join(download.SOURCES)}")
+    download.fetch(download.SOURCES[kind], to.resolve() if to else DATA / "raw")
 
 
 @app.command()
