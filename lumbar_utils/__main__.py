@@ -292,8 +292,7 @@ def audit(
     study = Study("quick", dataset=_from_here(dataset))
     source = sources.locate(study)
     from lumbar_utils import records
-    from lumbar_utils.data.audit import audit
-    from lumbar_utils.data.audit.report import pictures, report
+    from lumbar_utils.data.audit import audit, pictures, report
     from lumbar_utils.output import captions, figures
 
     findings = audit(source, accepted=accept)

@@ -31,8 +31,8 @@ class Maker(NamedTuple):
 
 PIXELS = ("numpy", "opencv-python-headless", "pillow")
 NETWORKS = (*PIXELS, "torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "albumentations")
-READING = ("data/folder", "data/pixels", "data/split", "data/textfiles")
-CONVERTING = (*READING, "data/files", "data/labels", "data/volumes", "data/writing")
+READING = ("data/folder", "data/images", "data/split", "data/files")
+CONVERTING = (*READING, "data/volumes")
 MAKERS = {
     "phantom": Maker(
         ("phantom/phantom", "phantom/anatomy", "phantom/tissue", "phantom/mri"), (*PIXELS, "scipy")
@@ -40,13 +40,7 @@ MAKERS = {
     **{
         kind: Maker((*CONVERTING, f"data/{kind}"), (*PIXELS, "scipy", "simpleitk", "pydicom")) for kind in CONVERTED
     },
-    "audit": Maker(
-        (
-            *READING, "data/audit/__init__", "data/audit/kinds", "data/audit/cases", "data/audit/geometry",
-            "data/audit/likeness",
-        ),
-        (*PIXELS, "scipy", "pandas"),
-    ),
+    "audit": Maker((*READING, "data/audit", "data/checks"), (*PIXELS, "scipy", "pandas")),
     "decoded": Maker((*READING, "data/decoding"), PIXELS),
     "training": Maker(
         (

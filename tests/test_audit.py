@@ -13,8 +13,17 @@ from typer.testing import CliRunner
 
 from lumbar_utils import StudyError
 from lumbar_utils.__main__ import _accepting, app
-from lumbar_utils.data.audit import accept, accepted_of_each, audit, geometry, likeness
-from lumbar_utils.data.audit.report import overview, pictures, report
+from lumbar_utils.data import checks
+from lumbar_utils.data.audit import (
+    accept,
+    accepted_of_each,
+    audit,
+    near_pairs,
+    overview,
+    pictures,
+    plain_name,
+    report,
+)
 from lumbar_utils.data.folder import read
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.output import figures
@@ -302,17 +311,17 @@ def test_the_page_counts_by_kind_and_shows_the_gravest(folder):
     ],
 )
 def test_the_bend_of_a_column_is_an_angle(x, expected):
-    assert geometry.bend_deg(np.column_stack([x, range(4)])) == pytest.approx(expected)
+    assert checks.bend_deg(np.column_stack([x, range(4)])) == pytest.approx(expected)
 
 
 def test_hashes_ignore_brightness_and_tell_other_images():
     one, other = np.random.default_rng(0).integers(0, 120, (2, 64, 64), np.uint8)
-    hashes = np.stack([likeness.waves(pixels) for pixels in (one, other, 2 * one + 5)])
-    assert list(likeness.near_pairs(hashes, np.array(["a", "b", "c"]))) == [(0, 2, 0)]
-    assert list(likeness.near_pairs(hashes, np.array(["a", "b", "a"]))) == []
+    hashes = np.stack([checks.perceptual_hash(pixels) for pixels in (one, other, 2 * one + 5)])
+    assert list(near_pairs(hashes, np.array(["a", "b", "c"]))) == [(0, 2, 0)]
+    assert list(near_pairs(hashes, np.array(["a", "b", "a"]))) == []
 
 
 @pytest.mark.parametrize("name", ["Patient 007", "patient7", "PATIENT_07", "patient-0007"])
 def test_a_name_is_the_same_in_any_spelling(name):
-    assert likeness.plain_name(name) == "patient7"
-    assert likeness.plain_name("patient70") != "patient7" != likeness.plain_name("patient1007")
+    assert plain_name(name) == "patient7"
+    assert plain_name("patient70") != "patient7" != plain_name("patient1007")

@@ -18,7 +18,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from lumbar_utils.appendix.error_map import ErrorMap
-from lumbar_utils.data.audit.report import Picture
+from lumbar_utils.data.audit import Picture
 from lumbar_utils.networks.diagram import describe, unused_parameters
 from lumbar_utils.networks.models import build
 from lumbar_utils.output import figures

@@ -1,104 +1,56 @@
-"""Files of other tools: found wherever they lie, and read whole or refused."""
+"""Folders, tables, JSON and names of labels, as people, spreadsheets and other tools write them."""
 
-import gzip
-import struct
-import zlib
+from pathlib import Path
 
-import numpy as np
 import pytest
-import SimpleITK as sitk
 
 from lumbar_utils import StudyError
-from lumbar_utils.data import files, volumes
-
-VOXELS = np.random.default_rng(0).integers(1, 200, (5, 6, 4)).astype(np.int16)
-
-
-def stored(folder, ending, compressed=False):
-    """The bytes of VOXELS in a format, 352 of them the header of a NIfTI."""
-    image = sitk.GetImageFromArray(VOXELS)
-    image.SetSpacing((1, 1, 4))
-    sitk.WriteImage(image, str(folder / f"whole{ending}"), compressed)
-    return bytearray((folder / f"whole{ending}").read_bytes())
+from lumbar_utils.data import files
+from lumbar_utils.data.files import level_of, named_values
 
 
-@pytest.mark.parametrize("share", [0.02, 0.1, 0.45, 0.9, 0.99])
 @pytest.mark.parametrize(
-    "ending, compressed",
-    [(".nii", False), (".nii.gz", True), (".mha", False), (".mha", True), (".nrrd", False), (".nrrd", True)],
+    "text",
+    [
+        b"\xef\xbb\xbffile,patient\na,NA\n",
+        b"File;Patient \r\na; NA\r\n",
+        b"\nfile\tpatient\n\na\tNA",
+        b'file,patient\n"a","NA"\n',
+        b"sep=;\r\nfile;patient\r\na;NA\r\n",
+        b'"sep=,"\nfile,patient\na,NA\n',
+    ],
 )
-def test_a_file_that_is_cut_off_anywhere_is_refused(tmp_path, ending, compressed, share):
-    whole = stored(tmp_path, ending, compressed)
-    (tmp_path / f"cut{ending}").write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(volumes.Unsuitable, match=r"is the file whole\?"):
-        files.load(tmp_path / f"cut{ending}")
+def test_a_table_may_be_written_in_several_ways(tmp_path, text):
+    (tmp_path / "t.csv").write_bytes(text.lstrip(b"\n"))
+    assert files.read_table(tmp_path / "t.csv", ("file", "patient")).values.tolist() == [["a", "NA"]]
 
 
-@pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".nrrd"])
-def test_a_damaged_byte_in_a_compressed_file_is_noticed(tmp_path, ending):
-    whole = stored(tmp_path, ending, True)
-    whole[-60] ^= 255
-    (tmp_path / f"damaged{ending}").write_bytes(whole)
-    with pytest.raises(volumes.Unsuitable, match=r"is the file whole\?"):
-        files.load(tmp_path / f"damaged{ending}")
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (b"", "is empty; it needs the columns file, patient"),
+        (b"file,patient\n\x00,1", "is no text in UTF-8, UTF-16 or Windows-1252"),
+        (b"file,patient\na,1,2", "line 2 has 3 values and the header 2; is the file whole"),
+        (b"file,patient,file\na,1,b", "has the column 'file' twice"),
+        (b'file,patient\n"a,1', "line 2 cannot be read: .*; is the file whole"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(tmp_path, text, message):
+    (tmp_path / "t.csv").write_bytes(text)
+    with pytest.raises(StudyError, match=message):
+        files.read_table(tmp_path / "t.csv", ("file", "patient"))
 
 
-def test_a_header_that_promises_more_than_a_file_can_hold_is_refused_before_memory_is_taken(tmp_path):
-    whole = bytes(stored(tmp_path, ".mha", True))
-    (tmp_path / "huge.mha").write_bytes(whole.replace(b"DimSize = 4 6 5", b"DimSize = 40000 60000 5"))
-    with pytest.raises(volumes.Unsuitable, match="of the 24000000000 bytes that its header promises"):
-        files.load(tmp_path / "huge.mha")
+@pytest.mark.parametrize("text", [b"", b"[1]", b"{", b"\xff", b'{"1": "L1", "1": "L2"}', b"[" * 9999])
+def test_what_is_no_json_object_is_refused(tmp_path, text):
+    (tmp_path / "labels.json").write_bytes(text)
+    with pytest.raises(StudyError, match=r"labels.json (is not JSON|holds list where an object is expected)"):
+        files.read_json(tmp_path / "labels.json")
 
 
-@pytest.mark.parametrize("name", ["A.NII", "a.Nii.Gz", "a.MHA", "a.Nrrd", "plain.nii.gz", "packed.nii"])
-def test_the_letters_of_a_suffix_and_a_pack_that_it_does_not_tell_do_not_matter(tmp_path, name):
-    _, suffix = files.split_suffix(tmp_path / name)
-    whole = bytes(stored(tmp_path, suffix.removesuffix(".gz")))
-    packed = name in ("a.Nii.Gz", "packed.nii")
-    (tmp_path / name).write_bytes(gzip.compress(whole) if packed else whole)
-    assert np.array_equal(sitk.GetArrayFromImage(files.load(tmp_path / name)), VOXELS)
-
-
-def test_voxels_are_not_taken_from_a_file_beside_that_shares_the_name(tmp_path):
-    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(stored(tmp_path, ".nii")))
-    sitk.WriteImage(sitk.GetImageFromArray(0 * VOXELS), str(tmp_path / "a.nii"))
-    assert np.array_equal(sitk.GetArrayFromImage(files.load(tmp_path / "a.nii.gz")), VOXELS)
-
-
-HEADERS = {
-    "a sheared sform": ("<f", 284, [0.5], "axes that are not at right angles, or other voxels than pixdim"),
-    "no directions": ("<hh", 252, [0, 0], "does not say in its header how the patient lies"),
-    "a pixel without size": ("<f", 80, [0.0], "has voxels of 0 x 1 x 4 mm by its header"),
-    "a size that is no number": ("<f", 80, [float("nan")], "has voxels of nan x 1 x 4 mm by its header"),
-    "voxels far behind": ("<f", 108, [1e9], "of the 1000000240 bytes that its header promises"),
-    "complex values": ("<hh", 70, [32, 64], "of the 1312 bytes that its header promises"),
-}
-
-
-@pytest.mark.parametrize("fault", HEADERS)
-def test_a_nifti_header_is_named_for_what_is_wrong_in_it(tmp_path, fault):
-    form, at, values, message = HEADERS[fault]
-    whole = stored(tmp_path, ".nii")
-    struct.pack_into(form, whole, at, *values)
-    (tmp_path / "odd.nii").write_bytes(whole)
-    with pytest.raises(volumes.Unsuitable, match=message):
-        volumes.read(tmp_path / "odd.nii")
-
-
-def test_axes_that_are_sheared_in_the_only_direction_that_a_header_has_are_named(tmp_path):
-    whole = stored(tmp_path, ".nii")
-    struct.pack_into("<h", whole, 252, 0)
-    struct.pack_into("<f", whole, 284, 0.5)
-    (tmp_path / "odd.nii").write_bytes(whole)
-    with pytest.raises(volumes.Unsuitable, match="has axes that are not at right angles by its header; resample it"):
-        files.load(tmp_path / "odd.nii")
-
-
-def test_a_fourth_axis_of_length_one_is_dropped(tmp_path):
-    whole = stored(tmp_path, ".nii")
-    struct.pack_into("<h", whole, 40, 4)
-    (tmp_path / "four.nii").write_bytes(whole)
-    assert files.load(tmp_path / "four.nii").GetSize() == (4, 6, 5)
+def test_a_byte_order_mark_is_no_part_of_json(tmp_path):
+    (tmp_path / "labels.json").write_bytes(b"\xef\xbb\xbf{}")
+    assert files.read_json(tmp_path / "labels.json") == {}
 
 
 def test_links_are_followed_once_and_hidden_files_passed_over(tmp_path):
@@ -119,7 +71,51 @@ def test_a_link_that_leads_nowhere_is_an_error(tmp_path):
         files.files_in(tmp_path)
 
 
-def test_zlib_data_longer_than_promised_are_not_unpacked_whole(tmp_path):
-    head, mark, data = bytes(stored(tmp_path, ".mha", True)).partition(b"LOCAL\n")
-    (tmp_path / "more.mha").write_bytes(head + mark + zlib.compress(zlib.decompress(data) + bytes(10**6)))
-    assert np.array_equal(sitk.GetArrayFromImage(files.load(tmp_path / "more.mha")), VOXELS)
+@pytest.mark.parametrize(
+    "name, level",
+    [
+        ("L1", "L1"), ("l1", "L1"), ("vertebrae_L1", "L1"), ("L1 vertebra", "L1"), ("Vertebra-S1", "S1"),
+        ("lumbar vertebra 2 (L2)", "L2"), ("20_L1", "L1"), ("disc_L1", "disc_L1"), ("L5-S1", "L5-S1"),
+        ("L1_L2", "L1_L2"), ("sacrum", "sacrum"), ("L12", "L12"), ("T12", "T12"), ("left facet L3", "left facet L3"),
+        ("L 1", "L1"), ("L-02", "L2"), ("l_3", "L3"), ("LWK4", "L4"), ("Lumbar 5", "L5"), ("lumbar_vertebra_4", "L4"),
+        ("L4/5", "L4/5"), ("L4-5", "L4-5"), ("disc L5-1", "disc L5-1"), ("rib_L_1", "rib_L_1"), ("L 12", "L 12"),
+    ],
+)  # fmt: skip
+def test_a_name_with_one_level_in_it_is_that_vertebra_and_nothing_else_is(name, level):
+    assert level_of(name) == level
+
+
+@pytest.mark.parametrize(
+    "labels, values",
+    [
+        pytest.param({"1": "L1", "7": "T12"}, {1: "L1", 7: "T12"}, id="value to name"),
+        pytest.param({"background": 0, "vertebrae_L1": 1}, {0: "background", 1: "L1"}, id="name to value"),
+        pytest.param({"L1": "3"}, {3: "L1"}, id="value as text"),
+        pytest.param({"spine": [1, 2], "L1": 1, "L2": [2]}, {1: "L1", 2: "L2"}, id="regions, the whole first"),
+        pytest.param({"L1": 1, "spine": [1, 2]}, {1: "L1", 2: "spine"}, id="regions, the whole last"),
+    ],
+)
+def test_labels_are_read_either_way_round(labels, values):
+    assert named_values(labels, Path("f")) == values
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (None, "f has no labels but None"),
+        ([1], r"f has no labels but \[1\]"),
+        ({}, "f names nothing; one of L1"),
+        ({"disc": 1, "sacrum": 2}, "f names 'disc', 'sacrum'; one of L1"),
+        ({"L1": 1.5}, "f gives 'L1' the value 1.5; write a whole number"),
+        ({"L1": True}, "the value True"),
+        ({"L1": -1}, "the value -1"),
+        ({"L1": None}, "the value None"),
+        ({"L1": {"a": 1}}, "the value {'a': 1}"),
+        ({"L1": [[1]]}, r"the value \[1\]"),
+        ({"L1": 0}, "f gives L1 the value 0, which is background"),
+        ({"L1": 1, "L2": [1, 2]}, "f gives L2 the value 1, which is L1"),
+    ],
+)
+def test_labels_that_mean_nothing_or_two_things_are_refused(labels, message):
+    with pytest.raises(StudyError, match=message):
+        named_values(labels, Path("f"))

@@ -15,7 +15,8 @@ from conftest import REAL
 from PIL import ExifTags, Image
 
 from lumbar_utils import StudyError
-from lumbar_utils.data.folder import read, read_image, read_mask
+from lumbar_utils.data.folder import read
+from lumbar_utils.data.images import read_image, read_mask
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.study import Study
 

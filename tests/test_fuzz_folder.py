@@ -20,7 +20,8 @@ from hypothesis import strategies as some
 from PIL import Image
 
 from lumbar_utils import LEVELS, StudyError
-from lumbar_utils.data.folder import read_cases, read_description, read_image, read_mask
+from lumbar_utils.data.folder import read_cases, read_description
+from lumbar_utils.data.images import read_image, read_mask
 from lumbar_utils.data.split import SPLITS, read_split
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))

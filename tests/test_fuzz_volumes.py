@@ -17,8 +17,8 @@ from test_nifti import MASK, write_volume
 from test_spider import SPINE, write_spider
 
 from lumbar_utils import StudyError
+from lumbar_utils.data.files import named_values
 from lumbar_utils.data.folder import read
-from lumbar_utils.data.labels import named_values
 from lumbar_utils.data.sources import convert
 from lumbar_utils.scores.external import _files, _labels, _read_volume
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pandas as pd
 import pytest
-from hypothesis import assume
+from hypothesis import assume, settings
 from hypothesis import given as for_all
 from hypothesis import strategies as some
 
@@ -69,6 +69,7 @@ def test_what_is_known_of_a_patient_is_one_stratum_over_all_of_the_images():
 known = some.lists(some.sampled_from(["T1", "T2", "T1 + T2"]), min_size=3, max_size=120)
 
 
+@settings(deadline=None)
 @for_all(kinds=known, seed=some.integers(0, 2**32 - 1), test=some.floats(0.05, 0.45))
 def test_whoever_is_split_is_on_one_side_and_every_side_has_its_share_of_each_stratum(kinds, seed, test):
     strata = pd.Series(kinds, index=names(len(kinds)))
@@ -80,6 +81,7 @@ def test_whoever_is_split_is_on_one_side_and_every_side_has_its_share_of_each_st
     assert (abs(counts - expected) < 2.5).all(axis=None)
 
 
+@settings(deadline=None)
 @for_all(kinds=known, seed=some.integers(0, 2**32 - 1), folds=some.integers(2, 5))
 def test_over_all_folds_every_patient_tests_once_and_trains_nowhere_near(kinds, seed, folds):
     strata = pd.Series(kinds, index=names(len(kinds)))

@@ -3,21 +3,19 @@
 The order of the colours is checked against position in the image: read as BGR, the same masks name S1 for L1.
 """
 
-import functools
 import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
 from lumbar_utils import LEVELS, StudyError
-from lumbar_utils.data import writing
-from lumbar_utils.data.folder import grey
-from lumbar_utils.data.pixels import decode
+from lumbar_utils.data.folder import Slice
+from lumbar_utils.data.images import open_image, read_image
 
 NAME = "Composite lumbar spine set, mid-sagittal T1"
 PAGE = "https://data.mendeley.com/datasets/k3b363f3vz/2"
@@ -28,25 +26,24 @@ CITATION = (
     "Biomedical Signal Processing and Control 71, 2022, 103230"
 )
 EXPECTED = 514  # images, one a patient
-IMAGES, MASKS = "images", "pseudo colored ground truth images"  # folders, as _plain writes them
+IMAGES, MASKS = "images", "pseudo colored ground truth images"  # folders, without numbers, in lower case
 FILE = re.compile(r"T1_(\d+)_S(\d+)\s*\.png", re.IGNORECASE)  # one copy has a blank before .png
-LARGEST = 2**26  # bytes of one file; an image of 320 x 320 pixels has 0.3 million
+MAX_BYTES = 2**26  # of one file; an image of 320 x 320 pixels has 0.3 million
 COLOURS = np.array(  # true RGB; a colour's place is its label
     [(0, 0, 0), (255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255)]
 )
 
-Files = dict[PurePosixPath, Callable[[], bytes]]  # path within the source -> reads that file
+Files = dict[str, Path | zipfile.Path]  # by case
 
 
-def read_source(source: Path, slices: int) -> tuple[dict, Iterator[writing.Slice]]:
+def read_source(source: Path, slices: int) -> tuple[dict, Iterator[Slice]]:
     """Description and slices of the archive, or of the folder that it unpacks to.
 
-    slices : without effect, there are no volumes. Description's `notes` say, when the slices have been read, where
-    the set differs from what is known of it; each is a warning too. Raises StudyError where there are no pairs of image
-    and mask, a file cannot be read, the two of a pair differ in size, or most colours run from bottom to top.
+    slices : ignored, there are no volumes. The description's `notes` list, once the slices have been read, how the
+    set differs from its publication; each is a warning too. Raises StudyError if there are no pairs of image and mask,
+    a file cannot be read, the two of a pair differ in size, or most colours run from bottom to top.
     """
-    files = _files(source)
-    images, masks, notes = _pair(source, files)
+    images, masks, notes = _pairs(source)
     description = {
         "name": NAME,
         "licence": LICENCE,
@@ -56,35 +53,42 @@ def read_source(source: Path, slices: int) -> tuple[dict, Iterator[writing.Slice
         "annotated_levels": list(LEVELS),
         "notes": notes,
     }
-    return description, _slices(files, images, masks, notes)
+    return description, _slices(images, masks, notes)
 
 
-def _files(source: Path) -> Files:
+def _files(source: Path) -> dict[PurePosixPath, Path | zipfile.Path]:
+    """Path within the source -> file; those of an archive are read in place, so its names cannot lead elsewhere."""
     if source.is_dir():
-        paths = [path for path in sorted(source.rglob("*")) if path.is_file()]
-        return {PurePosixPath(path.relative_to(source).as_posix()): path.read_bytes for path in paths}
+        paths = sorted(path for path in source.rglob("*") if path.is_file())
+        return {PurePosixPath(path.relative_to(source).as_posix()): path for path in paths}
     try:
         archive = zipfile.ZipFile(source)
     except zipfile.BadZipFile:
         raise StudyError(f"{source} is neither a zip archive nor a folder; download it again from {PAGE}") from None
-    members = [info for info in archive.infolist() if not info.is_dir()]
-    return {PurePosixPath(info.filename): functools.partial(_read_member, archive, info) for info in members}
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    for member in members:
+        if member.file_size > MAX_BYTES and FILE.fullmatch(PurePosixPath(member.filename).name):
+            raise StudyError(
+                f"{source}: {member.filename} would have {member.file_size} bytes; an image has at most {MAX_BYTES}"
+            )
+    return {PurePosixPath(member.filename): zipfile.Path(archive, member.filename) for member in members}
 
 
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """A file of an archive, which is never unpacked: its name cannot lead anywhere."""
-    where = f"{archive.filename}: {info.filename}"
-    if info.file_size > LARGEST:
-        raise StudyError(f"{where} would have {info.file_size} bytes; an image has at most {LARGEST}")
-    try:
-        return archive.read(info)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last: encrypted, or unknown method
-        raise StudyError(f"{where} cannot be read ({error}); download the archive again from {PAGE}") from None
-
-
-def _pair(source: Path, files: Files) -> tuple[dict, dict, list[str]]:
-    """Images and masks by case, the images that have a mask, and notes on the rest."""
-    images, masks, others = _sort(source, files)
+def _pairs(source: Path) -> tuple[Files, Files, list[str]]:
+    """Images that have a mask, masks, and notes on the other files."""
+    files = _files(source)
+    by_folder: dict[str, Files] = {IMAGES: {}, MASKS: {}}
+    others = []
+    for path, file in files.items():
+        folder, match = _folder_of(path), FILE.fullmatch(path.name)
+        if folder and match:
+            case = f"T1_{match[1]}_S{match[2]}"
+            other = by_folder[folder].setdefault(case, file)
+            if other is not file:
+                raise StudyError(f"{source} has two files of case {case}, {other} and {file}; remove one")
+        elif folder:
+            others.append(str(path))
+    images, masks = by_folder[IMAGES], by_folder[MASKS]
     pairs = sorted(images.keys() & masks.keys())
     if not pairs:
         folders = ", ".join(sorted({str(path.parent) for path in files})[:5]) or "nothing"
@@ -104,48 +108,39 @@ def _pair(source: Path, files: Files) -> tuple[dict, dict, list[str]]:
     return {case: images[case] for case in pairs}, masks, [note for note in notes if note]
 
 
-def _sort(source: Path, files: Files) -> tuple[dict, dict, list[str]]:
-    """Images by case, masks by case, and what else lies in their folders."""
-    found, others = {IMAGES: {}, MASKS: {}}, []
-    for path in files:
-        kind, match = _kind(path), FILE.fullmatch(path.name)
-        if kind and match:
-            case = f"T1_{match[1]}_S{match[2]}"
-            if case in found[kind]:
-                raise StudyError(f"{source} has two files of case {case}, {found[kind][case]} and {path}; remove one")
-            found[kind][case] = path
-        elif kind:
-            others.append(str(path))
-    return found[IMAGES], found[MASKS], others
-
-
-def _kind(path: PurePosixPath) -> str | None:
+def _folder_of(path: PurePosixPath) -> str | None:
+    """IMAGES or MASKS, if a file lies in such a folder."""
     folders = [re.sub(r"^\d+\.\s*", "", part).replace("_", " ").lower() for part in path.parts[:-1]]
-    return MASKS if MASKS in folders else IMAGES if folders[-1:] == [IMAGES] else None
+    if MASKS in folders:
+        return MASKS
+    return IMAGES if folders[-1:] == [IMAGES] else None
 
 
 def _listed(what: str, names: list[str]) -> str:
     """`masks that lack a level: 7 (a, b, c, d, e, ...).`, or nothing without names."""
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return f"{what}: {len(names)} ({shown})." if names else ""
+    examples = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{what}: {len(names)} ({examples})." if names else ""
 
 
-def _slices(files: Files, images: dict, masks: dict, notes: list[str]) -> Iterator[writing.Slice]:
+def _slices(images: Files, masks: Files, notes: list[str]) -> Iterator[Slice]:
     """One slice a case; then completes the notes, and refuses a set whose colours run upwards."""
     orders, lacking, recoloured = {}, [], 0
     for case in images:
-        item = _slice(case, images[case], masks[case], files)
+        try:
+            item = _slice(case, images[case], masks[case])
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last: encrypted, or unknown
+            raise StudyError(f"{images[case]} or its mask cannot be read ({error}); download it from {PAGE}") from None
         yield item
         orders[case] = order_of_levels(item.mask)
-        lacking += [case] * (len(np.unique(item.mask[item.mask > 0])) < len(LEVELS))
-        recoloured += item.facts["recoloured_pixels"]
+        recoloured += item.columns["recoloured_pixels"]
+        if len(np.unique(item.mask[item.mask > 0])) < len(LEVELS):
+            lacking.append(case)
     _refuse_upwards(orders)
-    found = [
+    notes += filter(None, [
         _listed("masks with levels out of order", [case for case, order in orders.items() if order != "down"]),
         _listed("masks that lack a level", lacking),
         f"{recoloured} pixels of the masks had a colour of no level and took the nearest." if recoloured else "",
-    ]
-    notes += [note for note in found if note]
+    ])  # fmt: skip
     for note in notes:
         warnings.warn(f"{NAME}: {note}", stacklevel=2)
 
@@ -160,9 +155,9 @@ def _refuse_upwards(orders: dict[str, str]) -> None:
         )
 
 
-def _slice(case: str, image_path: PurePosixPath, mask_path: PurePosixPath, files: Files) -> writing.Slice:
-    image = grey(files[image_path](), image_path)
-    rgb = np.asarray(decode(files[mask_path](), mask_path, lossless=True).convert("RGB"))
+def _slice(case: str, image_path: Path | zipfile.Path, mask_path: Path | zipfile.Path) -> Slice:
+    image = read_image(image_path)
+    rgb = np.asarray(open_image(mask_path, lossless=True).convert("RGB"))
     if image.shape != rgb.shape[:2]:
         (height, width), (mask_height, mask_width) = image.shape, rgb.shape[:2]
         raise StudyError(
@@ -173,8 +168,8 @@ def _slice(case: str, image_path: PurePosixPath, mask_path: PurePosixPath, files
     if not mask.any():
         raise StudyError(f"mask {mask_path} shows none of the six colours; take the pseudo-coloured one")
     _, patient, number = case.split("_")
-    facts = {"slice": int(number[1:]), "recoloured_pixels": recoloured}
-    return writing.Slice(case, patient, image, mask, facts=facts)
+    columns = {"slice": int(number[1:]), "recoloured_pixels": recoloured}
+    return Slice(case, patient, image, mask, columns=columns)
 
 
 def labels_of_colours(rgb: np.ndarray) -> tuple[np.ndarray, int]:
@@ -188,6 +183,8 @@ def labels_of_colours(rgb: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def order_of_levels(mask: np.ndarray) -> str:
-    """`down` where the centroids of L1 to S1 follow each other downwards, `up` if they all rise, else `mixed`."""
+    """`down` if the centroids of L1 to S1 follow each other downwards, `up` if they all rise, else `mixed`."""
     steps = np.diff([np.nonzero(mask == value)[0].mean() for value in np.unique(mask[mask > 0])])
-    return "down" if (steps > 0).all() else "up" if (steps < 0).all() else "mixed"
+    if (steps > 0).all():
+        return "down"
+    return "up" if (steps < 0).all() else "mixed"

@@ -1,174 +1,193 @@
-"""Files that other tools wrote: found at any depth, and read whole or refused by name."""
+"""Folders, text, tables, JSON and names of labels, as people, spreadsheets and other tools write them."""
 
-import errno
-import gzip
-import math
+import codecs
+import contextlib
+import csv
+import io
+import json
 import os
 import re
-import shutil
-import struct
-import tempfile
-import zlib
+import unicodedata
+from collections import Counter
 from pathlib import Path
 
-import SimpleITK as sitk
+import pandas as pd
 
-from lumbar_utils import StudyError
+from lumbar_utils import LEVELS, StudyError
 
-VOLUMES = (".nii.gz", ".nii", ".mha", ".nrrd")
-NOT_READ = (
-    ".hdr", ".img", ".img.gz", ".hdr.gz", ".mhd", ".nhdr", ".mgz", ".mgh", ".mnc", ".gipl", ".vtk", ".nii.bz2",
-    ".nii.xz", ".nii.zst", ".nii.zip", ".part", ".partial", ".filepart", ".crdownload",
-)  # formats, and copies that were not finished  # fmt: skip
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-DEFLATE = 1032  # bytes that one compressed byte can hold at most
-AUTO = zlib.MAX_WBITS | 32  # zlib or gzip, as the data begin
-
-# what a MetaImage's header says of its voxels -> the form that it must have; ITK crashes on others
-NUMBER = rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-METAIMAGE = {
-    rb"ObjectType": rb"Image",
-    rb"NDims": rb"[234]",
-    rb"BinaryData|BinaryDataByteOrderMSB|ElementByteOrderMSB|CompressedData": rb"(?i:true|false)",
-    rb"CompressedDataSize": rb"\d{1,15}",
-    rb"ElementNumberOfChannels": rb"\d{1,3}",
-    rb"DimSize": rb"\d{1,9}(?: +\d{1,9}){1,3}",
-    rb"TransformMatrix|Rotation|Orientation|Offset|Position|Origin|CenterOfRotation|ElementSpacing|ElementSize": (
-        rb"%b(?: +%b)*" % (NUMBER, NUMBER)
-    ),
-    rb"AnatomicalOrientation": rb"[A-Z?]{2,4}",
-    rb"ElementType": rb"MET_[A-Z_]{1,20}",
-}
-NEEDED = (b"NDims", b"DimSize", b"ElementType", b"ElementSpacing", b"TransformMatrix", b"Offset")
-
-# size of the header -> where it has its dim, bitpix, pixdim and vox_offset
-NIFTI = {348: ((40, "8h"), (72, "h"), (76, "8f"), (108, "f")), 540: ((16, "8q"), (14, "h"), (104, "8d"), (168, "q"))}
-
-
-class Unsuitable(StudyError):
-    """A volume that cannot be used; the message goes on after the volume's name and says why."""
+VOLUMES = (".nii.gz", ".nii", ".mha", ".nrrd")  # suffixes of volumes that are read
+SEPARATORS = ",;\t"
+ANATOMY_WORDS = {
+    "vertebra", "vertebrae", "vertebral", "vert", "vb", "body", "bodies", "corpus", "lumbar", "lumbal", "sacral",
+    "spine", "spinal", "level", "label", "segment", "bone", "mask", "the", "of",
+}  # beside a level they mean the vertebra, and not its disc or arch  # fmt: skip
+LEVEL = re.compile(r"(?<![^\W_])(L|S)(?:WK|UMBA[RL]|ACRAL)?[\W_]*(?:VERTEBRA)?[\W_]*0?([1-5])(?!\d)")  # L 1, LWK1, L01
+DISC = re.compile(r"[LS]\d[\W_]+[1-5](?!\d)")  # L4/5
 
 
 def files_in(folder: Path) -> list[Path]:
-    """All files of a folder, at any depth, by path; links are followed, each folder once, hidden files passed over.
+    """All files of a folder, at any depth, by path; links are followed, each folder once, hidden files are ignored.
 
-    Raises StudyError for a link that leads nowhere and for a folder that cannot be listed.
+    Raises StudyError for a broken link and for a folder that cannot be listed.
     """
 
-    def refuse(error: OSError):
+    def refuse(error: OSError) -> None:
         raise StudyError(f"{error.filename} cannot be listed: {error.strerror}; grant access or move it elsewhere")
 
-    found, entered = [], set()
+    files, visited = [], set()
     for root, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         real = os.path.realpath(root)
-        folders[:] = [] if real in entered else sorted(name for name in folders if not name.startswith("."))
-        if real not in entered:
-            found += [Path(root, name) for name in names if not name.startswith(".")]
-        entered.add(real)
-    dangling = [path for path in found if not path.exists()]
-    if dangling:
-        raise StudyError(f"{dangling[0]} is a link to a file that is not there; put it there or remove the link")
-    return sorted(path for path in found if path.is_file())
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files += [Path(root, name) for name in names if not name.startswith(".")]
+    broken = [path for path in files if not path.exists()]
+    if broken:
+        raise StudyError(f"{broken[0]} is a link to a file that is not there; put it there or remove the link")
+    return sorted(path for path in files if path.is_file())
 
 
 def split_suffix(path: Path) -> tuple[str, str]:
-    """Name without suffix, and the suffix of a volume in small letters; empty where the file is none."""
-    suffix = next((suffix for suffix in VOLUMES if path.name.lower().endswith(suffix)), "")
-    return path.name[: len(path.name) - len(suffix)], suffix
+    """A file's name without its suffix, and the suffix in lower case; an empty suffix unless it is of VOLUMES."""
+    for suffix in VOLUMES:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)], suffix
+    return path.name, ""
 
 
-def load(path: Path) -> sitk.Image:
-    """A volume or an image, with every voxel that its header promises.
+def read_text(path: Path) -> str:
+    """Text in UTF-8 or UTF-16 with its byte-order mark removed, else in Windows' cp1252."""
+    data = path.read_bytes()
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    for encoding in ("utf-16",) if is_utf16 else ("utf-8-sig", "cp1252"):
+        with contextlib.suppress(UnicodeDecodeError):
+            text = data.decode(encoding)
+            if "\0" not in text:
+                return text
+    raise StudyError(f"{path} is no text in UTF-8, UTF-16 or Windows-1252; save it as UTF-8")
 
-    Raises Unsuitable if it is cut off, damaged, or cannot be read: ITK fills what is missing with zeros.
+
+def read_json(path: Path) -> dict:
+    """The object in a JSON file; StudyError for anything else, and for a name that it has twice."""
+    try:
+        value = json.loads(read_text(path), object_pairs_hook=_unique)
+        json.dumps(value, indent=2, ensure_ascii=False).encode()  # for a study's record
+    except StudyError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise StudyError(f"{path} is not JSON: {error}; see data/README.md for its form") from None
+    if not isinstance(value, dict):
+        raise StudyError(f"{path} holds {type(value).__name__} where an object is expected; see data/README.md")
+    return value
+
+
+def _unique(pairs: list[tuple]) -> dict:
+    name = _repeated(name for name, _ in pairs)
+    if name is not None:
+        raise ValueError(f"{name!r} stands in it twice")
+    return dict(pairs)
+
+
+def _repeated(names) -> str | None:
+    """The first of names that occurs more than once; None if all are unique."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
+def plain(name: str) -> str:
+    """A name in the one form that Unicode composes its letters to: some systems store `ü` as two characters."""
+    return unicodedata.normalize("NFC", name)
+
+
+def read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> pd.DataFrame:
+    """A table as text, stripped of blanks around values and of empty lines; its index holds the lines' numbers.
+
+    Values are separated by commas, semicolons or tabs, whichever the header has most of. `columns` are needed; they and
+    the `optional` ones may be written in upper case. A column without a name is dropped.
+    Raises StudyError for a line with more or fewer values than the header, and a column that is absent or repeated.
     """
-    _, suffix = split_suffix(path)
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    with tempfile.TemporaryDirectory() as folder:
-        # under a name of its own: ITK takes the voxels of X.nii.gz from an X.nii beside it, and refuses X.Nii
-        copy = Path(folder) / f"volume{'.nii' if suffix == '.nii.gz' else suffix}"
-        try:
-            _copy(path, copy)
-            if suffix == ".mha":
-                _rewrite_metaimage(copy)
-            reader = sitk.ImageFileReader()
-            reader.SetFileName(str(copy))
-            reader.ReadImageInformation()
-            _check_whole(reader, copy)
-            volume = reader.Execute()
-        except Unsuitable:
-            raise
-        except (RuntimeError, ValueError, struct.error, EOFError, zlib.error, gzip.BadGzipFile) as error:
-            if "orthonormal" in str(error):
-                raise Unsuitable("has axes that are not at right angles by its header; resample it") from None
-            raise Unsuitable("cannot be read as an image; is the file whole?") from None  # ITK says a page of C++
-        except OSError as error:
-            if error.errno in NO_ROOM:  # no fault of this file: those after it would be left out too
-                raise StudyError(f"cannot unpack {path} in {folder}: {error.strerror}; make room there") from None
-            raise Unsuitable(f"cannot be read: {error.strerror or error}; grant access or make room") from None
-    if "complex" in volume.GetPixelIDTypeAsString():
-        raise Unsuitable("has complex values; export their magnitude")
-    return volume[..., 0] if volume.GetDimension() == 4 and volume.GetSize()[3] == 1 else volume
+    lines = _lines(path)
+    if not lines:
+        raise StudyError(f"{path} is empty; it needs the columns {', '.join(columns)}")
+    header = [" ".join(name.split()) for name in lines.pop(min(lines))]
+    header = [name.lower() if name.lower() in columns + optional else name for name in header]
+    for line, values in lines.items():
+        if len(values) < len(header) or any(values[len(header) :]):
+            raise StudyError(
+                f"{path} line {line} has {len(values)} values and the header {len(header)}; is the file whole? "
+                'Put a value that contains a separator between "quotes"'
+            )
+    names = [name for name in header if name]
+    for name in columns:
+        if name not in names:
+            raise StudyError(f"{path} lacks the column {name!r}; it has {', '.join(names)}; name it in the first line")
+    repeated = _repeated(names)
+    if repeated is not None:
+        raise StudyError(f"{path} has the column {repeated!r} twice; remove one")
+    values = [values[: len(header)] for values in lines.values()]
+    table = pd.DataFrame(values, index=list(lines), columns=header, dtype=str)[names]
+    for name in columns:
+        table[name] = table[name].map(lambda text: " ".join(text.splitlines()))
+    return table
 
 
-def header_of(volume: sitk.Image) -> dict[str, str]:
-    """What the file told of itself; names that are no plain text are left out, which SimpleITK cannot look up."""
-    return {key: volume.GetMetaData(key) for key in volume.GetMetaDataKeys() if key.isascii()}
+def _lines(path: Path) -> dict[int, list[str]]:
+    """Number of a line -> its values, for the lines that are not empty."""
+    text = re.sub(r'\A"?sep=."?\s*?$', "", read_text(path), flags=re.MULTILINE | re.IGNORECASE)  # Excel's own line
+    separator = max(SEPARATORS, key=text.lstrip().partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
+    lines = {}
+    try:
+        for row in reader:
+            values = [value.strip() for value in row]
+            if any(values):
+                lines[reader.line_num] = values
+    except csv.Error as error:
+        raise StudyError(f"{path} line {reader.line_num} cannot be read: {error}; is the file whole?") from None
+    return lines
 
 
-def _copy(path: Path, copy: Path) -> None:
-    """Copy a file, unpacked where it is a packed NIfTI; gzip raises at an end or a checksum that does not fit."""
-    with path.open("rb") as file:
-        packed = copy.suffix == ".nii" and file.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if packed else path.open("rb") as source, copy.open("wb") as target:
-        shutil.copyfileobj(source, target, 2**20)
+def level_of(name: str) -> str:
+    """The level that a label's name means (`vertebrae_L1`, `L1 vertebra`, `lumbar 1`, `l01`), else the name itself.
+
+    It may hold one level, numbers and ANATOMY_WORDS: neither `disc_L1` nor `L5-S1` nor `L4/5` is a vertebra, nor is
+    `sacrum` S1, which is only its uppermost part.
+    """
+    text = LEVEL.sub(r"\1\2", name.upper())
+    tokens = set(re.findall(r"[^\W_]+", text))
+    levels = tokens & set(LEVELS)
+    others = {token.lower() for token in tokens - levels if not token.isdecimal()}
+    return levels.pop() if len(levels) == 1 and others <= ANATOMY_WORDS and not DISC.search(text) else name
 
 
-def _rewrite_metaimage(file: Path) -> None:
-    """Leave in a MetaImage's header what tells of its voxels alone. Raises Unsuitable if any of that is damaged."""
-    header, line, voxels = re.split(rb"(^ElementDataFile *= *LOCAL\r?\n)", file.read_bytes(), maxsplit=1, flags=re.M)
-    fields = {}
-    for name, value in re.findall(rb"^(\w+) *= *(.*?) *\r?$", header, re.M):
-        form = next((form for names, form in METAIMAGE.items() if re.fullmatch(names, name)), None)
-        if form is not None:
-            if not re.fullmatch(form, value):
-                shown = value[:40].decode("ascii", "replace")
-                raise Unsuitable(f"has {name.decode()} = {shown!r} in its header; copy or export it again")
-            fields[name] = value
-    axes = int(fields.get(b"NDims", 3))
-    for name in NEEDED:
-        count = {b"NDims": 1, b"ElementType": 1, b"TransformMatrix": axes**2}.get(name, axes)
-        if len(fields.get(name, b"").split()) != count:
-            raise Unsuitable(f"does not say its {name.decode()} in its header; copy or export it again")
-    kept = b"".join(b"%b = %b\n" % field for field in fields.items())
-    file.write_bytes(kept + line + voxels)
+def named_values(labels: object, file: Path, levels: tuple[str, ...] = LEVELS) -> dict[int, str]:
+    """Mask value -> name, with the study's own names of levels.
+
+    labels : value -> name, or as in nnU-Net name -> value, or name -> values of a region.
+    file : for errors. Raises StudyError unless one of `levels` is named, and every value has one level at most.
+    """
+    if not isinstance(labels, dict):
+        raise StudyError(f'{file} has no labels but {labels!r:.80}; write {{"1": "L1", "2": "L2"}} for instance')
+    named: dict[int, str] = {}
+    for key, content in labels.items():
+        is_value_to_name = key.strip().isdecimal() and isinstance(content, str)
+        name, values = (content, key) if is_value_to_name else (key, content)
+        for value in values if isinstance(values, list) else [values]:
+            _add_name(named, value, level_of(name), file)
+    if not set(named.values()) & set(levels):
+        names = ", ".join(map(repr, named.values())) or "nothing"
+        raise StudyError(f"{file} names {names}; one of {', '.join(levels)} or more must be among them")
+    return named
 
 
-def _check_whole(reader: sitk.ImageFileReader, file: Path) -> None:
-    """Raise Unsuitable unless a file holds as many bytes as its header promises."""
-    there, voxels = file.stat().st_size, math.prod(reader.GetSize())
-    promised = voxels / DEFLATE  # at least; ITK itself counts the bytes of a .nrrd and of a plain .mha
-    if file.suffix == ".nii":
-        promised = max(_bytes_of_nifti(file), voxels)  # no voxel takes less than a byte
-    elif file.suffix == ".mha":
-        header, _, data = re.split(rb"(ElementDataFile\s*=\s*LOCAL\r?\n)", file.read_bytes(), maxsplit=1)
-        if re.search(rb"CompressedData\s*=\s*True", header, re.IGNORECASE):
-            one = sitk.Image([1, 1], reader.GetPixelID(), reader.GetNumberOfComponents())
-            promised = voxels * sitk.GetArrayViewFromImage(one).nbytes
-            there = len(zlib.decompressobj(AUTO).decompress(data, promised + 1)) if voxels / DEFLATE < there else 0
-    if not promised <= there:
-        raise Unsuitable(f"holds {there} of the {promised:.0f} bytes that its header promises; is the file whole?")
-
-
-def _bytes_of_nifti(file: Path) -> float:
-    """How many bytes a NIfTI's header promises. Raises Unsuitable if a voxel has no size: ITK makes it 1 mm."""
-    with file.open("rb") as opened:
-        head = opened.read(540)
-    order = "<" if struct.unpack("<i", head[:4])[0] in NIFTI else ">"
-    fields = NIFTI.get(struct.unpack(f"{order}i", head[:4])[0], {})
-    dim, bits, sides, offset = (struct.unpack_from(order + form, head, at) for at, form in fields)
-    axes = dim[1 : dim[0] + 1]
-    if not all(0 < abs(side) < math.inf for side in sides[1 : dim[0] + 1][:3]):
-        shown = " x ".join(f"{side:g}" for side in sides[1 : dim[0] + 1][:3])
-        raise Unsuitable(f"has voxels of {shown} mm by its header; mend its pixdim")
-    return offset[0] + math.prod(max(size, 1) for size in axes) * bits[0] / 8
+def _add_name(named: dict[int, str], value: object, name: str, file: Path) -> None:
+    """Add the name of one value; a level's name has precedence over that of a region that contains it."""
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,5}", str(value).strip()):
+        raise StudyError(f"{file} gives {name!r} the value {value!r:.80}; write a whole number, 1 for instance")
+    number = int(value)
+    former = named.get(number)
+    if name in LEVELS and (number == 0 or (former in LEVELS and former != name)):
+        raise StudyError(f"{file} gives {name} the value {number}, which is {former or 'background'}; give it another")
+    if name in LEVELS or former is None:
+        named[number] = name

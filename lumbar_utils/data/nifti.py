@@ -9,28 +9,30 @@ import SimpleITK as sitk
 
 from lumbar_utils import LEVELS, StudyError
 from lumbar_utils.data import volumes
-from lumbar_utils.data.files import NOT_READ, VOLUMES, files_in, split_suffix
-from lumbar_utils.data.labels import level_of, named_values
-from lumbar_utils.data.textfiles import read_json, read_table
-from lumbar_utils.data.writing import Slice
+from lumbar_utils.data.files import VOLUMES, files_in, level_of, named_values, read_json, read_table, split_suffix
+from lumbar_utils.data.folder import Slice
 
 MASK_FOLDERS = {"masks", "labels", "labelsTr", "labelsTs"}
 MASK_ENDING = re.compile(r"[\W_]+(masks?|msk|d?seg|labels?|labelmap|segmentations?|gt)$", re.IGNORECASE)
 CHANNEL = re.compile(r"_000\d$")  # of nnU-Net's images
 SEQUENCE = re.compile(r"(t[12]w?|pdw?|stir|space|flair|dixon|mri?|ct|sag|scan|vol|img|image)\d?", re.IGNORECASE)
+NOT_READ = (
+    ".hdr", ".img", ".img.gz", ".hdr.gz", ".mhd", ".nhdr", ".mgz", ".mgh", ".mnc", ".gipl", ".vtk", ".nii.bz2",
+    ".nii.xz", ".nii.zst", ".nii.zip", ".part", ".partial", ".filepart", ".crdownload",
+)  # other formats of volumes, and unfinished copies  # fmt: skip
 LABELS = '{"1": "L5", "2": "L4"}'
 
 
 def read_source(source: Path, slices: int) -> tuple[dict, Iterator[Slice]]:
-    """What the folder holds, and `slices` of each of its volumes about the middle one.
+    """Description of the folder, and `slices` of each of its volumes about the middle one.
 
     source : folder, searched at any depth, of NAME.nii.gz, .nii, .mha or .nrrd; masks, for all or none, in one of
         MASK_FOLDERS or with MASK_ENDING, and then labels.json or nnU-Net's dataset.json; patients.csv (file, patient)
-        where names do not say whose the volumes are.
+        if the names do not tell the patients.
     Raises StudyError for masks without images, images without masks beside others with, no names of labels, or
-    patients that are in doubt.
+    ambiguous patients.
     """
-    images, masks = _volumes(source)
+    images, masks = _pairs(source)
     patients = _patients(source / "patients.csv", list(images), bool(masks))
     labels = _labels(source, bool(masks))
     description = {
@@ -40,39 +42,38 @@ def read_source(source: Path, slices: int) -> tuple[dict, Iterator[Slice]]:
         "annotated_levels": [level for level in LEVELS if level in labels.values()],
     }
 
-    def cut(name: str) -> Iterator[Slice]:
-        return _cut(name, images[name], masks.get(name), labels, patients[name], slices)
+    def read_slices(name: str) -> Iterator[Slice]:
+        return _read_slices(name, images[name], masks.get(name), labels, patients[name], slices)
 
-    return description, volumes.usable(list(images), cut, description)
+    return description, volumes.read_usable(list(images), read_slices, description)
 
 
-def _cut(name: str, path: Path, mask_path: Path | None, labels: dict[int, str], patient: str, slices: int):
-    """The slices of one volume; the middle one is that of what the mask outlines, or of the volume without a mask."""
+def _read_slices(name: str, path: Path, mask_path: Path | None, labels: dict[int, str], patient: str, slices: int):
+    """The slices of one volume, about the middle of its mask's labels, or of the volume without a mask."""
     image = volumes.read(path)
     pixels, spacing_mm = volumes.sagittal(image)
-    mask, centre = None, len(pixels) // 2
+    masks, centre = [None] * len(pixels), len(pixels) // 2
     if mask_path:
-        mask = _mask(image, mask_path, labels)
-        if mask.any():
-            centre = volumes.middle(mask > 0)
-    for index in volumes.about(centre, slices, len(pixels)):
+        masks = _read_mask(image, mask_path, labels)
+        centre = volumes.middle(masks > 0) if masks.any() else centre
+    for index in volumes.neighbours(centre, slices, len(pixels)):
         yield Slice(
-            f"{_case(name)}_slice{index}", patient, volumes.window(pixels[index]),
-            None if mask is None else mask[index], spacing_mm, volumes.facts(index, centre),
+            f"{_case(name)}_slice{index}", patient, volumes.window(pixels[index]), masks[index], spacing_mm,
+            volumes.slice_columns(index, centre),
         )  # fmt: skip
 
 
-def _mask(image: sitk.Image, path: Path, labels: dict[int, str]) -> np.ndarray:
-    """(slices, height, width) uint8 of a mask. Raises StudyError for a value that is not named, or named otherwise."""
+def _read_mask(image: sitk.Image, path: Path, labels: dict[int, str]) -> np.ndarray:
+    """(slices, height, width) uint8 of a mask. Raises StudyError for a value without a name, or with another one."""
     try:
-        outlines = volumes.read(path)
+        volume = volumes.read(path)
     except volumes.Unsuitable as reason:
         raise volumes.Unsuitable(f"has a mask, {path.name}, that {reason}") from None
-    _check_segments(outlines, path, labels)
-    mask = volumes.whole_labels(volumes.sagittal(volumes.onto_grid(image, outlines), is_mask=True)[0])
-    strange = set(np.unique(mask).tolist()) - set(labels) - {0}
-    if strange:
-        raise StudyError(f"mask {path} has value {min(strange):g}, which labels.json does not name; add it")
+    _check_segments(volume, path, labels)
+    mask = volumes.whole_labels(volumes.sagittal(volumes.onto_grid(image, volume), is_mask=True)[0])
+    unnamed = set(np.unique(mask).tolist()) - set(labels) - {0}
+    if unnamed:
+        raise StudyError(f"mask {path} has value {min(unnamed):g}, which labels.json does not name; add it")
     return mask.astype(np.uint8)
 
 
@@ -81,37 +82,39 @@ def _check_segments(mask: sitk.Image, path: Path, labels: dict[int, str]) -> Non
     header = volumes.header_of(mask)
     for segment in [key.removesuffix("_Name") for key in header if re.fullmatch(r"Segment\d+_Name", key)]:
         level, value = level_of(header[f"{segment}_Name"]), header.get(f"{segment}_LabelValue", "")
-        meant = labels.get(int(value), "nothing") if value.isdecimal() else level
-        if level in LEVELS and meant != level:
+        named = labels.get(int(value), "nothing") if value.isdecimal() else level
+        if level in LEVELS and named != level:
             raise StudyError(
-                f"mask {path} calls its value {value} {level}, labels.json {meant}; export all masks with one numbering"
+                f"mask {path} calls its value {value} {level}, labels.json {named}; export all masks with one numbering"
             )
 
 
-def _volumes(source: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Images and their masks by the image's name; both sides complete, or no mask at all."""
+def _pairs(source: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Images and their masks by the image's name; a mask for every image, or none at all."""
     if not source.is_dir():
         raise StudyError(f"{source} is no folder; name the folder that holds NAME{VOLUMES[0]}")
     images, masks = _by_name(source)
     if not images:
         raise StudyError(f"{source} holds no volume; name the folder that holds NAME with {', '.join(VOLUMES)}")
     # LSPINE_000_0000 has the mask LSPINE_000, and sub-01_T2w may have sub-01_dseg
-    names = {name: name if name in masks else name.rpartition("_")[0] for name in images}
-    strange = sorted(set(masks) - set(names.values()))
-    if strange:
+    mask_names = {name: name if name in masks else name.rpartition("_")[0] for name in images}
+    unused = sorted(set(masks) - set(mask_names.values()))
+    if unused:
         raise StudyError(
-            f"mask {masks[strange[0]]} belongs to no image; give it the name of its image, or put "
-            f"{strange[0]}{VOLUMES[0]} into {source}"
+            f"mask {masks[unused[0]]} belongs to no image; give it the name of its image, or put "
+            f"{unused[0]}{VOLUMES[0]} into {source}"
         )
-    lacking = sorted(name for name in images if names[name] not in masks)
-    if masks and lacking:
+    if not masks:
+        return images, {}
+    lacking = sorted(name for name in images if mask_names[name] not in masks)
+    if lacking:
         raise StudyError(f"image {images[lacking[0]]} has no mask but others have; add it, or move the image elsewhere")
     owners: dict[str, str] = {}
-    for name in [] if lacking else images:
-        owner = owners.setdefault(names[name], name)
+    for name, mask_name in mask_names.items():
+        owner = owners.setdefault(mask_name, name)
         if CHANNEL.sub("", owner) != CHANNEL.sub("", name):
-            raise StudyError(f"mask {masks[names[name]]} may be that of {owner} or of {name}; name it as its image")
-    return images, {} if lacking else {name: masks[names[name]] for name in images}
+            raise StudyError(f"mask {masks[mask_name]} may be that of {owner} or of {name}; name it as its image")
+    return images, {name: masks[mask_name] for name, mask_name in mask_names.items()}
 
 
 def _by_name(source: Path) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -125,10 +128,10 @@ def _by_name(source: Path) -> tuple[dict[str, Path], dict[str, Path]]:
             raise StudyError(f"{path} is of a kind that is not read; save it as {', '.join(VOLUMES)}, or move it away")
         if not suffix:
             continue
-        ending = MASK_ENDING.search(name)
-        is_mask = bool(ending or MASK_FOLDERS & set(path.relative_to(source).parts[:-1]))
-        name = name[: ending.start()] if ending else name
-        if (level := level_of(name)) in LEVELS:
+        is_mask = bool(MASK_ENDING.search(name) or MASK_FOLDERS & set(path.relative_to(source).parts[:-1]))
+        name = MASK_ENDING.sub("", name)
+        level = level_of(name)
+        if level in LEVELS:
             raise StudyError(f"{path} is of {level} alone by its name; write all levels of a volume as one label map")
         other = cases.setdefault((is_mask, _case(name)), path)
         if other != path:
@@ -138,12 +141,12 @@ def _by_name(source: Path) -> tuple[dict[str, Path], dict[str, Path]]:
 
 
 def _case(name: str) -> str:
-    """The name with letters only that a case may have."""
+    """The name with the letters that a case may have; others become `-`."""
     return re.sub(r"[^\w.-]", "-", name)
 
 
 def _labels(source: Path, masked: bool) -> dict[int, str]:
-    """Mask value -> name: masks number vertebrae in many ways, so none is guessed."""
+    """Mask value -> name: tools number vertebrae in many ways, so none is assumed."""
     path = source / "labels.json"
     if not masked:
         if path.exists():
@@ -161,16 +164,15 @@ def _labels(source: Path, masked: bool) -> dict[int, str]:
 
 
 def _patients(path: Path, names: list[str], masked: bool) -> dict[str, str]:
-    """Name of a volume -> patient.
+    """Name of a volume -> patient, from patients.csv at `path`, or by the names where there is none.
 
-    Raises StudyError for a table that leaves a volume out, or without one where names leave in doubt, for data to
-    learn from, which volumes are of one patient.
+    Raises StudyError for a table that leaves a volume out, and for names that are ambiguous in data to learn from.
     """
     if not path.exists():
-        nnunet = all(CHANNEL.search(name) for name in names)
-        patients = {name: CHANNEL.sub("", name) if nnunet else name.partition("_")[0] for name in names}
+        is_nnunet = all(CHANNEL.search(name) for name in names)
+        patients = {name: CHANNEL.sub("", name) if is_nnunet else name.partition("_")[0] for name in names}
         if masked:
-            _refuse_doubt(path, patients)
+            _refuse_ambiguous(path, patients)
         return patients
     known: dict[str, str] = {}
     for row in read_table(path, ("file", "patient")).to_dict("records"):
@@ -183,31 +185,30 @@ def _patients(path: Path, names: list[str], masked: bool) -> dict[str, str]:
     return {name: known[name] for name in names}
 
 
-def _refuse_doubt(path: Path, patients: dict[str, str]) -> None:
-    """Raise StudyError if names may hide that volumes are of one patient, or of several."""
+def _refuse_ambiguous(path: Path, patients: dict[str, str]) -> None:
+    """Raise StudyError if the names leave open whether volumes are of one patient or of several."""
     first = next(iter(patients))
     remedy = f"write {path} of the lines 'file,patient', '{first},PATIENT' and so on to say whose each volume is"
-    whole = set(patients.values())
-    if len(patients) > 1 and len(whole) == 1 and not first.startswith("sub-"):
+    unique = sorted(set(patients.values()))
+    if len(patients) > 1 and len(unique) == 1 and not first.startswith("sub-"):
         raise StudyError(
             f"all {len(patients)} volumes would be of one patient, {patients[first]}, by their names; {remedy}"
         )
-    sequence = next((patient for patient in whole if SEQUENCE.fullmatch(patient)), None)
-    if sequence:
-        raise StudyError(f"volumes would be of a patient {sequence!r} by their names, which names no one; {remedy}")
     keys: dict[str, str] = {}
-    for patient, key in zip(sorted(whole), _keys(sorted(whole)), strict=True):
+    for patient, key in zip(unique, _keys(unique), strict=True):
+        if SEQUENCE.fullmatch(patient):
+            raise StudyError(f"volumes would be of a patient {patient!r} by their names, which names no one; {remedy}")
         other = keys.setdefault(key, patient)
         if other != patient:
             raise StudyError(f"{other} and {patient} may be one patient by their names; {remedy}")
 
 
 def _keys(patients: list[str]) -> list[str]:
-    """What names of one patient share: P01 of P01-T1, P01-T2, P01a and P01b, but not `case` of case-01 and case-02.
+    """The part that names of one patient share: P01 of P01-T1, P01-T2, P01a and P01b, but not `case` of case-01.
 
     A beginning without a number that all names share is that of the data set.
     """
-    split = [re.split(r"[\W_]+", patient) for patient in patients]
-    while len({tokens[0] for tokens in split}) == 1 and split[0][0].isalpha() and min(map(len, split)) > 1:
-        split = [tokens[1:] for tokens in split]
-    return [re.sub(r"^([A-Za-z]*\d+)[A-Za-z]+\d*$", r"\1", tokens[0]) for tokens in split]
+    names = [re.split(r"[\W_]+", patient) for patient in patients]
+    while len({parts[0] for parts in names}) == 1 and names[0][0].isalpha() and min(map(len, names)) > 1:
+        names = [parts[1:] for parts in names]
+    return [re.sub(r"^([A-Za-z]*\d+)[A-Za-z]+\d*$", r"\1", parts[0]) for parts in names]

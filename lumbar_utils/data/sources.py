@@ -1,22 +1,21 @@
-"""Where the images come from: each source becomes the same folder, and the folder a cohort of cases."""
+"""Sources of images: each becomes a canonical folder, and the folder a cohort of cases."""
 
 import contextlib
-import importlib
 from pathlib import Path
 
 from lumbar_utils import StudyError, freshness
-from lumbar_utils.data import writing
+from lumbar_utils.data import folder as canonical
 from lumbar_utils.data.files import files_in
-from lumbar_utils.data.folder import Cohort, read
+from lumbar_utils.data.folder import Cohort
 from lumbar_utils.records import fingerprint_files
 from lumbar_utils.study import DATA, Study, kind_and_path
 
 
 def load(study: Study) -> Cohort:
-    """The cohort that a study names. Raises StudyError as `locate` does, or where its tables cannot be used."""
+    """The cohort of a study. Raises StudyError as `locate` does, or if its tables are invalid."""
     folder = locate(study)
     try:
-        return read(folder)
+        return canonical.read(folder)
     except StudyError as error:
         if folder.parent != study.cache:
             raise
@@ -24,10 +23,10 @@ def load(study: Study) -> Cohort:
 
 
 def locate(study: Study) -> Path:
-    """The folder, in the canonical form, of the data set that a study names.
+    """The canonical folder of a study's data set.
 
-    The phantom is drawn, and a source that is not in the canonical form is written into it, on first use; both are kept
-    in `study.cache`. Raises StudyError where there is no such source, or it cannot be read.
+    On first use the phantom is drawn, and a source of another form is converted; both are kept in `study.cache`.
+    Raises StudyError if there is no such source, or it cannot be read.
     """
     kind, path = kind_and_path(study.dataset)
     if kind == "phantom":
@@ -38,17 +37,20 @@ def locate(study: Study) -> Path:
 def convert(kind: str, source: Path, folder: Path, slices: int = 1) -> Path:
     """Write a source into `folder` in the canonical form.
 
-    kind : one of `study.CONVERTED`; its module here has `read_source(source, slices)` -> description, slices.
-    slices : of a volume, about its mid-sagittal one. Raises StudyError where the source cannot be read.
+    kind : one of `study.CONVERTED`.
+    slices : of a volume, about its mid-sagittal one. Raises StudyError if the source cannot be read.
     """
+    from lumbar_utils.data import composite, dicom, nifti, spider  # SimpleITK and pydicom are needed here alone
+
+    readers = {"composite": composite, "spider": spider, "dicom": dicom, "nifti": nifti}
     if not source.exists():
         raise StudyError(f"there is no {kind} source at {source}; name it as {kind}:PATH; see data/README.md")
-    description, found = importlib.import_module(f"lumbar_utils.data.{kind}").read_source(source, slices)
-    return writing.write(folder, found, description)
+    description, images = readers[kind].read_source(source, slices)
+    return canonical.write(folder, images, description)
 
 
 def find_raw(kind: str, raw: Path = DATA / "raw") -> Path:
-    """Where a source lies that is named by its kind alone: data/raw/<kind>, or data/raw/<kind>.zip."""
+    """Where a source named by its kind alone lies: data/raw/<kind>, or data/raw/<kind>.zip."""
     for path in (raw / kind, raw / f"{kind}.zip"):
         if path.exists():
             return path
@@ -63,8 +65,10 @@ def _converted(study: Study, kind: str, source: Path) -> Path:
     names = [path.relative_to(source).as_posix() for path in files]  # a source that was moved is the same
     made_from = freshness.made_from(kind, names, fingerprint_files(files), study.slices)
     folder = study.cache / f"{kind}-{made_from[:16]}"
+    if folder.exists():
+        return folder
     try:
-        return folder if folder.exists() else convert(kind, source, folder, study.slices)
+        return convert(kind, source, folder, study.slices)
     except StudyError:
         if not folder.exists():  # else another process wrote the same one meanwhile
             raise

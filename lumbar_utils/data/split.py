@@ -1,4 +1,4 @@
-"""Who is trained on, who is tested on: always whole patients, never images."""
+"""Train/test split: always of whole patients, never of images."""
 
 from pathlib import Path
 
@@ -6,27 +6,27 @@ import numpy as np
 import pandas as pd
 
 from lumbar_utils import StudyError
-from lumbar_utils.data.textfiles import plain, read_table
+from lumbar_utils.data.files import plain, read_table
 
 SPLITS = ("train", "test", "validation")
 
 
 def strata_of(cases: pd.DataFrame) -> pd.Series:
-    """patient -> what is known of a patient and should be alike on all sides: contrasts, levels in view, subset.
+    """patient -> stratum: the contrasts, numbers of levels in view and subsets of a patient's images.
 
-    cases : one row an image; of the columns contrast, levels and subset those are used that are there.
+    cases : one row an image; of the columns contrast, levels and subset those are used that exist.
     """
-    known = [name for name in ("contrast", "levels", "subset") if name in cases]
-    described = (
-        cases[known].astype(str).fillna("unknown").agg(" ".join, axis=1) if known else pd.Series("", index=cases.index)
-    )
-    return described.groupby(cases["patient"].astype(str)).agg(lambda values: " + ".join(sorted(set(values))))
+    columns = [name for name in ("contrast", "levels", "subset") if name in cases]
+    strata = pd.Series("", index=cases.index)
+    if columns:
+        strata = cases[columns].astype(str).fillna("unknown").agg(" ".join, axis=1)
+    return strata.groupby(cases["patient"].astype(str)).agg(lambda values: " + ".join(sorted(set(values))))
 
 
 def split_patients(strata: pd.Series, seed: int, train_fraction: float, test_fraction: float) -> pd.DataFrame:
-    """Assign every patient to train, test or validation at random; the rest of the fractions validates.
+    """Assign every patient to train, test or validation at random; the rest of the fractions is for validation.
 
-    strata : patient -> stratum, each spread over the sides in proportion. At least three patients: each side gets one.
+    strata : patient -> stratum, each spread over the splits in proportion. At least three patients: no split is empty.
     Returns one row a patient, sorted: patient, split. 514 patients at 0.70 and 0.15 give 360, 77 and 77.
     """
     patients = len(strata)
@@ -37,13 +37,13 @@ def split_patients(strata: pd.Series, seed: int, train_fraction: float, test_fra
     train = patients - test - validation
     if train < 1:
         raise StudyError(f"fractions leave none of {patients} patients to train on; raise train_fraction")
-    return _deal(strata, seed, dict(zip(SPLITS, (train, test, validation), strict=True)))
+    return _assign(strata, seed, dict(zip(SPLITS, (train, test, validation), strict=True)))
 
 
 def split_by_fold(strata: pd.Series, seed: int, folds: int, fold: int, validation_fraction: float) -> pd.DataFrame:
-    """Cross-validation: the patients of one fold test; of the others a share of all validates, the rest trains.
+    """Cross-validation: the patients of one fold are tested; of the others a share of all is for validation.
 
-    strata : patient -> stratum. fold : 0..folds-1. Over all folds every patient tests exactly once.
+    strata : patient -> stratum. fold : 0..folds-1. Over all folds every patient is tested exactly once.
     Returns one row a patient, sorted: patient, split.
     """
     patients = len(strata)
@@ -52,18 +52,18 @@ def split_by_fold(strata: pd.Series, seed: int, folds: int, fold: int, validatio
             f"{patients} patients cannot be split into {folds} folds; use {max(2, patients)} folds or fewer"
         )
     sizes = {number: patients // folds + (number < patients % folds) for number in range(folds)}
-    dealt = _deal(strata, seed, sizes)
-    others = strata[dealt.loc[dealt["split"] != fold, "patient"]]
+    by_fold = _assign(strata, seed, sizes)
+    others = strata[by_fold.loc[by_fold["split"] != fold, "patient"]]
     validation = min(max(1, round(validation_fraction * patients)), len(others) - 1)
-    rest = _deal(others, seed + 1, {"train": len(others) - validation, "validation": validation})
-    tested = dealt[dealt["split"] == fold].assign(split="test")
+    rest = _assign(others, seed + 1, {"train": len(others) - validation, "validation": validation})
+    tested = by_fold[by_fold["split"] == fold].assign(split="test")
     return pd.concat([rest, tested]).sort_values("patient", ignore_index=True)
 
 
-def _deal(strata: pd.Series, seed: int, sizes: dict) -> pd.DataFrame:
-    """Deal patients out to sides of the given sizes, as cards are: in the order of their strata, at random within one.
+def _assign(strata: pd.Series, seed: int, sizes: dict) -> pd.DataFrame:
+    """Assign patients to splits of the given sizes, like cards dealt in the order of strata, at random within one.
 
-    The sides take turns as evenly as their sizes allow, so each gets its share of every stratum, give or take two.
+    The splits take turns as evenly as their sizes allow, so each gets its share of every stratum, give or take two.
     """
     rng = np.random.default_rng(seed)
     places = [(np.arange(size) + rng.random()) / max(size, 1) for size in sizes.values()]
@@ -73,29 +73,31 @@ def _deal(strata: pd.Series, seed: int, sizes: dict) -> pd.DataFrame:
     return pd.DataFrame({"patient": order, "split": turns}).sort_values("patient", ignore_index=True)
 
 
-def guard(cases: pd.DataFrame, source: str | Path) -> None:
-    """Raise StudyError if a patient is on two sides. cases : patient, split; source : where they are from."""
-    sides = cases.groupby("patient")["split"].unique()
-    torn = sides[sides.map(len) > 1]
-    if len(torn):
-        raise StudyError(f"{source} puts patient {torn.index[0]} on two sides: {', '.join(torn.iloc[0])}; keep one")
+def refuse_leak(cases: pd.DataFrame, source: str | Path) -> None:
+    """Raise StudyError if a patient is in two splits. cases : patient, split; source : for the error."""
+    splits = cases.groupby("patient")["split"].unique()
+    leaking = splits[splits.map(len) > 1]
+    if len(leaking):
+        raise StudyError(
+            f"{source} puts patient {leaking.index[0]} on two sides: {', '.join(leaking.iloc[0])}; keep one"
+        )
 
 
-def read_sides(path: Path) -> pd.DataFrame:
-    """What a split.csv says, one row a line: patient, split; StudyError for a line that does not name both."""
+def read_rows(path: Path) -> pd.DataFrame:
+    """The rows of a split.csv: patient, split; StudyError for a line that does not name both."""
     table = read_table(path, ("patient", "split"))[["patient", "split"]]
-    for line, patient, side in table.itertuples():
+    for line, patient, split in table.itertuples():
         if not patient:
             raise StudyError(f"{path} line {line} names no patient; fill it in")
-        if side not in SPLITS:
-            raise StudyError(f"{path} line {line} has split {side!r}; allowed are {', '.join(SPLITS)}")
+        if split not in SPLITS:
+            raise StudyError(f"{path} line {line} has split {split!r}; allowed are {', '.join(SPLITS)}")
     return table.assign(patient=table["patient"].map(plain))
 
 
 def read_split(path: Path, patients: pd.Series) -> pd.DataFrame:
-    """A split that a data set brings: split.csv with patient, split; every patient once, on one side, no side empty."""
-    table = read_sides(path)
-    guard(table, path)
+    """The split.csv of a data set: patient, split; every patient once, in one split, and no split empty."""
+    table = read_rows(path)
+    refuse_leak(table, path)
     missing = set(patients.astype(str)) - set(table["patient"])
     if missing:
         raise StudyError(f"{path} leaves out {len(missing)} patients, first {min(missing)}; give each a split")

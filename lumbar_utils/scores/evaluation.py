@@ -13,7 +13,8 @@ import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
 from lumbar_utils import LEVELS, MODELS, StudyError, freshness, records
-from lumbar_utils.data.folder import Cohort, read_mask
+from lumbar_utils.data.folder import Cohort
+from lumbar_utils.data.images import read_mask
 from lumbar_utils.scores import metrics
 from lumbar_utils.scores.instances import COLUMNS as INSTANCE_COLUMNS
 from lumbar_utils.scores.instances import match_instances

@@ -6,14 +6,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import SimpleITK as sitk
 
 from lumbar_utils import LEVELS, MODELS, StudyError, freshness, records
-from lumbar_utils.data.files import VOLUMES, Unsuitable, load
-from lumbar_utils.data.folder import Cohort, read_mask
-from lumbar_utils.data.labels import named_values
-from lumbar_utils.data.textfiles import read_json
-from lumbar_utils.data.volumes import whole_labels
+from lumbar_utils.data.files import VOLUMES, named_values, read_json
+from lumbar_utils.data.folder import Cohort
+from lumbar_utils.data.images import read_mask
 from lumbar_utils.study import Study, absolute
 
 ENDINGS = (".png", *VOLUMES)
@@ -102,12 +99,16 @@ def _labels(folder: Path, annotated: tuple[str, ...]) -> dict[int, str]:
 
 def _read_volume(file: Path, labels: dict[int, str]) -> np.ndarray:
     """(height, width) uint8 in the study's values of a file of medical formats that holds one slice."""
+    import SimpleITK as sitk  # takes long to load, and only volumes need it
+
+    from lumbar_utils.data import volumes
+
     try:
-        pixels = np.squeeze(sitk.GetArrayFromImage(load(file)))
+        pixels = np.squeeze(sitk.GetArrayFromImage(volumes.load(file)))
         if pixels.ndim != 2:
-            raise Unsuitable(f"has shape {pixels.shape}; write one slice a file")
-        pixels = whole_labels(pixels)
-    except Unsuitable as reason:
+            raise volumes.Unsuitable(f"has shape {pixels.shape}; write one slice a file")
+        pixels = volumes.whole_labels(pixels)
+    except volumes.Unsuitable as reason:
         raise StudyError(f"label map {file} {reason}") from None
     unknown = set(np.unique(pixels).tolist()) - {0, *labels}
     if unknown:
