@@ -13,12 +13,12 @@ from lumbar_utils import StudyError, freshness
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.records import atomic_folder
 
-AIR = 0  # what pads an image that has not the network's aspect
+AIR = 0  # pads an image of another aspect ratio than the network's grid
 
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """How an image of (height, width) lies, scaled but not distorted, in the middle of the network's grid."""
+    """Placement of an image, scaled but not distorted, in the middle of the network's grid of height x width."""
 
     height: int
     width: int
@@ -35,7 +35,7 @@ class Fit:
         return cls(height, width, (height - rows) // 2, (width - columns) // 2, rows, columns)
 
     def into_grid(self, pixels: np.ndarray, interpolation: int) -> np.ndarray:
-        """Scale `pixels` (height, width) into the grid; around it AIR."""
+        """Scale `pixels` (height, width) into the grid, padded with AIR."""
         grid = np.full((self.height, self.width), AIR, pixels.dtype)
         grid[self._inside] = cv2.resize(pixels, (self.columns, self.rows), interpolation=interpolation)
         return grid
@@ -59,7 +59,7 @@ def decode(cohort: Cohort, height: int, width: int, cache: Path) -> tuple[np.nda
     folder = cache / f"decoded-{made_from[:16]}"
     if maps := _mapped(folder):
         return maps
-    shutil.rmtree(folder, ignore_errors=True)  # half of it was deleted, or half copied
+    shutil.rmtree(folder, ignore_errors=True)  # a part of it may be left
     with atomic_folder(folder) as temporary:
         _decode_into(temporary, cohort, height, width)
     return _mapped(folder)

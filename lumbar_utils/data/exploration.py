@@ -1,4 +1,4 @@
-"""What the data look like, before any training: sizes, intensities, area and position of each level."""
+"""The data before any training: image sizes, intensities, area and position of each level."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pandas as pd
 from lumbar_utils import LEVELS
 from lumbar_utils.data.folder import Cohort
 
-BINS = 64
+BINS = 64  # of grey values
 
 
 def explore(cohort: Cohort) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -33,21 +33,25 @@ def explore(cohort: Cohort) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
 
 
 def _areas(case: pd.Series, mask: np.ndarray) -> list[tuple]:
-    known = not np.isnan(case["spacing_mm"])
+    height, width = mask.shape
+    pixel, unit = case["spacing_mm"] ** 2, "mm2"
+    if np.isnan(pixel):
+        pixel, unit = 1, "px"
     rows = []
     for value, level in enumerate(LEVELS, 1):
         ys, xs = np.nonzero(mask == value)
         if len(ys):
-            area = len(ys) * case["spacing_mm"] ** 2 if known else len(ys)
-            centroid = (xs.mean() + 0.5) / mask.shape[1], (ys.mean() + 0.5) / mask.shape[0]
-            rows.append((case["case"], level, area, "mm2" if known else "px", *centroid))
+            x, y = (xs.mean() + 0.5) / width, (ys.mean() + 0.5) / height
+            rows.append((case["case"], level, len(ys) * pixel, unit, x, y))
     return rows
 
 
 def _shares(counts: np.ndarray) -> pd.DataFrame:
-    tables = []
-    for tissue, row in zip(("background", *LEVELS), counts, strict=True):
-        if row.sum():
-            grey = (np.arange(BINS) + 0.5) * 256 / BINS
-            tables.append(pd.DataFrame({"tissue": tissue, "grey": grey, "share": row / row.sum()}))
+    """counts : (tissues, BINS) pixels."""
+    grey = (np.arange(BINS) + 0.5) * 256 / BINS
+    tables = [
+        pd.DataFrame({"tissue": tissue, "grey": grey, "share": row / row.sum()})
+        for tissue, row in zip(("background", *LEVELS), counts, strict=True)
+        if row.sum()
+    ]
     return pd.concat(tables, ignore_index=True)

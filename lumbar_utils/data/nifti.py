@@ -65,21 +65,16 @@ def _read_slices(name: str, path: Path, mask_path: Path | None, labels: dict[int
 
 def _read_mask(image: sitk.Image, path: Path, labels: dict[int, str]) -> np.ndarray:
     """(slices, height, width) uint8 of a mask. Raises StudyError for a value without a name, or with another one."""
-    try:
-        volume = volumes.read(path)
-    except volumes.Unsuitable as reason:
-        raise volumes.Unsuitable(f"has a mask, {path.name}, that {reason}") from None
-    _check_segments(volume, path, labels)
-    mask = volumes.whole_labels(volumes.sagittal(volumes.onto_grid(image, volume), is_mask=True)[0])
+    mask, header = volumes.read_mask(path, image)
+    _check_segments(header, path, labels)
     unnamed = set(np.unique(mask).tolist()) - set(labels) - {0}
     if unnamed:
         raise StudyError(f"mask {path} has value {min(unnamed):g}, which labels.json does not name; add it")
     return mask.astype(np.uint8)
 
 
-def _check_segments(mask: sitk.Image, path: Path, labels: dict[int, str]) -> None:
+def _check_segments(header: dict[str, str], path: Path, labels: dict[int, str]) -> None:
     """Raise StudyError if 3D Slicer, which numbers the segments of each file anew, has another level for a value."""
-    header = volumes.header_of(mask)
     for segment in [key.removesuffix("_Name") for key in header if re.fullmatch(r"Segment\d+_Name", key)]:
         level, value = level_of(header[f"{segment}_Name"]), header.get(f"{segment}_LabelValue", "")
         named = labels.get(int(value), "nothing") if value.isdecimal() else level

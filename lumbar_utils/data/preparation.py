@@ -1,4 +1,4 @@
-"""From a study's settings to the cases it uses: load, split by patient, decode, put on record."""
+"""From a study's settings to its cases: load, audit, decode, split by patient, and record."""
 
 import dataclasses
 
@@ -11,19 +11,21 @@ from lumbar_utils.data.decoding import decode
 from lumbar_utils.data.folder import Cohort, read_description
 from lumbar_utils.study import Study
 
+RECORDED_APART = ("name", "licence", "synthetic", "annotated_levels")  # fields of dataset.json
+
 
 def first_look(study: Study) -> Cohort:
-    """One image of each of the first four patients, before all of the data are drawn and checked, which takes longer.
+    """One image of each of the first four patients, before all images are drawn and checked, which takes longer.
 
-    Raises StudyError on a data set whose tables cannot be used; writes nothing into the study's folder.
+    Raises StudyError on a data set with invalid tables; writes nothing into the study's folder.
     """
-    few = min(4, study.phantom_patients)  # who are the same in a phantom of any number of patients
+    few = min(4, study.phantom_patients)  # a phantom's first patients are the same whatever their number
     cohort = _load(Study(**study.settings | {"phantom_patients": few}))
     return dataclasses.replace(cohort, cases=cohort.cases.drop_duplicates("patient").head(4))
 
 
 def prepare(study: Study) -> Cohort:
-    """The study's cohort with a column `split`, everything that training needs checked beforehand.
+    """The study's cohort with a column `split`, after all checks that training relies on.
 
     Writes cases.csv, split.csv and study.json into the study's folder.
     Raises StudyError on unusable data before anything is written, and if a folder of the study cannot be written.
@@ -32,61 +34,23 @@ def prepare(study: Study) -> Cohort:
     findings = audit.check(cohort, study.accept, study.cache)
     _, masks = decode(cohort, study.height, study.width, study.cache)
     present = np.array([np.bincount(mask.ravel(), minlength=len(LEVELS) + 1)[1:] > 0 for mask in masks])
-    sides, how = _split(study, cohort, cohort.cases.assign(levels=present.sum(axis=1)))
-    cohort = dataclasses.replace(cohort, cases=cohort.cases.drop(columns="split", errors="ignore").merge(sides))
+    splits, origin = _split(study, cohort, cohort.cases.assign(levels=present.sum(axis=1)))
+    cohort = dataclasses.replace(cohort, cases=cohort.cases.drop(columns="split", errors="ignore").merge(splits))
     cohort, untaught = _without_untaught(study, cohort, present)
     records.refuse_unwritable(study.folder, *(path for path in study.folder.rglob("*") if path.is_dir()))
     records.write_csv(study.folder / "cases.csv", cohort.cases)
-    records.write_csv(study.folder / "split.csv", sides)
-    records.write_json(
-        study.folder / "study.json",
-        {
-            "fingerprint": study.fingerprint,
-            "settings": study.settings,
-            "data": {
-                "name": cohort.name, "licence": cohort.licence, "synthetic": cohort.synthetic,
-                "annotated": cohort.annotated, "cases": len(cohort.cases), "patients": len(sides),
-                "fingerprint": cohort.fingerprint, "split": how,
-                "taught": taught(study, cohort), "untaught": untaught, "about": _about(cohort),
-                "findings": dict(zip(findings["finding"], findings["severity"] + ": " + findings["what"], strict=True)),
-            },
-        },
-    )  # fmt: skip
+    records.write_csv(study.folder / "split.csv", splits)
+    description = read_description(cohort.folder).items()
+    record = {
+        "name": cohort.name, "licence": cohort.licence, "synthetic": cohort.synthetic, "annotated": cohort.annotated,
+        "cases": len(cohort.cases), "patients": len(splits), "fingerprint": cohort.fingerprint, "split": origin,
+        "taught": taught(study, cohort), "untaught": untaught,
+        "about": {name: value for name, value in description if name not in RECORDED_APART},
+        "findings": dict(zip(findings["finding"], findings["severity"] + ": " + findings["what"], strict=True)),
+    }  # fmt: skip
+    content = {"fingerprint": study.fingerprint, "settings": study.settings, "data": record}
+    records.write_json(study.folder / "study.json", content)
     return cohort
-
-
-def _without_untaught(study: Study, cohort: Cohort, present: np.ndarray) -> tuple[Cohort, list[str]]:
-    """The cohort, and the levels in its test images that no network can know; a level with no chance is not scored.
-
-    present : (cases, levels) bool, which level is in which image.
-    Raises StudyError if networks that are taken as they are know none of the levels.
-    """
-    if study.epochs:
-        sides = {side: present[(cohort.cases["split"] == side).to_numpy()].any(axis=0) for side in ("train", "test")}
-        untaught = [level for level, lost in zip(LEVELS, sides["test"] & ~sides["train"], strict=True) if lost]
-        why = "is in no training image"
-    else:
-        untaught = [level for level in cohort.annotated if level not in taught_before(study)]
-        why = f"was not taught to the networks of {study.start.name}"
-    kept = tuple(level for level in cohort.annotated if level not in untaught)
-    if not kept:
-        raise StudyError(f"none of the levels of {cohort.name} {why}; test them on images with the levels they know")
-    for level in untaught:
-        print(f"{level} {why}; it is left out of training and scores")
-    return dataclasses.replace(cohort, annotated=kept), untaught
-
-
-def taught(study: Study, cohort: Cohort) -> list[str]:
-    """Levels that the study's networks know once they are trained: by its images, or by what they start from."""
-    return [level for level in LEVELS if level in taught_before(study) + (cohort.annotated if study.epochs else ())]
-
-
-def taught_before(study: Study) -> tuple[str, ...]:
-    """Levels that the networks know which a study starts from; none where they start at random."""
-    if study.start_from == "phantoms":
-        return LEVELS
-    data = records.read_json(study.start / "study.json")["data"] if study.start else {"taught": ()}
-    return tuple(data.get("taught", data.get("annotated")))
 
 
 def _load(study: Study) -> Cohort:
@@ -99,21 +63,50 @@ def _load(study: Study) -> Cohort:
     return cohort
 
 
-def _about(cohort: Cohort) -> dict:
-    """What dataset.json tells beyond the fields that the study itself needs: labels, citation, notes, and more."""
-    told = {"name", "licence", "synthetic", "annotated_levels"}
-    return {name: value for name, value in read_description(cohort.folder).items() if name not in told}
-
-
 def _split(study: Study, cohort: Cohort, cases: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Patient and split, and how it came about: given with the data, by fold, or drawn."""
+    """Patient and split, and the split's origin: given with the data, by fold, or drawn."""
     if study.epochs == 0:
         return pd.DataFrame({"patient": sorted(cases["patient"].astype(str).unique())}).assign(split="test"), "all test"
     given, strata = cohort.folder / "split.csv", split.strata_of(cases)
     if study.folds:
         validation = 1 - study.train_fraction - study.test_fraction
-        sides = split.split_by_fold(strata, study.seed, study.folds, study.fold, validation)
-        return sides, f"fold {study.fold} of {study.folds}"
+        splits = split.split_by_fold(strata, study.seed, study.folds, study.fold, validation)
+        return splits, f"fold {study.fold} of {study.folds}"
     if given.exists():
         return split.read_split(given, cases["patient"]), "given"
     return split.split_patients(strata, study.seed, study.train_fraction, study.test_fraction), "drawn"
+
+
+def _without_untaught(study: Study, cohort: Cohort, present: np.ndarray) -> tuple[Cohort, list[str]]:
+    """The cohort without levels that the networks cannot know, and these levels: it would be unfair to score them.
+
+    present : (cases, levels) bool, which level is in which image.
+    Raises StudyError if the networks know none of the levels.
+    """
+    if study.epochs:
+        train, test = (present[(cohort.cases["split"] == name).to_numpy()].any(axis=0) for name in ("train", "test"))
+        untaught = [level for level, is_lost in zip(LEVELS, test & ~train, strict=True) if is_lost]
+        why = "is in no training image"
+    else:
+        untaught = [level for level in cohort.annotated if level not in taught_before(study)]
+        why = f"was not taught to the networks of {study.start.name}"
+    scored = tuple(level for level in cohort.annotated if level not in untaught)
+    if not scored:
+        raise StudyError(f"none of the levels of {cohort.name} {why}; test them on images with the levels they know")
+    for level in untaught:
+        print(f"{level} {why}; it is left out of training and scores")
+    return dataclasses.replace(cohort, annotated=scored), untaught
+
+
+def taught(study: Study, cohort: Cohort) -> list[str]:
+    """Levels that the study's trained networks know: from its images, or from the networks that training starts from."""
+    levels = taught_before(study) + (cohort.annotated if study.epochs else ())
+    return [level for level in LEVELS if level in levels]
+
+
+def taught_before(study: Study) -> tuple[str, ...]:
+    """Levels known to the networks that a study starts from; none if they start at random."""
+    if study.start_from == "phantoms":
+        return LEVELS
+    data = records.read_json(study.start / "study.json")["data"] if study.start else {"taught": ()}
+    return tuple(data.get("taught", data.get("annotated")))

@@ -68,12 +68,8 @@ def _read_slices(name: str, image_path: Path, mask_path: Path | None, slices: in
     if mask_path is None:
         raise volumes.Unsuitable("has no mask")
     image = volumes.read(image_path)
-    try:
-        mask = volumes.read(mask_path)
-    except volumes.Unsuitable as reason:
-        raise volumes.Unsuitable(f"has a mask that {reason}") from None
     pixels, spacing_mm = volumes.sagittal(image)
-    labels = volumes.whole_labels(volumes.sagittal(volumes.onto_grid(image, mask), is_mask=True)[0])
+    labels, _ = volumes.read_mask(mask_path, image)
     centre, front = mid_sagittal(labels), in_front_of_the_canal(labels == CANAL)
     partly = [NAMES[value] for value in NAMES if (labels == value + PARTLY).any()]
     patient, _, sequence = name.partition("_")

@@ -253,6 +253,16 @@ def _square(volume: sitk.Image, is_mask: bool) -> sitk.Image:
     )  # fmt: skip
 
 
+def read_mask(path: Path, image: sitk.Image) -> tuple[np.ndarray, dict[str, str]]:
+    """(slices, height, width) whole numbers on the grid of an image, as `sagittal` turns it; and the header's fields."""
+    try:
+        mask = read(path)
+    except Unsuitable as reason:
+        raise Unsuitable(f"has a mask, {path.name}, that {reason}") from None
+    labels = whole_labels(sagittal(onto_grid(image, mask), is_mask=True)[0])
+    return labels, header_of(mask)
+
+
 def onto_grid(image: sitk.Image, mask: sitk.Image) -> sitk.Image:
     """The mask in FRAME, on the grid of its image; one that was cropped, as 3D Slicer does, is padded with 0.
 
