@@ -99,7 +99,7 @@ def _without_untaught(study: Study, cohort: Cohort, present: np.ndarray) -> tupl
 
 
 def taught(study: Study, cohort: Cohort) -> list[str]:
-    """Levels that the study's trained networks know: from its images, or from the networks that training starts from."""
+    """Levels that the study's trained networks know: by its images, or by the networks that they start from."""
     levels = taught_before(study) + (cohort.annotated if study.epochs else ())
     return [level for level in LEVELS if level in levels]
 

@@ -254,7 +254,7 @@ def _square(volume: sitk.Image, is_mask: bool) -> sitk.Image:
 
 
 def read_mask(path: Path, image: sitk.Image) -> tuple[np.ndarray, dict[str, str]]:
-    """(slices, height, width) whole numbers on the grid of an image, as `sagittal` turns it; and the header's fields."""
+    """(slices, height, width) whole numbers on the grid of an image, as from `sagittal`; and header fields."""
     try:
         mask = read(path)
     except Unsuitable as reason:
