@@ -21,6 +21,11 @@ METRICS = {
 }  # fmt: skip
 
 
+def model_name(model: str) -> str:
+    """The printed name of a model's key; a further model's key is its name."""
+    return MODELS.get(model, model)
+
+
 class StudyError(ValueError):
     """Input or surroundings that the study cannot work with: what was found, what is allowed, and the remedy."""
 

@@ -58,7 +58,7 @@ def _read_study(trained: Path, model: str) -> tuple[dict, list[str]]:
 def _write_sheet(cohort: Cohort, model: str, destination: Path) -> list[Path]:
     """Draw the first images with their label maps as contours; returns the files."""
     from lumbar_utils.output import captions, figures
-    from lumbar_utils.output.examples import Example
+    from lumbar_utils.output.viewer import Example
     from lumbar_utils.scores.evaluation import read_label_map
 
     examples = []

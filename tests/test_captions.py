@@ -7,7 +7,7 @@ import pytest
 from lumbar_utils.appendix.error_map import ErrorMap
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.output import captions, tables
-from lumbar_utils.output.examples import Example
+from lumbar_utils.output.viewer import Example
 
 
 def cohort(synthetic=True, tested=1):

@@ -11,7 +11,7 @@ from lumbar_utils.data.preparation import prepare
 from lumbar_utils.networks.models import UNet
 from lumbar_utils.networks.training import fit
 from lumbar_utils.output import figures
-from lumbar_utils.output.figures.robustness import COSTS, cost_against_accuracy
+from lumbar_utils.output.figures.variation import COSTS, cost_against_accuracy
 from lumbar_utils.study import Study
 
 ONE_LAYER = nn.Conv2d(1, 8, 3, padding=1, bias=False)

@@ -8,7 +8,7 @@ import pytest
 from lumbar_utils import StudyError
 from lumbar_utils.data.exploration import explore
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.output.examples import examples, telling_cases, worst_cases
+from lumbar_utils.output.viewer import best_median_worst, examples, worst_cases
 from lumbar_utils.scores.evaluation import Evaluation, evaluate, label_maps, read_model_tables, read_probabilities
 from lumbar_utils.study import Study
 
@@ -126,7 +126,7 @@ def test_a_study_whose_models_have_not_predicted_is_told_what_to_run(study):
 
 def test_best_median_and_worst_case():
     rows = [(case, "L1", "unet", "f1", score) for case, score in zip("abcde", (0.2, 0.9, 0.5, 0.4, 0.7), strict=True)]
-    assert telling_cases(pd.DataFrame(rows, columns=["case", "level", "model", "metric", "value"]), "unet") == list(
+    assert best_median_worst(pd.DataFrame(rows, columns=["case", "level", "model", "metric", "value"]), "unet") == list(
         "bca"
     )
 

@@ -22,9 +22,16 @@ from lumbar_utils.data.audit import Picture
 from lumbar_utils.networks.diagram import describe, unused_parameters
 from lumbar_utils.networks.models import build
 from lumbar_utils.output import figures
-from lumbar_utils.output.examples import Example
-from lumbar_utils.output.figures.drawing import LOOKS, OTHER_LOOKS, look_of, luminance
-from lumbar_utils.output.figures.letters import legible
+from lumbar_utils.output.figures.style import (
+    COLUMN,
+    FURTHER_STYLES,
+    MODEL_STYLES,
+    TwoWidths,
+    legible,
+    luminance,
+    style_of,
+)
+from lumbar_utils.output.viewer import Example
 from lumbar_utils.scores import metrics
 
 
@@ -181,52 +188,62 @@ def grid_cells():
 
 
 DRAWN = {
-    "runs": lambda note: figures.runs(of_runs(), spread_of_runs(), note=note),
-    "grid_overview": lambda note: figures.grid_overview(grid_cells(), note),
-    "precision_recall": lambda note: figures.precision_recall(curves(), note),
-    "error_map": lambda note: figures.error_map(spine(), note),
-    "audit_page": lambda note: figures.audit_page(findings(), pictured(), note),
-    "robustness_curves": lambda note: figures.robustness_curves(worse(), note),
-    "cost_against_accuracy": lambda note: figures.cost_against_accuracy(costs(), f1_of_each(), note),
-    "architecture": lambda note: figures.architecture(*longest(), "EfficientNet", note=note),
-    "worst": lambda note: figures.worst([example()] * 4, ["U-Net\nL1 missing"] * 4, 2, note),
-    "samples": lambda note: figures.samples([example(), example("case1")], note),
-    "predictions": lambda note: figures.predictions([example()], "unet", note),
-    "learning_curves": lambda note: figures.learning_curves(history(), note),
-    "comparison": lambda note: figures.comparison(table2(), note),
-    "scores_by_level": lambda note: figures.scores_by_level(scores(), note=note),
-    "confusion": lambda note: figures.confusion(naming(), naming(), note),
-    "data_overview": lambda note: figures.data_overview(*data_tables(), note),
-    "paired_differences": lambda note: figures.paired_differences(differences(), note),
-    "errors": lambda note: figures.errors(naming(), note),
-    "reliability": lambda note: figures.reliability(bins(), note),
-    "groups": lambda note: figures.groups(parts(), note=note),
-    "multiverse": lambda note: figures.multiverse(universe(), printed(), note),
+    "runs": lambda **options: figures.runs(of_runs(), spread_of_runs(), **options),
+    "grid_overview": lambda **options: figures.grid_overview(grid_cells(), **options),
+    "precision_recall": lambda **options: figures.precision_recall(curves(), **options),
+    "error_map": lambda **options: figures.error_map(spine(), **options),
+    "audit_page": lambda **options: figures.audit_page(findings(), pictured(), **options),
+    "robustness_curves": lambda **options: figures.robustness_curves(worse(), **options),
+    "cost_against_accuracy": lambda **options: figures.cost_against_accuracy(costs(), f1_of_each(), **options),
+    "architecture": lambda **options: figures.architecture(*longest(), "EfficientNet", **options),
+    "worst": lambda **options: figures.worst([example()] * 4, ["U-Net\nL1 missing"] * 4, 2, **options),
+    "samples": lambda **options: figures.samples([example(), example("case1")], **options),
+    "predictions": lambda **options: figures.predictions([example()], "unet", **options),
+    "learning_curves": lambda **options: figures.learning_curves(history(), **options),
+    "comparison": lambda **options: figures.comparison(table2(), **options),
+    "scores_by_level": lambda **options: figures.scores_by_level(scores(), **options),
+    "confusion": lambda **options: figures.confusion(naming(), naming(), **options),
+    "data_overview": lambda **options: figures.data_overview(*data_tables(), **options),
+    "paired_differences": lambda **options: figures.paired_differences(differences(), **options),
+    "errors": lambda **options: figures.errors(naming(), **options),
+    "reliability": lambda **options: figures.reliability(bins(), **options),
+    "groups": lambda **options: figures.groups(parts(), **options),
+    "multiverse": lambda **options: figures.multiverse(universe(), printed(), **options),
 }
-
 
 # images, diagrams and rows of cells, which a column is too narrow for
 PAGE_ONLY = {"grid_overview", "audit_page", "architecture", "worst", "samples", "predictions"}
 
 
-def drawn(name, note):
-    """The figure as wide as a page, and where there is one, as wide as a column."""
-    fig = DRAWN[name](note)
-    return [fig] if name in PAGE_ONLY else [fig, fig.for_column()]
+def draw(name, note=""):
+    """The figure in both widths, or where there is one only, as wide as a page."""
+    if name in PAGE_ONLY:
+        return DRAWN[name](note=note)
+    return TwoWidths(DRAWN[name](note=note), DRAWN[name](note=note, width=COLUMN))
+
+
+def widths(name, note=""):
+    fig = draw(name, note)
+    return list(fig) if isinstance(fig, TwoWidths) else [fig]
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_a_figure_is_as_wide_as_a_page_or_a_column_and_says_on_what_data(name):
-    found = drawn(name, "synthetic images")
-    assert [fig.get_figwidth() for fig in found] == [7.16, 3.5][: len(found)]
-    assert all("synthetic images" in " ".join(texts(fig)) for fig in found)
-    assert hasattr(found[0], "for_column") == (name not in PAGE_ONLY)
+    drawn = widths(name, "synthetic images")
+    assert [fig.get_figwidth() for fig in drawn] == [7.16, 3.5][: len(drawn)]
+    assert all("synthetic images" in " ".join(texts(fig)) for fig in drawn)
+
+
+def test_a_figure_of_two_widths_holds_the_same_twice():
+    page, column = figures.two_widths(figures.errors, naming(), note="synthetic images")
+    assert (page.get_figwidth(), column.get_figwidth()) == (7.16, 3.5)
+    assert page.get_supxlabel() == column.get_supxlabel() == "synthetic images"
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_nothing_of_a_figure_is_cut_off(name):
     long = "Synthetic images of a phantom, quick: nothing of it says anything about any patient of any clinic."
-    for fig in drawn(name, long):
+    for fig in widths(name, long):
         fig.draw_without_rendering()
         drawn_over = fig.get_tightbbox()
         assert drawn_over.x0 >= 0 and drawn_over.y0 >= 0
@@ -236,7 +253,7 @@ def test_nothing_of_a_figure_is_cut_off(name):
 def fingerprints(folder):
     """File -> sha256 of every figure of DRAWN, saved in all its formats; with few pixels, which takes less time."""
     with plt.rc_context({"savefig.dpi": 40}):
-        files = [file for name, draw in DRAWN.items() for file in figures.save(draw("note"), folder, name, f"{name}.")]
+        files = [file for name in DRAWN for file in figures.save(draw(name, "note"), folder, name, f"{name}.")]
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
@@ -255,7 +272,7 @@ def test_another_process_gives_every_figure_the_same_bytes(tmp_path):
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_text_is_read_in_print_and_panels_have_letters(name):
-    for fig in drawn(name, "note"):
+    for fig in widths(name, "note"):
         fig.draw_without_rendering()
         sizes = [text.get_fontsize() for text in fig.findobj(Text) if text.get_text() and text.get_visible()]
         assert min(sizes) * 7.14 / figures.PAGE >= 6  # at the width that LaTeX gives a figure of two columns
@@ -293,7 +310,7 @@ def test_the_models_colours_are_told_apart_by_everybody(who):
 def test_the_models_are_told_apart_in_grey():
     lightness = sorted(lab(colour)[0] for colour in figures.MODEL_COLOURS.values())
     assert min(np.diff(lightness)) > 15 and lightness[-1] < 80  # and stand out from white paper
-    looks = [*LOOKS.values(), *OTHER_LOOKS]
+    looks = [*MODEL_STYLES.values(), *FURTHER_STYLES]
     for part in ("colour", "marker", "line"):
         assert len({str(getattr(look, part)) for look in looks}) == len(looks)
     assert luminance("white") == pytest.approx(1) and luminance("black") == 0
@@ -301,13 +318,13 @@ def test_the_models_are_told_apart_in_grey():
 
 @pytest.mark.parametrize("name, lines", [("reliability", 1), ("robustness_curves", 2), ("precision_recall", 2)])
 def test_curves_differ_by_model_in_more_than_colour(name, lines):
-    drawn = [line for line in DRAWN[name]("").axes[0].lines if line.get_marker() != "None"]
+    drawn = [line for line in DRAWN[name]().axes[0].lines if line.get_marker() != "None"]
     assert len(drawn) == lines
     assert len({(line.get_marker(), str(line._dash_pattern)) for line in drawn}) == lines
 
 
 def test_the_area_under_a_curve_is_its_average_precision():
-    ax, any_level, key = DRAWN["precision_recall"]("").axes[:3]
+    ax, any_level, key = DRAWN["precision_recall"]().axes[:3]
     own = curves().query("model == 'unet' and level == 'L1'")
     recall, precision = ax.lines[0].get_data()
     area = (np.diff(recall) * precision[1:]).sum()  # a step holds the precision at its end
@@ -320,7 +337,7 @@ def test_the_area_under_a_curve_is_its_average_precision():
 
 
 def test_errors_on_the_spine_are_shares_beside_named_vertebrae():
-    outline, name, bar = DRAWN["error_map"]("").axes
+    outline, name, bar = DRAWN["error_map"]().axes
     assert outline.images[0].get_array().max() == 100 and name.images[0].get_array().max() == 25
     assert outline.images[0].get_clim() == name.images[0].get_clim() == (0, 100)
     assert {"a  U-Net\noutline", "b  U-Net\nname", "L1", "L2", "10 mm"} <= set(texts(outline.figure))
@@ -328,25 +345,25 @@ def test_errors_on_the_spine_are_shares_beside_named_vertebrae():
 
 
 def test_text_stays_text_in_fonts_that_journals_accept(tmp_path):
-    pdf, svg, *_ = figures.save(DRAWN["learning_curves"](""), tmp_path, "fig", "Loss and F1.")
+    pdf, svg, *_ = figures.save(DRAWN["learning_curves"](), tmp_path, "fig", "Loss and F1.")
     assert b"/FontFile2" in pdf.read_bytes() and b"/Type3" not in pdf.read_bytes()  # TrueType, embedded as type 42
     assert ">Epoch</text>" in svg.read_text()
 
 
 def test_the_caption_lies_beside_its_figure(tmp_path):
-    figures.save(DRAWN["learning_curves"](""), tmp_path, "fig", "Loss and F1.")
+    figures.save(DRAWN["learning_curves"](), tmp_path, "fig", "Loss and F1.")
     assert (tmp_path / "fig.txt").read_text() == "Loss and F1.\n"
 
 
 def test_samples_name_the_levels_and_the_scale():
-    found = texts(DRAWN["samples"](""))
+    found = texts(DRAWN["samples"]())
     assert found.count("L1") == found.count("S1") == 2
     assert not [text for text in texts(figures.samples([example(spacing=float("nan"))])) if "mm" in text]
 
 
 @pytest.mark.parametrize("name, bars", [("samples", 2), ("predictions", 4), ("worst", 4), ("audit_page", 1)])
 def test_every_image_whose_spacing_is_known_has_its_own_bar(name, bars):
-    assert texts(DRAWN[name]("")).count("10 mm") == bars
+    assert texts(DRAWN[name]()).count("10 mm") == bars
 
 
 @pytest.mark.parametrize("spacing, length, pixels", [(1.0, "10 mm", 10), (3.0, "50 mm", 50 / 3), (0.01, "", 0)])
@@ -357,7 +374,7 @@ def test_a_bar_is_as_long_as_it_says(spacing, length, pixels):
 
 
 def test_predictions_show_case_score_and_the_three_kinds_of_error():
-    fig = DRAWN["predictions"]("")
+    fig = DRAWN["predictions"]()
     assert len(fig.axes) == 4
     assert {"a  case0, F1 0.700", "Reference", "U-Net", "missed", "invented", "wrong level"} <= set(texts(fig))
 
@@ -370,25 +387,25 @@ def test_differences_are_coloured_by_kind():
 
 
 def test_learning_curves_mark_the_best_epoch():
-    right = DRAWN["learning_curves"]("").axes[1]
+    right = DRAWN["learning_curves"]().axes[1]
     marks = [line.get_xydata().tolist() for line in right.lines if len(line.get_xdata()) == 1]
     assert marks == [[[3, pytest.approx(0.3)]]] * 2
 
 
 def test_the_comparison_shows_every_value_and_the_paper_s_marks():
-    ax = DRAWN["comparison"]("").axes[0]
+    ax = DRAWN["comparison"]().axes[0]
     assert sorted(bar.get_height() for bar in ax.patches) == [0.4, 0.5, 0.8, 0.95]
     marks = [line.get_ydata().tolist() for line in ax.lines if line.get_marker() == "D" and len(line.get_ydata())]
     assert marks[0] == [0.9742, 0.7084]
 
 
 def test_models_and_levels_keep_their_colours():
-    assert DRAWN["learning_curves"]("").axes[1].lines[0].get_color() == figures.MODEL_COLOURS["U-Net"]
+    assert DRAWN["learning_curves"]().axes[1].lines[0].get_color() == figures.MODEL_COLOURS["U-Net"]
     assert len(set(figures.LEVEL_COLOURS.values())) == 6
 
 
 def test_scores_by_level_tell_how_many_patients():
-    whole, enlarged = DRAWN["scores_by_level"]("").axes
+    whole, enlarged = DRAWN["scores_by_level"]().axes
     assert whole.get_ylim()[0] < 0
     assert enlarged.get_xlabel() == "Vertebra (n = 4 test patients)"
 
@@ -501,9 +518,9 @@ def test_the_grid_shows_states_and_the_best_score_so_far():
 
 def test_further_models_never_look_alike():
     names = ["nnunet", "tu-resnet50", "tu-convnext_tiny", *(f"tool{number}" for number in range(20))]
-    looks = {name: look_of(name) for name in names}
-    assert len(set(looks.values())) == len(names) and not set(looks.values()) & set(LOOKS.values())
-    assert looks == {name: look_of(name) for name in reversed(names)}  # in every figure the same
+    looks = {name: style_of(name) for name in names}
+    assert len(set(looks.values())) == len(names) and not set(looks.values()) & set(MODEL_STYLES.values())
+    assert looks == {name: style_of(name) for name in reversed(names)}  # in every figure the same
 
 
 def test_a_curve_without_a_pixel_at_one_half_has_no_mark_there():
@@ -552,7 +569,7 @@ def test_the_user_s_own_matplotlibrc_changes_no_byte(tmp_path):
     """Nor does the backend."""
     rc = "savefig.bbox: tight\ntext.usetex: True\nfigure.dpi: 300\naxes.grid: True\nfont.weight: bold"
     (tmp_path / "matplotlibrc").write_text(rc)
-    script = "import sys, test_figures as t\nfig = t.DRAWN['comparison']('note')\n"
+    script = "import sys, test_figures as t\nfig = t.DRAWN['comparison'](note='note')\n"
     script += "t.figures.save(fig, t.Path(sys.argv[1]), 'fig', 'A caption.')"
     saved = {}
     for name, own in {"usual": {}, "own": {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}}.items():

@@ -11,7 +11,7 @@ from lumbar_utils.appendix.robustness import CASES, KINDS, STEPS, WORSE, chosen,
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.networks.training import fit
 from lumbar_utils.output import figures
-from lumbar_utils.output.figures.robustness import robustness_curves
+from lumbar_utils.output.figures.variation import robustness_curves
 from lumbar_utils.study import Study
 
 FLAT = np.full((128, 128), 100, np.uint8)

@@ -9,9 +9,8 @@ import pytest
 
 from lumbar_utils import StudyError
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.output import figures, viewer
-from lumbar_utils.output.examples import Example
-from lumbar_utils.output.viewer import AS_THEY_COME, Viewer
+from lumbar_utils.output import viewer
+from lumbar_utils.output.viewer import DATA_ORDER, Example, Viewer, draw_case
 from lumbar_utils.scores.evaluation import evaluate
 from lumbar_utils.study import Study
 
@@ -39,11 +38,11 @@ def compared(cohort, tmp_path):
 def test_the_worst_case_comes_first_unless_the_order_is_the_data_s(compared):
     assert compared.orders == {
         "worst of U-Net": ["case1", "case2", "case0"],
-        AS_THEY_COME: ["case0", "case1", "case2"],
+        DATA_ORDER: ["case0", "case1", "case2"],
     }
     assert compared.draw()[1] == "case1, 1 of 3; F1, mean of its levels: reference, U-Net 0.700"
     assert compared.draw(3)[1].startswith("case0, 3 of 3")
-    assert compared.draw(1, AS_THEY_COME)[1].endswith("reference, U-Net 0.900")
+    assert compared.draw(1, DATA_ORDER)[1].endswith("reference, U-Net 0.900")
 
 
 def test_one_level_has_its_own_score(compared, cohort):
@@ -56,13 +55,13 @@ def test_one_level_has_its_own_score(compared, cohort):
 
 
 def test_without_label_maps_every_case_is_shown_by_itself(cohort):
-    assert Viewer(cohort).orders == {AS_THEY_COME: [f"case{number}" for number in range(6)]}
+    assert Viewer(cohort).orders == {DATA_ORDER: [f"case{number}" for number in range(6)]}
     assert Viewer(cohort).draw(2)[1] == "case1, 2 of 6: reference"
 
 
 def test_label_maps_without_scores_are_shown_as_they_come_and_without_f1(compared, cohort):
     unscored = Viewer(cohort, compared.folders)
-    assert unscored.orders == {AS_THEY_COME: ["case0", "case1", "case2"]}
+    assert unscored.orders == {DATA_ORDER: ["case0", "case1", "case2"]}
     assert unscored.draw(2)[1] == "case1, 2 of 3: reference, U-Net"
     assert len(unscored.widget().children) == 3
 
@@ -76,7 +75,7 @@ def test_folders_without_any_label_map_are_named(cohort, tmp_path):
 def test_only_the_levels_asked_for_are_drawn(levels, contours):
     reference = np.zeros((64, 48), np.uint8)
     reference[10:20, 10:30], reference[40:50, 10:30] = 1, 2
-    fig = figures.view(Example("a", reference, reference, 1.0), {"unet": (reference, "U-Net")}, levels, "a")
+    fig = draw_case(Example("a", reference, reference, 1.0), {"unet": (reference, "U-Net")}, levels, "a")
     assert len([drawn for drawn in fig.axes[0].collections if drawn.get_paths()]) == contours
     assert [text.get_text() for text in fig.axes[0].texts] == ["10 mm", *list(levels.values())[: contours // 2]]
 
@@ -84,13 +83,13 @@ def test_only_the_levels_asked_for_are_drawn(levels, contours):
 def test_a_contour_lies_on_the_border_of_its_body():
     inside = np.zeros((64, 48), np.uint8)
     inside[10:20, 0:30] = 1  # reaches the left border, where a contour has to end
-    fig = figures.view(Example("a", inside, inside, 1.0), {}, LEVELS, "a")
+    fig = draw_case(Example("a", inside, inside, 1.0), {}, LEVELS, "a")
     corners = fig.axes[0].collections[0].get_paths()[0].get_extents()
     assert (corners.x0, corners.x1, corners.y0, corners.y1) == (0, 29.5, 9.5, 19.5)
 
 
 def test_what_is_moved_changes_the_picture(compared):
-    moves = [{}, {"place": 2}, {"level": "L1"}, {"opacity": 0.3}, {"filled": True}, {"order": AS_THEY_COME}]
+    moves = [{}, {"place": 2}, {"level": "L1"}, {"opacity": 0.3}, {"filled": True}, {"order": DATA_ORDER}]
     assert len({compared.draw(**move)[0] for move in moves}) == len(moves)
     assert compared.draw()[0] == compared.draw()[0]
 
@@ -103,7 +102,7 @@ def test_whoever_reads_the_notebook_later_finds_a_picture_and_words(compared):
 
 
 def test_who_sits_before_the_notebook_gets_sliders_too(compared, monkeypatch):
-    monkeypatch.setattr(viewer, "_somebody_is_there", lambda: True)
+    monkeypatch.setattr(viewer, "_is_interactive", lambda: True)
     data, _ = compared._repr_mimebundle_()
     assert {"image/png", "text/plain", "application/vnd.jupyter.widget-view+json"} == set(data)
 
@@ -112,7 +111,7 @@ def test_the_picture_follows_the_sliders_and_a_new_order_starts_with_its_first_c
     slider, others, picture = compared.widget().children
     slider.value = 3
     assert 'alt="case0, 3 of 3;' in picture.value
-    others.children[0].value = AS_THEY_COME
+    others.children[0].value = DATA_ORDER
     assert slider.value == 1 and 'alt="case0, 1 of 3;' in picture.value
 
 

@@ -1,26 +1,193 @@
-"""Cases to leaf through in a notebook; where nobody can move a slider, a picture of the first one."""
+"""Single cases: which to look at, one drawn for a screen, and a viewer for notebooks.
+
+Where nobody can move the viewer's sliders, it shows a picture of its first case.
+"""
 
 import base64
+import dataclasses
 import html
 import io
+import textwrap
+from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
-from lumbar_utils import MODELS, StudyError
+from lumbar_utils import StudyError, model_name
 from lumbar_utils.data.folder import Cohort
-from lumbar_utils.output import figures
-from lumbar_utils.output.examples import examples, mean_f1
-from lumbar_utils.scores.evaluation import annotated_levels, read_label_map
+from lumbar_utils.output.figures.style import LEVEL_COLOURS, draw_image, make_legible, name_level, style_of
+from lumbar_utils.scores import metrics
+from lumbar_utils.scores.evaluation import Evaluation, annotated_levels, read_label_map
 
-ALL = "all"
-AS_THEY_COME = "as they come"
+ALL_LEVELS = "all"
+DATA_ORDER = "as they come"
+CAPTION_WIDTH = 46  # characters of a line above a picture
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One case: image (height, width) uint8, label maps of that shape, F1 as the mean over its levels."""
+
+    case: str
+    image: np.ndarray
+    reference: np.ndarray
+    spacing_mm: float
+    prediction: np.ndarray | None = None
+    f1: float | None = None
+
+
+def examples(cohort: Cohort, cases: list[str], folder: Path | None = None) -> list[Example]:
+    """The named cases in their order, with the label maps of a folder if one is given."""
+    table, levels = cohort.cases.set_index("case", drop=False), annotated_levels(cohort)
+    found = []
+    for _, case in table.loc[cases].iterrows():
+        example = Example(case["case"], cohort.image(case), cohort.mask(case), case["spacing_mm"])
+        if folder:
+            pred = read_label_map(folder, case, example.image.shape)
+            f1 = metrics.f1_by_level(pred, example.reference, levels)
+            example = dataclasses.replace(example, prediction=pred, f1=float(np.mean(list(f1.values()))))
+        found.append(example)
+    return found
+
+
+def mean_f1(scores: pd.DataFrame, model: str) -> pd.Series:
+    """Case -> mean F1 over the levels of each test case of a model, the worst first.
+
+    scores : case, model, metric, value; as of an Evaluation.
+    """
+    rows = scores[(scores["model"] == model) & (scores["metric"] == "f1")]
+    return rows.groupby("case")["value"].mean().sort_values(kind="stable")
+
+
+def best_median_worst(scores: pd.DataFrame, model: str) -> list[str]:
+    """The best, the median and the worst test case of a model by mean F1; none without scores (see `mean_f1`)."""
+    ranked = mean_f1(scores, model).sort_values(ascending=False, kind="stable").index
+    if ranked.empty:
+        return []
+    return list(dict.fromkeys([ranked[0], ranked[len(ranked) // 2], ranked[-1]]))
+
+
+def worst_cases(found: Evaluation, model: str, count: int = 2) -> list[tuple[str, str]]:
+    """The test cases of lowest mean F1 of a model, the worst first, each with a description of its errors.
+
+    "F1 0.412: L1 missing; L2 named L3; 1 extra S1".
+    """
+    bodies, described = found.bodies[found.bodies["model"] == model], []
+    for case, value in mean_f1(found.scores, model).head(count).items():
+        wrong = bodies[(bodies["case"] == case) & (bodies["outcome"] != "right")]
+        description = "; ".join(_errors_of_case(wrong)) or "all found and named; outlines"
+        described.append((case, f"F1 {value:.3f}: {description}"))
+    return described
+
+
+def _errors_of_case(wrong: pd.DataFrame) -> list[str]:
+    """`L1 missing`, `L2 named L3`, `1 extra S1`. wrong : level, named, outcome."""
+    errors = []
+    for row in wrong[wrong["outcome"] != "extra"].itertuples():
+        errors.append(f"{row.level} named {row.named}" if row.named else f"{row.level} missing")
+    extra = wrong.loc[wrong["outcome"] == "extra", "named"]
+    return errors + [f"{times} extra {name}" for name, times in extra.value_counts(sort=False).items()]
+
+
+def worst_of_each(
+    cohort: Cohort, found: Evaluation, folders: dict[str, Path], count: int = 2
+) -> tuple[list[Example], list[str]]:
+    """The worst cases of each model with captions: the worst of every model, then the second worst, and so on.
+
+    folders : model -> folder of its label maps.
+    """
+    described = {model: worst_cases(found, model, count) for model in folders}
+    shown, captions = [], []
+    for place in range(count):
+        for model, folder in folders.items():
+            for case, description in described[model][place : place + 1]:
+                shown += examples(cohort, [case], folder)
+                lines = [f"{model_name(model)}, {case}", *textwrap.wrap(description, CAPTION_WIDTH)[:3]]
+                captions.append("\n".join(lines))
+    return shown, captions
+
+
+def draw_case(
+    example: Example,
+    predictions: dict[str, tuple[np.ndarray, str]],
+    levels: dict[int, str],
+    title: str,
+    note: str = "",
+    opacity: float = 1,
+    filled: bool = False,
+) -> Figure:
+    """One case for a screen: its reference dashed in white upon one colour a model, or alone, in one colour a level.
+
+    predictions : model -> (height, width) label map, and its text in the legend. levels : value -> name, to be drawn.
+    opacity : of the contours, in [0, 1]; what is filled has a third of it.
+    """
+    fig = plt.figure(figsize=(5.2, 5.7), facecolor="black")
+    ax = fig.add_axes((0, 0.035, 1, 0.875 if predictions else 0.915))
+    draw_image(ax, example)
+    for value, level in levels.items():
+        for number, (model, (label_map, _)) in enumerate(predictions.items()):
+            width = max(2 - 0.5 * number, 1)  # where contours lie on one another, each can be seen
+            _draw_outline(ax, label_map == value, style_of(model).colour, width, opacity, filled)
+        inside = example.reference == value
+        colour, line = ("white", "--") if predictions else (LEVEL_COLOURS[level], "-")
+        _draw_outline(ax, inside, colour, 1.2, opacity, filled and not predictions, line)
+        if inside.any():
+            name_level(ax, inside, level, colour, 8, 1.5)
+    fig.text(0.02, 0.985, title, color="white", fontsize=9, va="top")
+    fig.text(0.02, 0.01, note, color="#BBBBBB", fontsize=7, style="italic")
+    if predictions:
+        _add_legend(fig, predictions)
+    plt.close(fig)
+    return fig
+
+
+def _draw_outline(
+    ax: Axes, inside: np.ndarray, colour: str, width: float, opacity: float, filled: bool, line: str = "-"
+) -> None:
+    """The contour of one level, found in a window around it only, since a slider waits.
+
+    inside : (height, width) boolean.
+    """
+    ys, xs = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    if len(ys):
+        top, left = max(ys[0] - 1, 0), max(xs[0] - 1, 0)
+        window = inside[top : ys[-1] + 2, left : xs[-1] + 2]
+        rows, columns = top + np.arange(window.shape[0]), left + np.arange(window.shape[1])
+        contour = ax.contour(columns, rows, window, [0.5], colors=colour, linewidths=width, linestyles=line)
+        contour.set(alpha=opacity, path_effects=_pale_rim(colour, width))
+        if filled:
+            ax.contourf(columns, rows, window, [0.5, 1.5], colors=colour, alpha=opacity / 3)
+
+
+def _pale_rim(colour: str, width: float) -> list:
+    """A rim for a line of a dark colour, which a dark image would swallow; none for other colours."""
+    dark = np.dot(to_rgb(colour), (0.3, 0.6, 0.1)) < 0.4
+    return [withStroke(linewidth=width + 1, foreground="#CCCCCC")] if dark else []
+
+
+def _add_legend(fig: Figure, predictions: dict[str, tuple[np.ndarray, str]]) -> None:
+    lines = {}
+    for model, (_, text) in predictions.items():
+        colour = style_of(model).colour
+        lines[text] = plt.Line2D([], [], color=colour, lw=2, path_effects=_pale_rim(colour, 2))
+    lines["reference"] = plt.Line2D([], [], color="white", ls="--")
+    fig.legend(
+        lines.values(), lines, loc="upper left", bbox_to_anchor=(0.003, 0.965), ncols=4, labelcolor="white",
+        fontsize=8.5, handlelength=1.6, columnspacing=1.3,
+    )  # fmt: skip
+    make_legible(fig)
 
 
 class Viewer:
-    """One case at a time, shown by the cell that returns it: with sliders, or as a picture where nobody is there.
+    """One case at a time in the output of a cell: with sliders, or as a picture where nobody can move them.
 
-    folders : model -> folder of its label maps. scores : as of an `Evaluation`; the cases with a score are shown.
-    Without scores, the cases that every folder has a label map of; without both, every case with its reference alone.
+    folders : model -> folder of its label maps. scores : as of an Evaluation; the cases with a score are shown.
+    Without scores, the cases of which every folder has a label map; without folders, every case with its reference.
     Only the files of the case in view are read.
     """
 
@@ -28,84 +195,107 @@ class Viewer:
         self.cohort, self.folders, self.levels = cohort, folders or {}, annotated_levels(cohort)
         self.cases = cohort.cases.set_index("case", drop=False)
         self.f1 = None if scores is None else scores[scores["metric"] == "f1"]
-        scored = {} if scores is None else {name: mean_f1(scores, name).index.tolist() for name in self.folders}
-        self.orders = {f"worst of {MODELS.get(name, name)}": cases for name, cases in scored.items() if cases}
-        shown = self._with_maps() if scores is None else set(scores["case"])
-        self.orders[AS_THEY_COME] = [case for case in self.cases.index if case in shown]
-        if not self.orders[AS_THEY_COME]:
+        self.orders = {} if scores is None else self._worst_first(scores)
+        cases = self._with_label_maps() if scores is None else set(scores["case"])
+        self.orders[DATA_ORDER] = [case for case in self.cases.index if case in cases]
+        if not self.orders[DATA_ORDER]:
             raise StudyError(f"no case has a label map of each of {', '.join(self.folders)}; predict the test cases")
 
-    def _with_maps(self) -> set[str]:
-        """The cases that every folder has a label map of."""
-        there = [{file.stem for file in folder.glob("*.png")} for folder in self.folders.values()]
-        return set(self.cases.index).intersection(*there)
+    def _worst_first(self, scores: pd.DataFrame) -> dict[str, list[str]]:
+        """Name of an order -> cases, the worst of a model first."""
+        ranked = {f"worst of {model_name(model)}": mean_f1(scores, model).index.tolist() for model in self.folders}
+        return {name: cases for name, cases in ranked.items() if cases}
 
-    def draw(self, place=1, order=None, level=ALL, opacity=1.0, filled=False) -> tuple[bytes, str]:
-        """A case as PNG and in words.
+    def _with_label_maps(self) -> set[str]:
+        """The cases of which every folder has a label map."""
+        cases = set(self.cases.index)
+        for folder in self.folders.values():
+            cases &= {file.stem for file in folder.glob("*.png")}
+        return cases
+
+    def draw(
+        self,
+        place: int = 1,
+        order: str = "",
+        level: str = ALL_LEVELS,
+        opacity: float = 1,
+        filled: bool = False,
+    ) -> tuple[bytes, str]:
+        """A case as a PNG and as a text.
 
         place : in the order, from 1. order : one of `orders`, by default the first. level : one annotated, or `all`.
         """
         cases = self.orders[order or next(iter(self.orders))]
         (example,) = examples(self.cohort, [cases[place - 1]])
-        maps = {model: self._map(model, example, level) for model in self.folders}
-        levels = {value: name for value, name in self.levels.items() if level in (ALL, name)}
+        maps = {model: self._prediction(model, example, level) for model in self.folders}
+        levels = {value: name for value, name in self.levels.items() if level in (ALL_LEVELS, name)}
         title = f"{example.case}, {place} of {len(cases)}"
         if maps and self.f1 is not None:
-            title += f"; F1, {'mean of its levels' if level == ALL else level}"
-        fig, stream = figures.view(example, maps, levels, title, self.cohort.note, opacity, filled), io.BytesIO()
+            title += f"; F1, {'mean of its levels' if level == ALL_LEVELS else level}"
+        fig, stream = draw_case(example, maps, levels, title, self.cohort.note, opacity, filled), io.BytesIO()
         fig.savefig(stream, format="png", dpi="figure", pil_kwargs={"compress_level": 3})  # faster than small
-        words = ["reference", *(words for _, words in maps.values())]
-        return stream.getvalue(), f"{title}: {', '.join(words)}"
+        return stream.getvalue(), f"{title}: {', '.join(['reference', *(text for _, text in maps.values())])}"
 
-    def _map(self, model: str, example, level: str) -> tuple:
-        """Label map of a model, and its name with the F1 of a level or of the mean over all; without, where none is."""
-        words = MODELS.get(model, model)
-        if self.f1 is not None:
-            rows = self.f1[(self.f1["case"] == example.case) & (self.f1["model"] == model)]
-            value = rows["value"][rows["level"].eq(level) | (level == ALL)].mean()
-            words += "" if pd.isna(value) else f" {value:.3f}"
-        return read_label_map(self.folders[model], self.cases.loc[example.case], example.image.shape), words
+    def _prediction(self, model: str, example: Example, level: str) -> tuple[np.ndarray, str]:
+        """A model's label map, and its name with its F1 of a level or of the mean over all, if there is one."""
+        label_map = read_label_map(self.folders[model], self.cases.loc[example.case], example.image.shape)
+        if self.f1 is None:
+            return label_map, model_name(model)
+        rows = self.f1[(self.f1["case"] == example.case) & (self.f1["model"] == model)]
+        value = rows["value"][rows["level"].eq(level) | (level == ALL_LEVELS)].mean()
+        return label_map, model_name(model) if pd.isna(value) else f"{model_name(model)} {value:.3f}"
 
     def widget(self):
         """The controls above the picture, which follows each of them."""
-        from ipywidgets import HTML, Checkbox, Dropdown, FloatSlider, HBox, IntSlider, Layout, VBox
+        from ipywidgets import HTML, HBox, Layout, VBox
 
-        count, short = len(self.orders[AS_THEY_COME]), Layout(width="240px")
-        controls = {
-            "place": IntSlider(1, 1, count, description="case", layout=Layout(width="480px")),
-            "order": Dropdown(options=[*self.orders], description="order", layout=short),
-            "level": Dropdown(options=[ALL, *self.levels.values()], description="level", layout=Layout(width="170px")),
-            "opacity": FloatSlider(1, min=0, max=1, step=0.05, description="opacity", layout=short),
-            "filled": Checkbox(False, description="filled", indent=False, layout=Layout(width="80px")),
-        }
-        picture = HTML()
+        controls, picture = self._controls(), HTML()
 
         def follow(change=None):
             if change and change["owner"] is controls["order"]:
                 controls["place"].value = 1  # the worst, where there is one
-            try:
-                png, words = self.draw(**{name: control.value for name, control in controls.items()})
-                source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-                picture.value = f'<img alt="{html.escape(words)}" src="{source}" style="max-width: 100%">'
-            except StudyError as error:
-                picture.value = f"<pre>{html.escape(str(error))}</pre>"
+            picture.value = self._html({name: control.value for name, control in controls.items()})
 
         for control in controls.values():
             control.observe(follow, "value")
         follow()
-        place, *others = controls.values()
-        others = others if len(self.orders) > 1 else others[1:]
+        place, order, *others = controls.values()
+        if len(self.orders) > 1:
+            others = [order, *others]
         return VBox([place, HBox(others, layout=Layout(flex_flow="row wrap")), picture])
 
+    def _controls(self) -> dict:
+        """Argument of `draw` -> its control."""
+        from ipywidgets import Checkbox, Dropdown, FloatSlider, IntSlider, Layout
+
+        count, levels = len(self.orders[DATA_ORDER]), [ALL_LEVELS, *self.levels.values()]
+        wide, middle, narrow = (Layout(width=width) for width in ("480px", "240px", "170px"))
+        return {
+            "place": IntSlider(1, 1, count, description="case", layout=wide),
+            "order": Dropdown(options=[*self.orders], description="order", layout=middle),
+            "level": Dropdown(options=levels, description="level", layout=narrow),
+            "opacity": FloatSlider(1, min=0, max=1, step=0.05, description="opacity", layout=middle),
+            "filled": Checkbox(False, description="filled", indent=False, layout=Layout(width="80px")),
+        }
+
+    def _html(self, values: dict) -> str:
+        """A case as HTML, or why it cannot be drawn. values : of the arguments of `draw`."""
+        try:
+            png, text = self.draw(**values)
+        except StudyError as error:
+            return f"<pre>{html.escape(str(error))}</pre>"
+        source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        return f'<img alt="{html.escape(text)}" src="{source}" style="max-width: 100%">'
+
     def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:
-        """PNG and words, which every reader of notebooks shows; the widget too while somebody can move its sliders."""
-        png, words = self.draw()
-        data = {"text/plain": words, "image/png": base64.b64encode(png).decode()}
-        widget = self.widget()._repr_mimebundle_() if _somebody_is_there() else {}
-        return widget | data, {"image/png": {"alt": words}}
+        """PNG and text, which every reader of notebooks shows; the widget too while somebody can move its sliders."""
+        png, text = self.draw()
+        data = {"text/plain": text, "image/png": base64.b64encode(png).decode()}
+        widget = self.widget()._repr_mimebundle_() if _is_interactive() else {}
+        return widget | data, {"image/png": {"alt": text}}
 
 
-def _somebody_is_there() -> bool:
+def _is_interactive() -> bool:
     """Whether a person ran this cell: papermill and nbconvert tell the kernel that nobody can be asked for input.
 
     A widget of theirs would outlive its kernel, and be an error in the copy that they leave.
@@ -113,5 +303,5 @@ def _somebody_is_there() -> bool:
     from IPython import get_ipython
 
     shell = get_ipython()
-    asked = shell.get_parent() if hasattr(shell, "get_parent") else {}
-    return bool(asked.get("content", {}).get("allow_stdin"))
+    parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    return bool(parent.get("content", {}).get("allow_stdin"))

@@ -366,7 +366,7 @@ def write_weights(folder: Path, out: Path) -> list[Path]:
 
 
 def draw_learning_curves(history: pd.DataFrame, file: Path) -> None:
-    from lumbar_utils.output.figures.training import learning_curves
+    from lumbar_utils.output.figures.networks import learning_curves
 
     learning_curves(history, "Drawn images (phantoms)").savefig(file, dpi=150)
 

@@ -1,13 +1,34 @@
-"""What a data set looks like."""
+"""Figures of images and label maps: the data set, its audit, and what networks predict for it."""
+
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from lumbar_utils.output.figures.drawing import LEVEL_COLOURS, PAGE, lettered, noted, of_two_widths
+from lumbar_utils import model_name
+from lumbar_utils.output.figures.style import (
+    LEVEL_COLOURS,
+    PAGE,
+    SMALLEST,
+    draw_contours,
+    draw_image,
+    finish,
+    label_panels,
+    panels,
+)
+
+__all__ = ["audit_page", "data_overview", "predictions", "samples", "worst"]
+
+SEVERITY_COLOURS = {"error": "#D55E00", "warning": "#E69F00", "accepted": "#D5D5D5"}
+DIFFERENCE_COLOURS = {"missed": "#56B4E9", "invented": "#E69F00", "wrong level": "#CC79A7"}
+PICTURES_ACROSS = 3  # of an audit
+SAMPLES_ACROSS = 4
 
 
-@of_two_widths
 def data_overview(
     intensities: pd.DataFrame, areas: pd.DataFrame, split: pd.DataFrame, note: str = "", width: float = PAGE
 ) -> Figure:
@@ -16,33 +37,171 @@ def data_overview(
     intensities : tissue, grey (0..255), share. areas : case, level, area, unit, x, y (shares of width and height).
     split : patient, split.
     """
-    import seaborn as sns  # takes seconds
+    fig, axes = panels(2, 2, (width, 4.6)) if width == PAGE else panels(4, 1, (width, 7.6))
+    _grey_values(axes.flat[0], intensities)
+    _areas(axes.flat[1], areas)
+    _centres(axes.flat[2], areas)
+    counts = split["split"].value_counts().reindex(["train", "validation", "test"])
+    axes.flat[3].bar_label(axes.flat[3].bar(counts.index, counts, color="#888888", width=0.6))
+    axes.flat[3].set(ylabel="Patients")
+    label_panels(axes.flat, ("grey values", "areas", "centres", "split"))
+    return finish(fig, note)
 
-    down, across = (2, 2) if width == PAGE else (4, 1)
-    fig, axes = plt.subplots(down, across, figsize=(width, 4.6 if width == PAGE else 7.6), layout="constrained")
-    grey, area, place, sides = axes.flat
+
+def _grey_values(ax: Axes, intensities: pd.DataFrame) -> None:
     for tissue, rows in intensities.groupby("tissue", sort=False):
         colour = LEVEL_COLOURS.get(tissue, "#888888")
-        grey.plot(rows["grey"], 100 * rows["share"], color=colour, label=tissue, lw=1)
-    grey.set(xlabel="Grey value", ylabel="Pixels of the tissue (%)", xlim=(0, 255))
-    grey.set_ylim(0, 1.15 * 100 * intensities.loc[intensities["tissue"] != "background", "share"].max())
-    grey.legend(ncols=2)
-    levels = [level for level in LEVEL_COLOURS if level in set(areas["level"])]
+        ax.plot(rows["grey"], 100 * rows["share"], color=colour, label=tissue, lw=1)
+    highest = intensities.loc[intensities["tissue"] != "background", "share"].max()
+    ax.set(xlabel="Grey value", ylabel="Pixels of the tissue (%)", xlim=(0, 255), ylim=(0, 1.15 * 100 * highest))
+    ax.legend(ncols=2)
+
+
+def _areas(ax: Axes, areas: pd.DataFrame) -> None:
+    import seaborn as sns  # takes seconds
+
+    levels = _levels_in(areas)
     sns.boxplot(
-        areas, x="level", y="area", hue="level", order=levels, hue_order=levels, palette=LEVEL_COLOURS, ax=area,
+        areas, x="level", y="area", hue="level", order=levels, hue_order=levels, palette=LEVEL_COLOURS, ax=ax,
         linewidth=0.7, fliersize=1.5, saturation=1, legend=False,
     )  # fmt: skip
-    unit = {"mm2": "mm²", "px": "pixels"}
-    units = ", ".join(unit[name] for name in areas["unit"].unique())
-    area.set(xlabel=f"Vertebra (n = {len(areas)})", ylabel=f"Area ({units})")
-    for level in levels:
+    units = areas["unit"].map({"mm2": "mm²", "px": "pixels"}).unique()
+    ax.set(xlabel=f"Vertebra (n = {len(areas)})", ylabel=f"Area ({', '.join(units)})")
+
+
+def _centres(ax: Axes, areas: pd.DataFrame) -> None:
+    for level in _levels_in(areas):
         rows = areas[areas["level"] == level]
-        place.plot(100 * rows["x"], 100 * rows["y"], ".", color=LEVEL_COLOURS[level], markersize=2, label=level)
-    place.set(xlabel="Centre, % of the width", ylabel="Centre, % of the height", xlim=(0, 100), ylim=(100, 0))
-    place.legend(markerscale=4, loc="lower left")
-    counts = split["split"].value_counts().reindex(["train", "validation", "test"])
-    bars = sides.bar(counts.index, counts, color="#888888", width=0.6)
-    sides.bar_label(bars)
-    sides.set(ylabel="Patients")
-    lettered((grey, area, place, sides), ("grey values", "areas", "centres", "split"))
-    return noted(fig, note)
+        ax.plot(100 * rows["x"], 100 * rows["y"], ".", color=LEVEL_COLOURS[level], markersize=2, label=level)
+    ax.set(xlabel="Centre, % of the width", ylabel="Centre, % of the height", xlim=(0, 100), ylim=(100, 0))
+    ax.legend(markerscale=4, loc="lower left")
+
+
+def _levels_in(areas: pd.DataFrame) -> list[str]:
+    return [level for level in LEVEL_COLOURS if level in set(areas["level"])]
+
+
+def audit_page(findings: pd.DataFrame, pictures: Sequence = (), note: str = "") -> Figure:
+    """Findings by kind as bars, coloured by severity; below, images with the contours of their masks.
+
+    findings : finding, severity (error, warning or accepted), kind. pictures : each with finding, severity, image
+        (height, width) uint8, spacing_mm and label_map of that shape or None.
+    """
+    counts = pd.crosstab(findings["kind"], findings["severity"]).reindex(columns=list(SEVERITY_COLOURS), fill_value=0)
+    counts = counts.sort_values(list(SEVERITY_COLOURS))  # bars grow upwards: the most errors come out on top
+    rows = -(-len(pictures) // PICTURES_ACROSS)
+    heights = [0.8 + 0.18 * max(len(counts), 1), *[2.4] * rows]
+    fig = plt.figure(figsize=(PAGE, sum(heights)), layout="constrained")
+    grid = fig.add_gridspec(1 + rows, PICTURES_ACROSS, height_ratios=heights)
+    _finding_bars(fig.add_subplot(grid[0, :]), counts)
+    for number, picture in enumerate(pictures):
+        ax = fig.add_subplot(grid[1 + number // PICTURES_ACROSS, number % PICTURES_ACROSS])
+        draw_image(ax, picture)
+        if picture.label_map is not None:
+            draw_contours(ax, picture.label_map)
+    if pictures:
+        label_panels(fig.axes, ["findings by kind", *map(_picture_title, pictures)])
+    return finish(fig, note)
+
+
+def _picture_title(picture) -> str:
+    """`speck (warning)` above the case."""
+    kind, _, case = picture.finding.partition(":")
+    return f"{kind} ({picture.severity})\n{case}"
+
+
+def _finding_bars(ax: Axes, counts: pd.DataFrame) -> None:
+    """Stacked bars, one a kind. counts : kind x severity."""
+    if counts.empty:
+        ax.text(0.5, 0.5, "nothing found", transform=ax.transAxes, ha="center", va="center")
+        ax.set(xlim=(0, 1), yticks=[], xticks=[])
+        return
+    left = pd.Series(0, index=counts.index)
+    for severity, colour in SEVERITY_COLOURS.items():
+        ax.barh(counts.index, counts[severity], left=left, color=colour, height=0.7, label=severity)
+        left = left + counts[severity]
+    ax.bar_label(ax.containers[-1], left.astype(str), padding=2, fontsize=SMALLEST)
+    ax.set(xlabel="Findings", xlim=(0, max(1, 1.08 * left.max())))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=len(SEVERITY_COLOURS))
+
+
+def samples(examples: Sequence, note: str = "") -> Figure:
+    """Images with the contours and names of their levels, four in a row.
+
+    examples : each with case, image (height, width) uint8, reference (height, width) label map, spacing_mm.
+    """
+    fig, axes = _image_grid(len(examples), SAMPLES_ACROSS, 1.95)
+    for ax, example in zip(axes, examples, strict=True):
+        draw_image(ax, example)
+        draw_contours(ax, example.reference)
+    label_panels(axes, [example.case for example in examples])
+    return finish(fig, note)
+
+
+def predictions(examples: Sequence, model: str, note: str = "") -> Figure:
+    """One row a case: image, reference, prediction, and where the two differ.
+
+    examples : as for `samples`, and prediction (height, width) label map and f1 (mean over levels).
+    """
+    name = model_name(model)
+    if not examples:
+        fig, axes = panels(1, 1, (PAGE, 0.8))
+        axes[0, 0].text(0.5, 0.5, f"{name} has no label maps of the test images", ha="center", va="center")
+        axes[0, 0].axis("off")
+        return finish(fig, note)
+    tallest = max(example.image.shape[0] / example.image.shape[1] for example in examples)
+    row_height = min(1.7 * tallest, 2.5) + 0.25  # as large as the width allows, three rows on a page
+    fig, axes = panels(len(examples), 4, (PAGE, row_height * len(examples) + 0.3))
+    for ax, title in zip(axes[0, 1:], ("Reference", name, "Differences"), strict=True):
+        ax.set_title(title)
+    for row, example in zip(axes, examples, strict=True):
+        for ax in row:
+            draw_image(ax, example)
+        draw_contours(row[1], example.reference)
+        draw_contours(row[2], example.prediction)
+        _draw_differences(row[3], example)
+    label_panels(axes[:, 0], [f"{example.case}, F1 {example.f1:.3f}" for example in examples])
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in DIFFERENCE_COLOURS.values()]
+    fig.legend(handles, DIFFERENCE_COLOURS, loc="outside lower right", ncols=3)
+    return finish(fig, note)
+
+
+def _draw_differences(ax: Axes, example) -> None:
+    true, pred = example.reference, example.prediction
+    differences = {
+        "missed": (true > 0) & (pred == 0),
+        "invented": (true == 0) & (pred > 0),
+        "wrong level": (true > 0) & (pred > 0) & (true != pred),
+    }
+    for kind, pixels in differences.items():
+        layer = np.zeros((*true.shape, 4))
+        layer[pixels] = (*to_rgb(DIFFERENCE_COLOURS[kind]), 0.9)
+        ax.imshow(layer)
+
+
+def worst(examples: Sequence, captions: Sequence[str], across: int, note: str = "") -> Figure:
+    """Predictions that went wrong, each with its reference in white and a text on what is wrong, `across` in a row.
+
+    examples : as for `predictions`.
+    """
+    fig, axes = _image_grid(len(examples), across, 2.6)
+    for ax, example in zip(axes, examples, strict=True):
+        draw_image(ax, example)
+        ax.set_anchor("W")  # so that the text has the width of the panel, not of the image
+        for value in np.unique(example.reference[example.reference > 0]):
+            ax.contour(example.reference == value, levels=[0.5], colors="white", linewidths=0.6, linestyles="--")
+        draw_contours(ax, example.prediction)
+    label_panels(axes, captions)
+    for ax in fig.axes:
+        ax.set_title(ax.get_title(loc="left"), loc="left", fontsize=SMALLEST)
+    return finish(fig, note)
+
+
+def _image_grid(count: int, across: int, row_height: float) -> tuple[Figure, np.ndarray]:
+    """A page of `count` panels without axes, `across` in a row."""
+    rows = -(-count // across)
+    fig, axes = panels(rows, across, (PAGE, row_height * rows))
+    for ax in axes.flat:
+        ax.axis("off")
+    return fig, axes.ravel()[:count]

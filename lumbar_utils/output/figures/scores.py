@@ -1,60 +1,78 @@
-"""How good the networks are: Table II as a picture, by level, by name."""
+"""Figures of how good the networks are: scores, kinds of errors, where they lie, calibration."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.pyplot import get_cmap
+from scipy.ndimage import gaussian_filter
 
-from lumbar_utils import LEVELS, METRICS, MODELS
-from lumbar_utils.output.figures.drawing import (
+from lumbar_utils import LEVELS, METRICS, model_name
+from lumbar_utils.output.figures.style import (
     HALO,
     PAGE,
     SMALLEST,
-    keyed,
-    letter_on,
-    lettered,
-    look_of,
-    noted,
-    of_two_widths,
+    add_legend,
+    contrast_colour,
+    finish,
+    label_panels,
+    panels,
+    scale_bar,
+    style_of,
+    two_panels,
 )
+from lumbar_utils.scores.metrics import calibration_error
+
+__all__ = ["comparison", "confusion", "error_map", "errors", "precision_recall", "reliability", "scores_by_level"]
+
+# from harmless to grave and from light to dark (Tol's "muted"); none is a model's or a level's colour
+OUTCOME_COLOURS = {
+    "right": "#DDDDDD", "one up": "#88CCEE", "one down": "#44AA99", "other": "#117733", "missing": "#882255",
+    "extra": "#332288",
+}  # fmt: skip
+# light to dark; white where nothing is counted, and not transparent, which leaves a dark seam in a PDF
+ERROR_SHADES = get_cmap("OrRd").with_extremes(bad="white")
+HALF = 128  # steps of 1/255: a probability of 0.5
+BOXES = {"linewidth": 0.7, "saturation": 1, "medianprops": HALO}
 
 
-@of_two_widths
 def comparison(table: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
     """Table II as a picture: this run as bars with 95 % intervals, the paper as marks.
 
     table : model, metric, value, low, high, n, paper.
     """
-    fig, ax = plt.subplots(figsize=(width, 2.6), layout="constrained")
+    fig, axes = panels(1, 1, (width, 2.6))
+    ax = axes[0, 0]
     metrics = [metric for metric in METRICS if metric in set(table["metric"])]
     models = list(dict.fromkeys(table["model"]))
     share = 0.8 / len(models)
     turn, between = (0, " ") if width == PAGE else (90, "\n")
     for place, model in enumerate(models):
         rows = table[table["model"] == model].set_index("metric").reindex(metrics)
-        name, x = MODELS.get(model, model), np.arange(len(metrics)) + (place - (len(models) - 1) / 2) * share
-        colour = look_of(model).colour
-        bars = ax.bar(x, rows["value"], share * 0.92, color=colour, label=name)
+        x = np.arange(len(metrics)) + (place - (len(models) - 1) / 2) * share
+        bars = ax.bar(x, rows["value"], share * 0.92, color=style_of(model).colour, label=model_name(model))
         ax.vlines(x, rows["low"], rows["high"], linewidth=0.9, **HALO)
-        for bar, value in zip(bars, rows["value"], strict=True):  # at the foot, where no mark of the paper lies
-            if not np.isnan(value):
-                told = ax.text(bar.get_x() + bar.get_width() / 2, 0.03, f"{value:.3f}", fontsize=SMALLEST, ha="center")
-                told.set(
-                    rotation=turn, color=letter_on(colour), path_effects=[withStroke(linewidth=2, foreground=colour)]
-                )
+        _write_values(ax, bars, style_of(model).colour, turn)
         ax.plot(x, rows["paper"], "D", color="white", markeredgecolor="black", markersize=4, markeredgewidth=0.8)
     ax.plot([], [], "D", color="white", markeredgecolor="black", markersize=4, label="paper, of its own images")
     ax.plot([], [], color="black", linewidth=0.9, label="95 % interval over patients")
     ax.set(ylabel=f"Score (n = {table['n'].max()} patients)", ylim=(0, 1.02))
     ax.set_xticks(np.arange(len(metrics)), [METRICS[metric].replace(" ", between) for metric in metrics])
-    keyed(fig, ax)
-    return noted(fig, note)
+    add_legend(fig, ax)
+    return finish(fig, note)
 
 
-@of_two_widths
+def _write_values(ax: Axes, bars, colour: str, turn: float) -> None:
+    """The value of each bar at its foot, where no mark of the paper lies."""
+    for bar in bars:
+        if not np.isnan(bar.get_height()):
+            middle = bar.get_x() + bar.get_width() / 2
+            text = ax.text(middle, 0.03, f"{bar.get_height():.3f}", fontsize=SMALLEST, ha="center", rotation=turn)
+            text.set(color=contrast_colour(colour), path_effects=[withStroke(linewidth=2, foreground=colour)])
+
+
 def scores_by_level(scores: pd.DataFrame, metric: str = "f1", note: str = "", width: float = PAGE) -> Figure:
     """Spread of a metric over test patients, per level and model: over the whole range, and enlarged above the worst.
 
@@ -63,67 +81,70 @@ def scores_by_level(scores: pd.DataFrame, metric: str = "f1", note: str = "", wi
     import seaborn as sns  # takes seconds
 
     rows = scores[scores["metric"] == metric].groupby(["model", "level", "patient"], sort=False)["value"].mean()
-    rows = rows.reset_index().assign(model=lambda table: table["model"].map(lambda key: MODELS.get(key, key)))
-    name, patients = METRICS.get(metric, metric), rows["patient"].nunique()
+    rows = rows.reset_index().assign(model=lambda table: table["model"].map(model_name))
     low = 0.05 * np.floor(rows["value"].quantile(0.05) / 0.05)
-    parts = {"whole range": (-0.02, 1.02)} | ({f"enlarged, without what lies below {low:.2f}": (low, 1)} if low else {})
-    fig, axes = plt.subplots(
-        len(parts), 1, figsize=(width, 0.4 + 1.8 * len(parts)), layout="constrained", sharex=True, squeeze=False
-    )
-    palette = {name: look_of(name).colour for name in rows["model"].unique()}
-    for ax, limits in zip(axes.flat, parts.values(), strict=True):
+    ranges = {"whole range": (-0.02, 1.02)}
+    if low:
+        ranges[f"enlarged, without what lies below {low:.2f}"] = (low, 1)
+    fig, axes = panels(len(ranges), 1, (width, 0.4 + 1.8 * len(ranges)), sharex=True)
+    palette = {name: style_of(name).colour for name in rows["model"].unique()}
+    patients = rows["patient"].nunique()
+    for ax, limits in zip(axes.flat, ranges.values(), strict=True):
         sns.boxplot(
             rows, x="level", y="value", hue="model", order=sorted(rows["level"].unique()), palette=palette, ax=ax,
-            linewidth=0.7, fliersize=2, saturation=1, legend=ax is axes[0, 0], medianprops=HALO,
+            fliersize=2, legend=ax is axes[0, 0], **BOXES,
         )  # fmt: skip
-        ax.set(ylabel=name, ylim=limits, xlabel=f"Vertebra (n = {patients} test patients)")
-    keyed(fig, axes[0, 0])
+        ax.set(ylabel=METRICS.get(metric, metric), ylim=limits, xlabel=f"Vertebra (n = {patients} test patients)")
+    add_legend(fig, axes[0, 0])
     axes[0, 0].get_legend().remove()
     if low:
-        lettered(axes.flat, parts)
-    return noted(fig, note)
+        label_panels(axes.flat, ranges)
+    return finish(fig, note)
 
 
-@of_two_widths
 def confusion(own: pd.DataFrame, in_order: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
     """Which name each level is given, one column a model: by the network alone, and once names are put in order.
 
     own, in_order : one row a vertebra: model, level, named (empty: not found), as `bodies` of an Evaluation.
     """
-    import seaborn as sns  # takes seconds
-
-    models, hows = list(dict.fromkeys(own["model"])), {"network alone": own, "names in order": in_order}
-    panels = [(model, how) for how in hows for model in models]
-    down, across, high, between = 2, len(models), 2.45, ", "
-    if width < PAGE:
-        panels.sort(key=lambda panel: models.index(panel[0]))
-        down, across, high, between = len(models), 2, 2.05, "\n"
-    fig, axes = plt.subplots(
-        down, across, figsize=(width, high * down), layout="constrained", sharex=True, sharey=True, squeeze=False
-    )
+    models, namings = list(dict.fromkeys(own["model"])), {"network alone": own, "names in order": in_order}
+    if width == PAGE:
+        order = [(model, naming) for naming in namings for model in models]
+        fig, axes = panels(2, len(models), (width, 2.45 * 2), sharex=True, sharey=True)
+        between, xlabel = ", ", "Name given (% of the level)"
+    else:
+        order = [(model, naming) for model in models for naming in namings]
+        fig, axes = panels(len(models), 2, (width, 2.05 * len(models)), sharex=True, sharey=True)
+        between, xlabel = "\n", "Name given (%)"
     levels = [level for level in LEVELS if level in set(own["level"])]
-    given = [*levels, "missing"]
-    for ax, (model, how) in zip(axes.flat, panels, strict=True):
-        table = hows[how]
-        rows = table[(table["model"] == model) & (table["level"] != "")].replace({"named": {"": "missing"}})
-        shares = pd.crosstab(rows["level"], rows["named"], normalize="index").reindex(index=levels, columns=given)
-        sns.heatmap(
-            shares.fillna(0), ax=ax, vmin=0, vmax=1, cmap="Blues", cbar=False, linewidths=0.5, square=True,
-            annot=shares.fillna(0).map(lambda share: f"{100 * share:.0f}" if share >= 0.005 else ""), fmt="",
-        )  # fmt: skip
-        ax.set(xlabel="", ylabel="")
-        ax.tick_params(axis="y", rotation=0)
-    lettered(axes.flat, [f"{MODELS.get(model, model)}{between}{how}" for model, how in panels])
+    for ax, (model, naming) in zip(axes.flat, order, strict=True):
+        bodies = namings[naming]
+        _name_matrix(ax, bodies[bodies["model"] == model], levels)
+    label_panels(axes.flat, [f"{model_name(model)}{between}{naming}" for model, naming in order])
     counts = own[(own["model"] == models[0]) & (own["level"] != "")]["level"].value_counts()
     for ax in axes[:, 0]:
         ax.set_ylabel("Reference level (n vertebrae)")
         ax.set_yticklabels([f"{level} ({counts[level]})" for level in levels])
     for ax in axes[-1]:
-        ax.set_xlabel("Name given (% of the level)" if width == PAGE else "Name given (%)")
-    return noted(fig, note)
+        ax.set_xlabel(xlabel)
+    return finish(fig, note)
 
 
-@of_two_widths
+def _name_matrix(ax: Axes, bodies: pd.DataFrame, levels: list[str]) -> None:
+    """Shares of each reference level under each name. bodies : of one model."""
+    import seaborn as sns  # takes seconds
+
+    rows = bodies[bodies["level"] != ""].replace({"named": {"": "missing"}})
+    shares = pd.crosstab(rows["level"], rows["named"], normalize="index")
+    shares = shares.reindex(index=levels, columns=[*levels, "missing"]).fillna(0)
+    texts = shares.map(lambda share: f"{100 * share:.0f}" if share >= 0.005 else "")
+    sns.heatmap(
+        shares, ax=ax, vmin=0, vmax=1, cmap="Blues", cbar=False, linewidths=0.5, square=True, annot=texts, fmt=""
+    )
+    ax.set(xlabel="", ylabel="")
+    ax.tick_params(axis="y", rotation=0)
+
+
 def precision_recall(curves: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
     """Precision against recall of pixels as the threshold falls: one panel a level, then any level, all enlarged alike.
 
@@ -131,58 +152,163 @@ def precision_recall(curves: pd.DataFrame, note: str = "", width: float = PAGE) 
         curve is its average precision. A model that gave no probabilities has no curve.
     """
     levels, given = list(dict.fromkeys(curves["level"])), curves[curves["pixels"] > 0]
-    models, across = list(dict.fromkeys(given["model"])), min(4 if width == PAGE else 2, len(levels) + 1)
+    across = min(4 if width == PAGE else 2, len(levels) + 1)
     rows = -(-(len(levels) + 1) // across)
-    fig, axes = plt.subplots(rows, across, figsize=(width, 0.3 + 1.7 * rows), layout="constrained", squeeze=False)
-    panels, least = axes.flat[: len(levels)], 1.0
-    for ax, level in zip(panels, levels, strict=True):
-        for model, own in given[given["level"] == level].groupby("model", sort=False):
-            least = min(least, _precision_recall(ax, own, model))
-    low = max(0, np.floor(10 * (2 * least - 1)) / 10)  # the mark that is farthest from 1 lies half way
-    for number, ax in enumerate(panels):
+    fig, axes = panels(rows, across, (width, 0.3 + 1.7 * rows))
+    level_axes, lowest = axes.flat[: len(levels)], 1.0
+    for ax, level in zip(level_axes, levels, strict=True):
+        for model, counts in given[given["level"] == level].groupby("model", sort=False):
+            lowest = min(lowest, _precision_recall_curve(ax, counts, model))
+    low = max(0, np.floor(10 * (2 * lowest - 1)) / 10)  # the mark that is farthest from 1 lies half way
+    for number, ax in enumerate(level_axes):
         ax.set(xlim=(low, 1.01), ylim=(low, 1.01), xlabel="Recall", ylabel="" if number % across else "Precision")
         ax.set_aspect("equal")
-        _equal_f1(ax, low)
-        if ax.lines:
+        _equal_f1_lines(ax, low)
+        if ax.get_legend_handles_labels()[1]:
             ax.legend(
                 loc="lower left", fontsize=SMALLEST, handlelength=3, borderpad=0.1, frameon=True, edgecolor="none"
             )
-    lettered(panels, ["any level" if level == "vertebra" else level for level in levels])
+    label_panels(level_axes, ["any level" if level == "vertebra" else level for level in levels])
     for ax in axes.flat[len(levels) :]:
         ax.axis("off")
-    told = "AP: area under the curve\nmark: probability of 0.5\ngrey: equal F1, as noted"
-    axes.flat[len(levels)].legend(
-        handles=[_key(model) for model in models], title=told, title_fontsize=7, loc="center left", alignment="left",
-        handlelength=3,
-    )  # fmt: skip
-    return noted(fig, note)
+    _curve_key(axes.flat[len(levels)], list(dict.fromkeys(given["model"])))
+    return finish(fig, note)
 
 
-def _precision_recall(ax: Axes, counts: pd.DataFrame, model: str) -> float:
-    """Draw one curve, marked at a probability of 0.5; returns the lower of precision and recall there, 1 if no pixel
-    has that. counts : probability 0..255, rows with pixels.
+def _precision_recall_curve(ax: Axes, counts: pd.DataFrame, model: str) -> float:
+    """Draw a curve with its mark at a probability of 0.5; returns the lower of precision and recall at the mark.
+
+    counts : probability 0..255, rows with pixels. Without a pixel that reaches 0.5 there is no mark, and 1 is returned.
     """
     falling = counts.sort_values("probability", ascending=False)
     hits, pixels = falling["hits"].cumsum().to_numpy(), falling["pixels"].cumsum().to_numpy()
     recall, precision = hits / max(hits[-1], 1), hits / np.maximum(pixels, 1)
-    colour, marker, line = look_of(model)
     area = float((precision * np.diff(recall, prepend=0)).sum())
-    half = int((falling["probability"] >= 128).sum())  # points of the curve from there up; none if no pixel reaches it
-    ax.plot([0, *recall], [precision[0], *precision], color=colour, linestyle=line, linewidth=1, drawstyle="steps-pre",
-            marker=marker, markersize=3.8, markevery=[half] if half else [], label=f"AP {area:.3f}")  # fmt: skip
+    half = int((falling["probability"] >= HALF).sum())  # points of the curve at 0.5 or above
+    ax.plot(
+        [0, *recall], [precision[0], *precision], **style_of(model).curve(), linewidth=1, drawstyle="steps-pre",
+        markersize=3.8, markevery=[half] if half else [], label=f"AP {area:.3f}",
+    )  # fmt: skip
     return float(min(recall[half - 1], precision[half - 1])) if half else 1.0
 
 
-def _equal_f1(ax: Axes, low: float) -> None:
+def _equal_f1_lines(ax: Axes, low: float) -> None:
     """Lines of equal F1, with their values at the right edge, as many of three as end there."""
-    of_three = low + (1 - low) * np.array([0.25, 0.5, 0.75])
-    for f1 in of_three[of_three / (2 - of_three) > low]:
+    values = low + (1 - low) * np.array([0.25, 0.5, 0.75])
+    for f1 in values[values / (2 - values) > low]:
         recall = np.linspace(max(low, f1 / (2 - f1)), 1, 50)
         ax.plot(recall, f1 * recall / (2 * recall - f1), color="#CCCCCC", linewidth=0.6, zorder=0)
         ax.text(1.02, f1 / (2 - f1), f"{f1:.3g}", color="#888888", fontsize=SMALLEST, va="center")
 
 
-def _key(model: str) -> Line2D:
-    colour, marker, line = look_of(model)
-    return Line2D([], [], color=colour, linestyle=line, linewidth=1, marker=marker, markersize=3.8,
-                  label=MODELS.get(model, model))  # fmt: skip
+def _curve_key(ax: Axes, models: list[str]) -> None:
+    """The legend of all panels of `precision_recall`, in a panel of its own."""
+    handles = [
+        Line2D([], [], **style_of(model).curve(), linewidth=1, markersize=3.8, label=model_name(model))
+        for model in models
+    ]
+    title = "AP: area under the curve\nmark: probability of 0.5\ngrey: equal F1, as noted"
+    ax.legend(handles=handles, title=title, title_fontsize=7, loc="center left", alignment="left", handlelength=3)
+
+
+def errors(bodies: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
+    """Outcomes of the vertebrae, in per cent of the reference's; beside it F1 of the outlines found, whatever the name.
+
+    bodies : model, level, outcome, f1, merged, split; as of an Evaluation.
+    """
+    fig, (left, right) = two_panels(width, 2.4, 3.6, (2, 1))
+    models = list(dict.fromkeys(bodies["model"]))
+    _outcome_bars(left, bodies, models, " " if width == PAGE else "\n")
+    _outline_boxes(right, bodies, models)
+    label_panels((left, right), ("found and named", "outlined, of those found"))
+    add_legend(fig, left)
+    return finish(fig, note)
+
+
+def _outcome_bars(ax: Axes, bodies: pd.DataFrame, models: list[str], between: str) -> None:
+    """Stacked bars, one a model. between : a model's name and its number of vertebrae."""
+    counts = pd.crosstab(bodies["model"], bodies["outcome"]).reindex(index=models, columns=list(OUTCOME_COLOURS))
+    total = bodies[bodies["level"] != ""].groupby("model").size().reindex(models)
+    shares, start = (100 * counts.fillna(0)).div(total, axis=0), np.zeros(len(models))
+    names = [f"{model_name(model)}{between}(n = {total[model]})" for model in models]
+    for outcome, colour in OUTCOME_COLOURS.items():
+        ax.barh(names, shares[outcome], left=start, color=colour, label=outcome, height=0.6, edgecolor="white")
+        start += shares[outcome].to_numpy()
+    for place, share in enumerate(shares["right"]):
+        ax.text(1, place, f"{100 - share:.1f} % not right", fontsize=SMALLEST, va="center", **HALO)
+    ax.set(xlabel="Vertebrae of the reference (%); extra ones beyond 100", ylim=(len(models) - 0.5, -0.5))
+
+
+def _outline_boxes(ax: Axes, bodies: pd.DataFrame, models: list[str]) -> None:
+    import seaborn as sns  # takes seconds
+
+    outlined = bodies[bodies["f1"].notna()].assign(name=lambda table: table["model"].map(model_name))
+    palette = {model_name(model): style_of(model).colour for model in models}
+    sns.boxplot(outlined, x="f1", y="name", hue="name", palette=palette, ax=ax, fliersize=1.5, legend=False, **BOXES)
+    ax.set(xlabel="F1 of the outline, name aside", ylabel="", xlim=(min(0.7, outlined["f1"].min() - 0.01), 1))
+    ax.set_yticks([])
+
+
+def reliability(table: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
+    """Accuracy of pixels against the confidence of the network in them; the diagonal is perfect calibration.
+
+    table : model, bin, pixels, sureness (confidence), right (sums over the pixels of a bin).
+    """
+    fig, (left, right) = two_panels(width, 2.5, 4.8, (1, 2))
+    left.plot([0, 100], [0, 100], color="#888888", linewidth=0.7)
+    for model, bins in table[table["pixels"] > 0].groupby("model", sort=False):
+        total = bins["pixels"].sum()
+        error = calibration_error(bins[["pixels", "sureness", "right"]].to_numpy().T)
+        filled = bins[bins["pixels"] >= 1e-3 * total]  # a bin of a few pixels tells nothing
+        name, curve = model_name(model), style_of(model).curve() | {"markersize": 3.5}
+        x = 100 * filled["sureness"] / filled["pixels"]
+        left.plot(x, 100 * filled["right"] / filled["pixels"], label=name, **curve)
+        right.plot(x, 100 * filled["pixels"] / total, label=f"{name}, calibration error {100 * error:.1f} %", **curve)
+    left.set(xlabel="Probability given (%)", ylabel="Pixels that are right (%)", xlim=(0, 100), ylim=(0, 100))
+    left.set_aspect("equal")
+    right.set(xlabel="Probability given (%)", ylabel="Pixels of a vertebra (%)", yscale="log")
+    label_panels((left, right), ("reliability", "how often it is given"))
+    add_legend(fig, right)
+    return finish(fig, note)
+
+
+def error_map(mapped, note: str = "", width: float = PAGE) -> Figure:
+    """Two panels a model on the mean spine: the share of cases with a wrong outline at a pixel, and with a wrong name.
+
+    mapped : as from `error_map.error_map`; the mean vertebrae are outlined and named.
+    """
+    models = list(mapped.errors)
+    if width == PAGE:
+        order, down = [(model, kind) for model in models for kind in ("outline", "name")], 1
+    else:
+        order, down = [(model, kind) for kind in ("outline", "name") for model in models], 2
+    across = len(order) // down
+    height = min((width - 0.6) / across * mapped.body.shape[0] / mapped.body.shape[1], 4.5 / down) + 0.5
+    fig, axes = panels(down, across, (width, down * height))
+    shares = [_error_share(mapped.errors[model], kind) for model, kind in order]
+    limit = max(5, 5 * np.ceil(20 * max(np.nanmax(share) for share in shares)))
+    for ax, share in zip(axes.flat, shares, strict=True):
+        image = ax.imshow(100 * share, vmin=0, vmax=limit, cmap=ERROR_SHADES, interpolation="nearest")
+        _draw_mean_vertebrae(ax, mapped)
+    label_panels(axes.flat, [f"{model_name(model)}\n{kind}" for model, kind in order])
+    bar = fig.colorbar(image, ax=axes.ravel().tolist(), fraction=0.02 * PAGE / width, pad=0.01)
+    bar.set_label("Test images with that pixel wrong (%)")
+    return finish(fig, note)
+
+
+def _error_share(errors_of_model: dict[str, np.ndarray], kind: str) -> np.ndarray:
+    if kind == "name":
+        return errors_of_model["misnamed"]
+    return errors_of_model["missed"] + errors_of_model["invented"]
+
+
+def _draw_mean_vertebrae(ax: Axes, mapped) -> None:
+    """The mean outlines, each with its name, and a bar of the scale where it is known."""
+    for number, (level, (x, y)) in enumerate(zip(mapped.levels, mapped.centres, strict=True)):
+        inside = gaussian_filter(np.where(mapped.owner == number, np.nan_to_num(mapped.body), 0), 1)  # no steps
+        if inside.max() > 0.5:
+            ax.contour(inside, levels=[0.5], colors="black", linewidths=0.4)
+            name = ax.text(x, y, level, fontsize=SMALLEST, ha="center", va="center")
+            name.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
+    ax.axis("off")
+    scale_bar(ax, mapped.body.shape, mapped.pixel_mm, colour="black")
