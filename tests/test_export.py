@@ -73,7 +73,9 @@ def save_curves(study):
     history = pd.DataFrame(
         {"model": "unet", "epoch": [1, 2], "train_loss": [2, 1], "val_loss": 1, "val_f1": [0.1, 0.5]}
     )
-    figures.save(figures.learning_curves(history), study / "figures", "learning_curves", "Loss and F1.")
+    figures.save(
+        figures.two_widths(figures.learning_curves, history), study / "figures", "learning_curves", "Loss and F1."
+    )
 
 
 def test_a_figure_of_two_widths_is_exported_for_a_page_and_for_a_column(study, tmp_path):
@@ -163,6 +165,13 @@ def test_every_figure_and_table_of_the_notebooks_is_known():
     assert saved | set(DIAGRAMS.values()) | {"grid"} == set(FIGURES)
     written = set(re.findall(r'tables\.write\(study\.folder / \\"tables\\", \\"(\w+)\\"', sources))
     assert written | set(re.findall(r'\\"tables\\" / \\"(\w+)\.csv\\"', sources)) == set(TABLES)
+
+
+def test_the_notebooks_write_the_caption_that_belongs_to_a_figure():
+    sources = "".join(path.read_text() for path in sorted((ROOT / "notebooks").glob("*.ipynb")))
+    saved = re.findall(r'figures\.save\(\w+, study\.folder / \\"figures\\", \\"(\w+)\\", captions\.(\w+)\(', sources)
+    assert len(saved) == 21
+    assert [(name, FIGURES[name].caption.__name__) for name, _ in saved] == saved
 
 
 def compiled(folder, name, latex="pdflatex"):
