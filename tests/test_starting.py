@@ -125,6 +125,16 @@ def test_a_data_set_to_test_on_that_is_not_there_stops_before_any_training(tmp_p
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_dry_run_lists_the_study_and_the_test_of_its_networks_on_other_data(tmp_path, cache):
+    other = write_dataset(tmp_path / "patients")
+    named = ["run", "--profile", "smoke", "--runs", tmp_path / "runs", "--set", f"cache={cache}", "--set", "device=cpu"]
+    said = in_process(*named, "--test-dataset", other, "--dry-run")
+    assert said.returncode == 0 and said.stdout.count("5 jobs: 5 waiting") == 2
+    names = [line for line in said.stdout.splitlines() if "-smoke-seed0-" in line]
+    assert [name.partition("-")[0] for name in names] == ["phantom", "patients"]
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_grid_has_no_data_set_to_test_on(tmp_path):
     said = in_process("run", "--profile", "smoke", "--seeds", "0", "1", "--test-dataset", tmp_path)
     assert said.returncode == 2 and "--test-dataset: of a single study" in said.stderr
