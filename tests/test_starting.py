@@ -129,7 +129,7 @@ def test_a_dry_run_lists_the_study_and_the_test_of_its_networks_on_other_data(tm
     other = write_dataset(tmp_path / "patients")
     named = ["run", "--profile", "smoke", "--runs", tmp_path / "runs", "--set", f"cache={cache}", "--set", "device=cpu"]
     said = in_process(*named, "--test-dataset", other, "--dry-run")
-    assert said.returncode == 0 and said.stdout.count("5 jobs: 5 waiting") == 2
+    assert said.returncode == 0 and said.stdout.count("6 jobs: 6 waiting") == 2
     names = [line for line in said.stdout.splitlines() if "-smoke-seed0-" in line]
     assert [name.partition("-")[0] for name in names] == ["phantom", "patients"]
     assert not (tmp_path / "runs").exists()
