@@ -95,7 +95,7 @@ def test_a_corrected_mask_makes_all_of_it_again(study):
 CODE = {
     "data/decoding": {*NETWORK, "decoded", "scores"},
     "data/folder": {*NETWORK, "audit", "decoded", "scores"},
-    "data/audit/geometry": {"audit"},
+    "data/checks": {"audit"},
     "networks/losses": NETWORK,
     "data/preparation": NETWORK,
     "networks/prediction": {"label maps", "robustness"},
@@ -177,8 +177,8 @@ def imports_of(module):
 # what training imports and what changes no weight: where files lie, how they are written, which of them are stale, and
 # what makes the data, which count by their content
 NOT_OF_THE_RESULT = {
-    "records", "freshness", "machine", "study", "networks/checkpoints", "data/sources", "data/audit/kinds",
-    "data/audit/likeness", "data/audit/cases", "data/audit/geometry",
+    "records", "freshness", "machine", "study", "networks/checkpoints", "data/sources", "data/audit",
+    "data/checks",
 }  # fmt: skip
 
 
