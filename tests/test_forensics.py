@@ -286,7 +286,7 @@ def test_what_is_no_table_of_results_is_refused_with_the_remedy(table, words):
         ({"elsewhere": {"text": {"mine": {"F1": 0.8}}}}, "has no 'F1', only precision, recall, f1, map; add it"),
         ({"elsewhere": {"text": {"mine": {"f1": 80}}}}, "f1 of mine is 80; .* write 92 % as 0.92"),
         ({"highest": {"text": {"mAP": "mine"}}}, "has no 'mAP', only .*, map; add it"),
-        ({"highest": {"text": {"map": "vgg"}}}, "the table has no 'vgg', only mine; add it, or correct it"),
+        ({"highest": {"text": {"map": "vgg"}}}, "the table has no 'vgg', only mine; add it, or correct the name"),
     ],
 )
 def test_statements_on_what_the_table_has_not_are_refused(options, words):

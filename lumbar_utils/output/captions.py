@@ -10,7 +10,7 @@ import pandas as pd
 
 from lumbar_utils import METRICS, model_name
 from lumbar_utils.appendix.error_map import ErrorMap, peaks
-from lumbar_utils.appendix.multiverse import spread
+from lumbar_utils.appendix.definitions import spread_over_definitions
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.output.tables import data_words, interval_text, runs_words, seeds_of
 from lumbar_utils.scores.evaluation import ANY_LEVEL
@@ -96,7 +96,7 @@ def differences(gaps: pd.DataFrame, cohort: Cohort) -> str:
 
 def multiverse(universe: pd.DataFrame, cohort: Cohort) -> str:
     """universe : definition, metric, model, value."""
-    (f1,) = spread(universe).query("metric == 'f1'").to_dict("records")
+    (f1,) = spread_over_definitions(universe).query("metric == 'f1'").to_dict("records")
     models = dict.fromkeys(universe["model"])
     counts = ", ".join(f"{model_name(model)} leads under {f1[f'{model}_leads']}" for model in models)
     return (

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from lumbar_utils import MODELS
-from lumbar_utils.appendix.multiverse import spread
+from lumbar_utils.appendix.definitions import spread_over_definitions
 from lumbar_utils.output import captions, tables
 from lumbar_utils.scores.metrics import DEFINITIONS
 
@@ -202,7 +202,7 @@ def _print_claims(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _print_multiverse(table: pd.DataFrame) -> pd.DataFrame:
-    return spread(table).rename(columns=_column_title)
+    return spread_over_definitions(table).rename(columns=_column_title)
 
 
 def _column_title(column: str) -> str:

@@ -22,7 +22,7 @@ import pandas as pd
 import psutil
 
 from lumbar_utils import records
-from lumbar_utils.appendix import multiverse
+from lumbar_utils.appendix import definitions
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.data.sources import load
 from lumbar_utils.scores import paper, statistics, summary
@@ -77,8 +77,12 @@ def score(cohort: Cohort, folders: dict[str, Path]) -> dict:
     summary.summarise(found, dict.fromkeys(found.scores["metric"]))
     statistics.compare(summary.per_patient(found))
     paper.judge(table, gaps, "drawn images", seeds=1, synthetic=True)
-    universe = multiverse.multiverse(found)
-    multiverse.spread(universe), multiverse.nearest(universe), summary.by_group(found, cohort.cases)
+    universe = definitions.score_definitions(found)
+    (
+        definitions.spread_over_definitions(universe),
+        definitions.nearest_to_paper(universe),
+        summary.by_group(found, cohort.cases),
+    )
     done = time.perf_counter()
     over.set()
     return {"scoring_s": round(scored - started, 1), "rest_s": round(done - scored, 1), "peak_mb": round(most[0])}

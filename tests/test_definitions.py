@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from test_summary import evaluation
 
-from lumbar_utils.appendix.multiverse import multiverse, nearest, spread
+from lumbar_utils.appendix.definitions import nearest_to_paper, score_definitions, spread_over_definitions
 
 
 def counted(cells, model="unet", levels=("L1", "L2")):
@@ -38,7 +38,7 @@ CELLS = [("a", 1, 1, 10), ("a", 0, 1, 10), ("a", 0, 0, 990), ("b", 1, 1, 15), ("
     ],
 )
 def test_a_definition_by_hand(definition, precision, recall, f1):
-    universe = multiverse(counted(CELLS))
+    universe = score_definitions(counted(CELLS))
     values = universe[universe["definition"] == definition].set_index("metric")["value"]
     assert values["precision"] == pytest.approx(precision)
     assert values["recall"] == pytest.approx(recall)
@@ -50,7 +50,7 @@ def test_patients_are_averaged_before_they_are_counted():
     found = counted([*CELLS, ("c", 1, 1, 10), ("c", 0, 0, 990)])
     found.pixels.loc[found.pixels["case"] == "c", "patient"] = "pb"  # b and c are of one patient
     found.instances.loc[0, "patient"] = "pa"
-    universe = multiverse(found).set_index(["definition", "metric"])["value"]
+    universe = score_definitions(found).set_index(["definition", "metric"])["value"]
     assert universe["per patient; each level; absent left out", "recall"] == pytest.approx((1 + (0.5 + 1) / 2) / 2)
     assert universe["per image; each level; absent left out", "recall"] == pytest.approx((1 + 0.5 + 1) / 3)
 
@@ -60,7 +60,7 @@ def test_average_precision_of_label_maps_is_scikit_learn_s():
 
     truth = np.repeat([1, 1, 0, 0], [25, 15, 10, 1990])
     said = np.repeat([1, 0, 1, 0], [25, 15, 10, 1990])
-    universe = multiverse(counted(CELLS, levels=("L1",))).set_index("definition")["value"]
+    universe = score_definitions(counted(CELLS, levels=("L1",))).set_index("definition")["value"]
     assert universe["pixels, each level, label maps"] == pytest.approx(average_precision_score(truth, said))
 
 
@@ -74,7 +74,7 @@ def universe():
 
 
 def test_the_spread_tells_how_far_numbers_move_and_who_leads():
-    row = spread(universe()).set_index("metric").loc["f1"]
+    row = spread_over_definitions(universe()).set_index("metric").loc["f1"]
     assert row[["definitions", "orders", "unet_leads", "hrnet_leads"]].tolist() == [2, 2, 1, 1]
     assert row[["unet_low", "unet_high"]].tolist() == [0.6, 0.9]
 
@@ -82,7 +82,7 @@ def test_the_spread_tells_how_far_numbers_move_and_who_leads():
 def test_definitions_that_differ_in_no_number_are_counted_once_and_a_shared_lead_is_shared():
     twice = pd.concat([universe(), universe().assign(definition=lambda table: table["definition"] + ", again")])
     tied = pd.DataFrame({"definition": "c", "metric": "f1", "model": ["unet", "hrnet"], "value": 0.9})
-    row = spread(pd.concat([twice, tied])).set_index("metric").loc["f1"]
+    row = spread_over_definitions(pd.concat([twice, tied])).set_index("metric").loc["f1"]
     assert row[["definitions", "unet_leads", "hrnet_leads"]].tolist() == [3, 2, 2]
 
 
@@ -92,12 +92,12 @@ def test_a_model_without_probabilities_has_fewer_definitions_and_stops_nothing()
     parts = {name: pd.concat([getattr(one, name) for one in (found, silent)], ignore_index=True)
              for name in ("pixels", "curves", "instances", "scores")}  # fmt: skip
     parts["curves"].loc[parts["curves"]["model"] == "unet", ["hits", "pixels"]] = 1
-    row = spread(multiverse(evaluation([], **parts))).set_index("metric").loc["map"]
+    row = spread_over_definitions(score_definitions(evaluation([], **parts))).set_index("metric").loc["map"]
     assert row["orders"] == 1
 
 
 def test_the_nearest_definition_is_the_paper_s_own():
-    table = nearest(universe())
+    table = nearest_to_paper(universe())
     best = table[table["kind"] == "mAP"].iloc[0]
     assert best[["definition", "distance", "pattern", "same_order"]].tolist() == ["x", 0, 0, 1]
     assert table[table["kind"] != "mAP"]["definition"].tolist() == ["a", "b"]
