@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lumbar_utils.appendix.error_map import KINDS, Frame, error_map, frames, peaks
+from lumbar_utils.appendix.error_map import ERROR_KINDS, Frame, error_map, frames, peaks
 from lumbar_utils.data.folder import Cohort
 
 LABELS = {1: "L1", 2: "L2"}
@@ -90,7 +90,7 @@ def test_a_share_is_of_the_cases_and_kinds_are_told_apart(tmp_path):
     named[true == 2] = 1
     found = error_map(*make(tmp_path, [(true, true), (true, true), (true, beside), (true, named)]))
     kinds = found.errors["unet"]
-    assert set(kinds) == set(KINDS)
+    assert set(kinds) == set(ERROR_KINDS)
     assert at(found, kinds["invented"], "L1", 1.3) == 0.25 and at(found, kinds["invented"], "L1", 0.8) == 0
     assert at(found, kinds["misnamed"], "L2", 0) == 0.25 and at(found, kinds["misnamed"], "L1", 0) == 0
     assert peaks(found).values.tolist() == [["unet", "outline", 0.25, "L1"], ["unet", "name", 0.25, "L2"]]

@@ -7,7 +7,16 @@ import pandas as pd
 import pytest
 
 from lumbar_utils import StudyError
-from lumbar_utils.appendix.robustness import CASES, KINDS, STEPS, WORSE, chosen, degrade, follow, robustness
+from lumbar_utils.appendix.robustness import (
+    DEGRADATIONS,
+    DEGRADED_STEPS,
+    MAX_CASES,
+    STEPS,
+    degrade,
+    robustness,
+    select_cases,
+    transform_mask,
+)
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.networks.training import fit
 from lumbar_utils.output import figures
@@ -18,27 +27,29 @@ FLAT = np.full((128, 128), 100, np.uint8)
 DRAWN = np.random.default_rng(0).integers(0, 256, (64, 48), np.uint8)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DEGRADATIONS)
 def test_the_first_strength_is_the_image_itself(kind):
-    assert (degrade(DRAWN, kind, KINDS[kind].strengths[0], 1) == DRAWN).all()
+    assert (degrade(DRAWN, kind, DEGRADATIONS[kind].strengths[0], 1) == DRAWN).all()
 
 
-@pytest.mark.parametrize("kind, strength", WORSE)
-def test_an_image_is_spoilt_by_its_arguments_alone(kind, strength):
+@pytest.mark.parametrize("kind, strength", DEGRADED_STEPS)
+def test_an_image_is_degraded_by_its_arguments_alone(kind, strength):
     first, again = degrade(DRAWN, kind, strength, 1), degrade(DRAWN, kind, strength, 1)
     assert first.shape == DRAWN.shape and first.dtype == np.float32
     assert (first == again).all() and (first != DRAWN).any()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DEGRADATIONS)
 def test_strengths_rise_and_so_does_the_difference(kind):
-    assert list(KINDS[kind].strengths) == sorted(KINDS[kind].strengths)
+    assert list(DEGRADATIONS[kind].strengths) == sorted(DEGRADATIONS[kind].strengths)
     smooth = np.outer(np.hanning(64), np.hanning(64)) * 200
-    differences = [np.abs(degrade(smooth.astype(np.uint8), kind, s, 3) - smooth).mean() for s in KINDS[kind].strengths]
+    differences = [
+        np.abs(degrade(smooth.astype(np.uint8), kind, s, 3) - smooth).mean() for s in DEGRADATIONS[kind].strengths
+    ]
     assert differences == sorted(differences)
 
 
-@pytest.mark.parametrize("strength", KINDS["noise"].strengths[1:])
+@pytest.mark.parametrize("strength", DEGRADATIONS["noise"].strengths[1:])
 def test_noise_has_the_stated_share_of_the_range_as_standard_deviation(strength):
     assert degrade(FLAT, "noise", strength, 0).std() == pytest.approx(100 * strength, rel=0.03)
 
@@ -52,8 +63,8 @@ def test_noise_in_air_is_rayleigh_s_as_in_a_magnitude_image():
 
 
 def test_a_bias_field_darkens_to_the_stated_part_and_leaves_the_brightest():
-    spoilt = degrade(FLAT, "bias field", 5, 0)
-    assert (spoilt.max(), spoilt.min()) == (pytest.approx(100), pytest.approx(20))
+    degraded = degrade(FLAT, "bias field", 5, 0)
+    assert (degraded.max(), degraded.min()) == (pytest.approx(100), pytest.approx(20))
 
 
 def test_a_blurred_point_has_the_stated_sigma():
@@ -75,21 +86,23 @@ def test_a_quarter_turn_moves_image_and_mask_alike_pixel_by_pixel():
     square = DRAWN[:48]
     turned = degrade(square, "rotation", 90, 5)
     assert any(np.allclose(turned, np.rot90(square, quarter), atol=0.5) for quarter in (1, 3))
-    assert (follow(square, "rotation", 90, 5) == np.rint(turned)).all()
+    assert (transform_mask(square, "rotation", 90, 5) == np.rint(turned)).all()
 
 
-@pytest.mark.parametrize("strength", KINDS["rotation"].strengths)
+@pytest.mark.parametrize("strength", DEGRADATIONS["rotation"].strengths)
 @pytest.mark.parametrize("seed", range(4))
 def test_a_body_turns_with_its_mask(strength, seed):
     mask = np.zeros((96, 80), np.uint8)
     mask[30:50, 20:44] = 3
-    turned = follow(mask, "rotation", strength, seed) > 0
+    turned = transform_mask(mask, "rotation", strength, seed) > 0
     bright = degrade(mask * 80, "rotation", strength, seed) > 120
     assert (turned != bright).sum() <= 0.02 * turned.sum()
 
 
 def test_only_rotation_moves_a_mask():
-    assert all((follow(DRAWN, kind, strength, 0) == DRAWN).all() for kind, strength in STEPS if kind != "rotation")
+    assert all(
+        (transform_mask(DRAWN, kind, strength, 0) == DRAWN).all() for kind, strength in STEPS if kind != "rotation"
+    )
 
 
 def of_patients(cohort, cases):
@@ -101,9 +114,9 @@ def of_patients(cohort, cases):
 def test_cases_are_spread_over_the_patients(study):
     cohort = prepare(study)
     few, many = of_patients(cohort, [1, 2]), of_patients(cohort, [12] * 8)
-    assert chosen(few) == [0, 1, 2]
-    assert len(chosen(many)) == len(set(chosen(many))) == CASES
-    assert many.cases.iloc[chosen(many)]["patient"].value_counts().tolist() == [CASES // 8] * 8
+    assert select_cases(few) == [0, 1, 2]
+    assert len(select_cases(many)) == len(set(select_cases(many))) == MAX_CASES
+    assert many.cases.iloc[select_cases(many)]["patient"].value_counts().tolist() == [MAX_CASES // 8] * 8
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +163,7 @@ def test_a_network_that_is_not_trained_is_refused(trained):
 def curves():
     rows = [
         (model, kind, about.unit, strength, f"c{n}", f"p{n % 3}", value)
-        for model, value in (("unet", 0.9), ("hrnet", 0.5)) for kind, about in KINDS.items()
+        for model, value in (("unet", 0.9), ("hrnet", 0.5)) for kind, about in DEGRADATIONS.items()
         for strength in about.strengths for n in range(6)
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["model", "kind", "unit", "strength", "case", "patient", "f1"])
@@ -160,7 +173,7 @@ def test_a_panel_a_kind_a_curve_a_model():
     fig = robustness_curves(curves(), "synthetic images")
     panels = [ax for ax in fig.axes if ax.lines]
     assert fig.get_figwidth() == figures.PAGE and fig.get_supxlabel() == "synthetic images"
-    for ax, about in zip(panels, KINDS.values(), strict=True):
+    for ax, about in zip(panels, DEGRADATIONS.values(), strict=True):
         unet, hrnet = ax.lines
         assert unet.get_xydata().tolist() == [[strength, pytest.approx(0.9)] for strength in about.strengths]
         assert set(hrnet.get_ydata().round(6)) == {0.5}

@@ -1,4 +1,7 @@
-"""What a network costs. Parameters and multiply-adds are its own; times belong to the machine named, busy or idle."""
+"""Computational cost of a network: size, operations, latency, memory and training time.
+
+Parameters and multiply-adds depend on the network alone; times and memory on the machine named, and on its load.
+"""
 
 import time
 
@@ -18,15 +21,17 @@ from lumbar_utils.networks.models import network_of
 from lumbar_utils.networks.prediction import refuse_untrained
 from lumbar_utils.study import Study
 
-WARM_UP, PASSES, SECONDS = 3, 30, 20.0  # passes before, and at most; no further one after so many seconds
+WARM_UP, MAX_PASSES = 3, 30
+MAX_SECONDS = 20.0  # no further pass once this is spent
 
 
 def cost(study: Study, cohort: Cohort, model: str) -> pd.Series:
-    """What a trained network of the study costs, measured once and kept as cost.csv in its folder.
+    """Cost of a trained network of the study, measured once and saved as cost.csv in its folder.
 
-    parameters (all, those without effect too), multiply_adds (of an image of the study's size); epochs and
-    training_seconds (with validation, without starting up; on trained_on); latency_ms, latency_low_ms, latency_high_ms
-    (median and quartiles of passes of one image in float32, as predicted), memory_mb, memory_of; device, threads.
+    parameters : all of them. multiply_adds : of one image of the study's size.
+    epochs, training_seconds : with validation, without start-up, on the machine `trained_on`.
+    latency_ms, latency_low_ms, latency_high_ms : median and quartiles of forward passes of one image in float32.
+    memory_mb, memory_of : peak of such a pass, and what it counts. device, threads, measured_on : of these passes.
     Raises StudyError if the model is not trained.
     """
     file, record = study.folder / model / "cost.csv", study.folder / model / "cost.json"
@@ -59,7 +64,7 @@ def _hardware(environment: dict[str, str]) -> str:
 
 
 def multiply_adds(network: nn.Module, height: int, width: int) -> int:
-    """Of one image, in convolutions and matrix products alone; with weights on `meta` nothing is computed."""
+    """Of one image, in convolutions and matrix products only; with weights on `meta` nothing is computed."""
     image = torch.zeros(1, 1, height, width, device=next(network.parameters()).device)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(image)
@@ -68,22 +73,25 @@ def multiply_adds(network: nn.Module, height: int, width: int) -> int:
 
 @torch.inference_mode()
 def latencies_ms(network: nn.Module, height: int, width: int, device: str) -> list[float]:
-    """Of forward passes of one image that lies on the device already, one after the other, warmed up."""
-    network, image, found = network.to(device), torch.randn(1, 1, height, width, device=device), []
-    while len(found) < WARM_UP + PASSES and (len(found) < 2 * WARM_UP or sum(found) < 1000 * SECONDS):
+    """Of consecutive forward passes of one image that is on the device, after a warm-up."""
+    network, image = network.to(device), torch.randn(1, 1, height, width, device=device)
+    latencies = []
+    for number in range(WARM_UP + MAX_PASSES):
+        if number >= 2 * WARM_UP and sum(latencies) >= 1000 * MAX_SECONDS:
+            break
         started = time.perf_counter()
         network(image)
         if device != "cpu":
             torch.accelerator.synchronize()
-        found.append(1000 * (time.perf_counter() - started))
-    return found[WARM_UP:]
+        latencies.append(1000 * (time.perf_counter() - started))
+    return latencies[WARM_UP:]
 
 
 @torch.inference_mode()
 def memory_mb(network: nn.Module, height: int, width: int, device: str) -> float:
-    """Peak in a forward pass of one image, weights and image included but not the program, in 10^6 bytes.
+    """Peak memory of a forward pass of one image in 10^6 bytes: weights, image and activations, not the program.
 
-    On CUDA of what torch's allocator hands out, work space of layers too; elsewhere of the tensors alive at once.
+    On CUDA measured by torch's allocator, workspaces of layers included; elsewhere summed over the live tensors.
     """
     network, image = network.to(device), torch.randn(1, 1, height, width, device=device)
     tensors = [*network.parameters(), *network.buffers(), image]
@@ -92,21 +100,22 @@ def memory_mb(network: nn.Module, height: int, width: int, device: str) -> float
         torch.cuda.reset_peak_memory_stats()
         network(image)
         return (sum(tensor.nbytes for tensor in tensors) + torch.cuda.max_memory_allocated() - before) / 1e6
-    with Alive(tensors) as alive:
+    with PeakMemory(tensors) as memory:
         network(image)
-    return alive.peak / 1e6
+    return memory.peak / 1e6
 
 
-class Alive(TorchDispatchMode):
-    """The most bytes that tensors held at once: those given, and those that operations made since."""
+class PeakMemory(TorchDispatchMode):
+    """Peak bytes of live tensors: those given, and those that operations create within the context."""
 
     def __init__(self, tensors: list[torch.Tensor]):
         super().__init__()
-        self.alive, self.peak = WeakIdKeyDictionary({tensor.untyped_storage(): None for tensor in tensors}), 0
+        self.live = WeakIdKeyDictionary({tensor.untyped_storage(): None for tensor in tensors})
+        self.peak = 0
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        made = operation(*args, **(kwargs or {}))
-        tensors = [part for part in tree_leaves(made) if isinstance(part, torch.Tensor)]
-        self.alive.update({tensor.untyped_storage(): None for tensor in tensors})
-        self.peak = max(self.peak, sum(storage.nbytes() for storage in self.alive))
-        return made
+        output = operation(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+        self.live.update({tensor.untyped_storage(): None for tensor in tensors})
+        self.peak = max(self.peak, sum(storage.nbytes() for storage in self.live))
+        return output

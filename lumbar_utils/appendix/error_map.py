@@ -1,7 +1,7 @@
-"""Where on the spine label maps are wrong: the errors of all test cases on one mean spine.
+"""Spatial distribution of errors: the errors of all test cases, projected onto one mean spine.
 
-Each vertebra of a reference is brought onto a grid of its own: its centre to the middle, the direction of the spine
-downwards, its lengths along and across the spine to one. Errors are counted there, and the grids are then laid out as
+Each vertebra of a reference is resampled onto a normalised grid of its level: centred, the spine pointing down, its
+length along and across the spine scaled to one. Errors are counted there per level, and the grids are then placed as
 the vertebrae lie on average.
 """
 
@@ -15,16 +15,16 @@ import pandas as pd
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.scores.evaluation import annotated_levels, read_label_map
 
-KINDS = ("missed", "invented", "misnamed")
-# a vertebra's grid: how far it reaches along and across the spine, in lengths of the body, which itself reaches to 1.7
-REACH, STEP = (5.0, 4.0), 0.1
-OUTSIDE = 255  # of the image
+ERROR_KINDS = ("missed", "invented", "misnamed")
+REACH = (5.0, 4.0)  # of a vertebra's grid from its centre along and across the spine, in lengths; the body ends at 1.7
+STEP = 0.1  # of the grid, in lengths
+OUTSIDE = 255  # value of grid points outside of the image
 
 
 class Frame(NamedTuple):
-    """Where a body lies: its centre (x, y) in pixels, the unit vector down the spine, its lengths along and across.
+    """Pose of a vertebra: centre (x, y) in pixels, unit vector down the spine, lengths along and across it.
 
-    A length is the standard deviation of a body's area: that of n rows is n / sqrt(12).
+    A length is the standard deviation of the area's coordinates in pixels: n / sqrt(12) for n rows.
     """
 
     centre: np.ndarray
@@ -34,14 +34,14 @@ class Frame(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ErrorMap:
-    """Shares of cases on the mean spine, each (height, width); nan where fewer than half of a level's cases reach.
+    """Shares of cases on the mean spine, each (height, width); nan where the images of most cases do not reach.
 
-    levels : names, from the top. cases : of each level, how many have it. centres : (levels, 2) x, y in the map.
-    owner : place in `levels` of the vertebra to whose grid a pixel belongs.
-    body : share of the level's cases whose pixel is of the vertebra: its mean outline is where this is a half.
-    errors : model -> kind (of KINDS) -> share: a vertebra's pixel taken for background; background for a vertebra; a
-        pixel of a vertebra given another's name.
-    pixel_mm : side of a pixel of the map; nan where the side of some case's is not known.
+    levels : names, from the top. cases : number of cases with each level. centres : (levels, 2) x, y in the map.
+    owner : index in `levels` of the vertebra to whose grid a pixel belongs.
+    body : share of the level's cases with the vertebra at this pixel; 0.5 is the mean outline.
+    errors : model -> kind (of ERROR_KINDS) -> share. missed : a vertebra labelled as background. invented : background
+        labelled as a vertebra. misnamed : a vertebra labelled as another.
+    pixel_mm : side of a pixel of the map; nan if that of any case is unknown.
     """
 
     levels: tuple[str, ...]
@@ -54,48 +54,51 @@ class ErrorMap:
 
 
 def frames(label_map: np.ndarray, values: list[int]) -> dict[int, Frame]:
-    """The frame of each of the levels in a (height, width) label map; values : of those to look for, from the top.
+    """The frame of each level in a (height, width) label map. values : of the levels to look for, from the top.
 
-    The direction of the spine is that from the body above to the body below, of those that are there; the first and
-    the last have one neighbour. A body alone looks straight down.
+    The spine's direction at a vertebra is from the next one above to the next one below; the first and the last use
+    their single neighbour. A vertebra alone points straight down.
     """
-    bodies = {value: np.argwhere(label_map == value)[:, ::-1] for value in values}
-    bodies = {value: xy for value, xy in bodies.items() if len(xy)}
-    centres, found = [xy.mean(axis=0) for xy in bodies.values()], {}
-    for place, (value, xy) in enumerate(bodies.items()):
-        way = centres[min(place + 1, len(centres) - 1)] - centres[max(place - 1, 0)]
-        down = way / np.linalg.norm(way) if way.any() else np.array([0.0, 1.0])
-        spread = (xy - centres[place]) @ np.stack([down, _across(down)]).T
-        found[value] = Frame(centres[place], down, np.sqrt(spread.var(axis=0) + 1 / 12))  # a pixel has an extent too
+    vertebrae = {value: np.argwhere(label_map == value)[:, ::-1] for value in values}
+    vertebrae = {value: xy for value, xy in vertebrae.items() if len(xy)}
+    centres = [xy.mean(axis=0) for xy in vertebrae.values()]
+    found = {}
+    for number, (value, xy) in enumerate(vertebrae.items()):
+        above, below = max(number - 1, 0), min(number + 1, len(centres) - 1)
+        direction = centres[below] - centres[above]
+        down = direction / np.linalg.norm(direction) if direction.any() else np.array([0.0, 1.0])
+        local = (xy - centres[number]) @ np.stack([down, _across(down)]).T
+        lengths = np.sqrt(local.var(axis=0) + 1 / 12)  # a pixel's own extent included
+        found[value] = Frame(centres[number], down, lengths)
     return found
 
 
 def _across(down: np.ndarray) -> np.ndarray:
-    """(..., 2) unit vectors at right angles to others, to the right where those look down."""
+    """(..., 2) unit vectors perpendicular to `down`, pointing right where it points down."""
     return np.stack([down[..., 1], -down[..., 0]], axis=-1)
 
 
 def error_map(cohort: Cohort, folders: dict[str, Path]) -> ErrorMap:
-    """Where the label maps of the test cases are wrong; folders : model -> folder of <case>.png.
+    """Errors of the test cases' label maps on the mean spine. folders : model -> folder of <case>.png.
 
-    Images are read once and held one at a time. What lies where a case has no vertebra of that level is not counted.
+    Masks are read one case at a time. A case counts for the levels that its reference has.
     """
     names, rows = annotated_levels(cohort), []
     shape = (len(names), *_grid().shape[:2])
-    body, reached = np.zeros(shape), np.zeros(shape)
-    wrong = {model: np.zeros((len(KINDS), *shape)) for model in folders}
+    body, inside = np.zeros(shape), np.zeros(shape)
+    errors = {model: np.zeros((len(ERROR_KINDS), *shape)) for model in folders}
     for number, (_, case) in enumerate(cohort.cases[cohort.cases["split"] == "test"].iterrows()):
         true = _annotated(cohort.mask(case), names)
         maps = {model: _annotated(read_label_map(at, case, true.shape), names) for model, at in folders.items()}
         for value, frame in frames(true, list(names)).items():
-            level, places = list(names).index(value), _places(frame, true.shape)
-            real = _at(true, places)
-            body[level] += real == value
-            reached[level] += real != OUTSIDE
+            level = list(names).index(value)
+            reference = _resample(true, frame)
+            body[level] += reference == value
+            inside[level] += reference != OUTSIDE
             for model, label_map in maps.items():
-                wrong[model][:, level] += _kinds(real, _at(label_map, places))
+                errors[model][:, level] += _errors(reference, _resample(label_map, frame))
             rows.append((number, level, case["spacing_mm"], frame))
-    return _laid_out(tuple(names.values()), rows, body, reached, wrong)
+    return _project(tuple(names.values()), rows, body, inside, errors)
 
 
 def _annotated(label_map: np.ndarray, names: dict[int, str]) -> np.ndarray:
@@ -103,82 +106,81 @@ def _annotated(label_map: np.ndarray, names: dict[int, str]) -> np.ndarray:
 
 
 def _grid() -> np.ndarray:
-    """(height, width, 2) places on a vertebra's grid, along and across the spine, in lengths."""
+    """(height, width, 2) points of a vertebra's grid, along and across the spine, in lengths."""
     along, across = (np.arange(-round(reach / STEP), round(reach / STEP) + 1) * STEP for reach in REACH)
     return np.stack(np.meshgrid(along, across, indexing="ij"), axis=-1)
 
 
-def _places(frame: Frame, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row and column in an image of each place of a body's grid, and whether the image reaches there."""
+def _resample(label_map: np.ndarray, frame: Frame) -> np.ndarray:
+    """Nearest value of a label map at each point of a vertebra's grid; OUTSIDE beyond the image."""
+    height, width = label_map.shape
     x, y = np.moveaxis(frame.centre + (_grid() * frame.lengths) @ np.stack([frame.down, _across(frame.down)]), -1, 0)
     row, column = np.rint(y).astype(int), np.rint(x).astype(int)
-    inside = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
-    return row.clip(0, shape[0] - 1), column.clip(0, shape[1] - 1), inside
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    return np.where(inside, label_map[row.clip(0, height - 1), column.clip(0, width - 1)], OUTSIDE)
 
 
-def _at(label_map: np.ndarray, places: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
-    row, column, inside = places
-    return np.where(inside, label_map[row, column], OUTSIDE)
-
-
-def _kinds(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
-    """(KINDS, height, width) which pixels are wrong in which way; none outside of the image."""
+def _errors(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
+    """(ERROR_KINDS, height, width) bool: errors of each kind; none outside of the image, where both are OUTSIDE."""
     return np.stack([(true > 0) & (pred == 0), (true == 0) & (pred > 0), (true > 0) & (pred > 0) & (true != pred)])
 
 
-def _laid_out(levels: tuple[str, ...], rows: list[tuple], body, reached, wrong) -> ErrorMap:
-    """The vertebrae's grids as shares, on the mean spine. rows : (case, level, spacing_mm, frame), one a vertebra.
+def _project(
+    levels: tuple[str, ...], rows: list[tuple], body: np.ndarray, inside: np.ndarray, errors: dict[str, np.ndarray]
+) -> ErrorMap:
+    """The levels' grids as shares of cases, placed on the mean spine.
 
-    body, reached : (levels, height, width) counts of cases; wrong : model -> (KINDS, levels, height, width).
+    rows : (case, level, spacing_mm, frame), one per vertebra. body, inside : (levels, height, width) numbers of cases
+    with the vertebra, and with an image, at a grid point. errors : model -> (ERROR_KINDS, levels, height, width).
     """
     centres, downs, lengths, size_mm = _mean_spine(rows, len(levels))
     low, high = np.nanmin(centres, axis=0) - REACH[::-1], np.nanmax(centres, axis=0) + REACH[::-1]
     x, y = np.meshgrid(np.arange(low[0], high[0], STEP), np.arange(low[1], high[1], STEP))
-    away = np.stack([x, y], axis=-1)[None] - centres[:, None, None]
+    offsets = np.stack([x, y], axis=-1)[None] - centres[:, None, None]
     axes = np.stack([downs, _across(downs)], axis=1)
-    local = np.einsum("lhwi,lki->lhwk", away, axes) / lengths[:, None, None]
+    local = np.einsum("lhwi,lki->lhwk", offsets, axes) / lengths[:, None, None]
     owner = np.nan_to_num((local**2).sum(axis=-1), nan=np.inf).argmin(axis=0)
     own = np.take_along_axis(local, owner[None, ..., None], axis=0)[0]
-    place = np.rint((own + REACH) / STEP).astype(int)
-    there = ((place >= 0) & (place < body.shape[1:])).all(axis=-1)
-    at = (owner, *np.moveaxis(place.clip(0, np.array(body.shape[1:]) - 1), -1, 0))
-    cases = pd.Series([level for _, level, _, _ in rows]).value_counts().reindex(range(len(levels)), fill_value=0)
-    cases = cases.to_numpy()
-    counts = np.where(there & (2 * reached[at] >= cases[owner]), reached[at], np.nan)
-    errors = {model: dict(zip(KINDS, counted[(slice(None), *at)] / counts, strict=True))
-              for model, counted in wrong.items()}  # fmt: skip
-    return ErrorMap(levels, cases, (centres - low) / STEP, owner, body[at] / counts, errors, STEP * size_mm)
+    point = np.rint((own + REACH) / STEP).astype(int)
+    on_grid = ((point >= 0) & (point < body.shape[1:])).all(axis=-1)
+    at = (owner, *np.moveaxis(point.clip(0, np.array(body.shape[1:]) - 1), -1, 0))
+    cases = np.bincount([level for _, level, _, _ in rows], minlength=len(levels))
+    counts = np.where(on_grid & (2 * inside[at] >= cases[owner]), inside[at], np.nan)
+    shares = {}
+    for model, errors_of_kinds in errors.items():
+        shares[model] = dict(zip(ERROR_KINDS, errors_of_kinds[(slice(None), *at)] / counts, strict=True))
+    return ErrorMap(levels, cases, (centres - low) / STEP, owner, body[at] / counts, shares, STEP * size_mm)
 
 
 def _mean_spine(rows: list[tuple], levels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Of each level its mean centre (x, y), direction and lengths, in sizes of a spine; and that size in mm, if known.
+    """Mean centre (x, y), direction and lengths of each level, in units of the spine's size; and that size in mm.
 
-    A spine's size is the median of its bodies' lengths. Cases lie where they agree best with the mean, so that one
-    that shows a few levels moves none of them. nan for a level that no case has.
+    A spine's size is the median length of its vertebrae. Cases are shifted to agree best with the mean, so that a case
+    with a few levels does not move them. nan for a level that no case has, and for an unknown size.
     """
-    case, level, spacing, of = (list(column) for column in zip(*rows, strict=True))
-    table = pd.DataFrame({"case": case, "level": level, "spacing": spacing})
-    size = pd.Series([np.sqrt(frame.lengths.prod()) for frame in of]).groupby(table["case"]).transform("median")
-    xy = pd.DataFrame([frame.centre for frame in of]).div(size, axis=0)
+    table = pd.DataFrame(rows, columns=["case", "level", "spacing", "frame"])
+    length = pd.Series([np.sqrt(frame.lengths.prod()) for frame in table["frame"]])
+    size = length.groupby(table["case"]).transform("median")
+    xy = pd.DataFrame([frame.centre for frame in table["frame"]]).div(size, axis=0)
     centres = pd.DataFrame(0.0, index=range(levels), columns=[0, 1])
-    for _ in range(50):  # in turn: cases onto the mean, the mean from the cases
-        shifts = (xy - centres.loc[level].set_axis(xy.index)).groupby(table["case"]).transform("mean")
+    for _ in range(50):  # alternately: shift the cases onto the mean, average the cases
+        shifts = (xy - centres.loc[table["level"]].set_axis(xy.index)).groupby(table["case"]).transform("mean")
         centres = (xy - shifts).groupby(table["level"]).mean().reindex(range(levels))
-    downs = pd.DataFrame([frame.down for frame in of]).groupby(table["level"]).mean()
+    downs = pd.DataFrame([frame.down for frame in table["frame"]]).groupby(table["level"]).mean()
     downs = downs.div(np.linalg.norm(downs, axis=1), axis=0).reindex(range(levels))
-    lengths = pd.DataFrame([frame.lengths for frame in of]).div(size, axis=0).groupby(table["level"]).mean()
+    lengths = pd.DataFrame([frame.lengths for frame in table["frame"]]).div(size, axis=0).groupby(table["level"]).mean()
     size_mm = float((size * table["spacing"]).mean(skipna=False))
     return centres.to_numpy(), downs.to_numpy(), lengths.reindex(range(levels)).to_numpy(), size_mm
 
 
-def peaks(found: ErrorMap) -> pd.DataFrame:
-    """Where each model is wrong most often: model, what (outline, name), share of cases in [0, 1], level.
+def peaks(projected: ErrorMap) -> pd.DataFrame:
+    """The pixel where each model is wrong most often: model, what (outline, name), share of cases in [0, 1], level.
 
-    `outline` : missed or invented; `name` : a vertebra's pixel under another's name.
+    outline : missed or invented. name : misnamed.
     """
     rows = []
-    for model, kinds in found.errors.items():
+    for model, kinds in projected.errors.items():
         for what, share in {"outline": kinds["missed"] + kinds["invented"], "name": kinds["misnamed"]}.items():
             place = np.unravel_index(np.nanargmax(share), share.shape)
-            rows.append((model, what, float(share[place]), found.levels[found.owner[place]]))
+            rows.append((model, what, float(share[place]), projected.levels[projected.owner[place]]))
     return pd.DataFrame(rows, columns=["model", "what", "share", "level"])

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from lumbar_utils import METRICS, model_name
-from lumbar_utils.appendix.error_map import ErrorMap, peaks
 from lumbar_utils.appendix.definitions import spread_over_definitions
+from lumbar_utils.appendix.error_map import ErrorMap, peaks
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.output.tables import data_words, interval_text, runs_words, seeds_of
 from lumbar_utils.scores.evaluation import ANY_LEVEL
