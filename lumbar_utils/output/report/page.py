@@ -42,8 +42,7 @@ class Figure(NamedTuple):
     """A figure of the page: a PNG in base64 with its size in pixels. files : words -> file of the same picture."""
 
     name: str
-    title: str
-    alt: str
+    row: registry.Figure
     note: str
     data: str
     width: int
@@ -81,7 +80,7 @@ def render(results: Results, documents: list[str]) -> str:
         cell_times=cell_times(results),
         software=software(results),
         settings=settings(results),
-        checklist=Table("claim", "CLAIM 2024, item by item", checklist, "", "record/claim_2024.md", True),
+        checklist=Table("claim", "CLAIM 2024, item by item", checklist, file="record/claim_2024.md", folded=True),
         statuses=record.count_values(checklist["status"], record.STATUSES),
         documents=documents,
     )
@@ -117,9 +116,7 @@ def figures_of(results: Results, part: str) -> list[Figure]:
     drawn = [file.stem for file in results.folder.glob("figures/[!.]*.png")]
     for name in registry.figures_of(part, drawn):
         row, picture = registry.figure(name), embedded(results.folder / "figures" / f"{name}.png")
-        note = note_of(results, row)
-        files = figure_files(results, name)
-        figures.append(Figure(name, row.title, f"{row.alt} {note}".strip(), note, *picture, files))
+        figures.append(Figure(name, row, note_of(results, row), *picture, figure_files(results, name)))
     return figures
 
 
@@ -183,7 +180,9 @@ def findings(results: Results) -> Table:
     count = len(results.findings)
     further = count - MOST_FINDINGS
     caption = f"The first {MOST_FINDINGS}; {further} more are in study.json." if further > 0 else ""
-    return Table("findings", f"{count} findings", results.findings.head(MOST_FINDINGS), caption, "study.json", True)
+    return Table(
+        "findings", f"{count} findings", results.findings.head(MOST_FINDINGS), caption, "study.json", folded=True
+    )
 
 
 def cell_times(results: Results) -> list[Table]:
@@ -207,7 +206,7 @@ def grid(results: Results) -> Table | None:
     rows = rows[["job", "seed", "fold", "state", "seconds", "memory_mb", "disk_mb"]].map(registry.cell_text)
     rows = rows.rename(columns={"memory_mb": "memory (MB)", "disk_mb": "disk (MB)"})
     links = tuple(f"../{job.study}/notebooks/{job.step}.ipynb" for job in jobs.itertuples())
-    return Table("jobs", f"{len(jobs)} jobs of the grid", rows, "", "cells.csv", True, links)
+    return Table("jobs", f"{len(jobs)} jobs of the grid", rows, file="cells.csv", folded=True, links=links)
 
 
 def settings(results: Results) -> Table:
@@ -220,7 +219,7 @@ def settings(results: Results) -> Table:
         meaning = Study.model_fields[name].description if name in Study.model_fields else ""
         rows.append((name, text, meaning))
     table = pd.DataFrame(rows, columns=["setting", "value", "meaning"])
-    return Table("settings", "Settings", table, "", "study.json", True)
+    return Table("settings", "Settings", table, file="study.json", folded=True)
 
 
 def software(results: Results) -> Table:
@@ -238,4 +237,4 @@ def software(results: Results) -> Table:
             recorded.setdefault(item, {})[result] = value
     values |= {item: records.one_or_each(by_result) for item, by_result in recorded.items()}
     rows = pd.DataFrame([(item, str(value)) for item, value in values.items()], columns=["what", "value"])
-    return Table("software", "Code, hardware and fingerprints", rows, "", "study.json")
+    return Table("software", "Code, hardware and fingerprints", rows, file="study.json")

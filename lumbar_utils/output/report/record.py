@@ -44,9 +44,12 @@ def documents(results: Results) -> dict[str, str]:
     """File name -> text of each document. A network has a model card once its training is finished."""
     about = {"labels": {}, "notes": []} | results.data.get("about", {})
     values = {
-        "facts": facts(results), "about": about, "data": results.data, "quoted": json.dumps, "OPEN": OPEN,
+        "facts": facts(results),
+        "about": about,
+        "data": results.data,
+        "quoted": json.dumps,
         "version": __version__,
-    }  # fmt: skip
+    }
     texts = {"claim_2024.md": checklist_text(results)}
     for model in results.models:
         if results.has(f"{model}/fit.json"):
