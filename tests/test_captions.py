@@ -94,7 +94,7 @@ FINDINGS = pd.DataFrame({"severity": ["error", "warning", "warning"]})
 WORST = ["U-Net, x\nF1 0.412: L1 missing; an\nextra S1"]
 CAPTIONS = {
     "audit": (
-        lambda data: captions.audit(FINDINGS, tables.data_words(data, "all")),
+        lambda data: captions.audit(FINDINGS, tables.describe_data(data, "all")),
         "(error 1, warning 2, accepted 0)",
     ),
     "samples": (lambda data: captions.samples(shown(), data), "of 2 patients with the reference contours of L1, L2"),

@@ -170,9 +170,9 @@ def test_the_reading_follows_the_numbers_and_says_what_they_are_of():
 
 def test_a_lead_over_three_seeds_is_one_of_architectures():
     names = ["U-Net", "HRNet"]
-    assert tables.lead_words(names, True, 3) == "U-Net leads on these images"
-    assert tables.lead_words(names, True, 2).endswith("of fewer than 3 seeds, this says nothing of architectures")
-    assert tables.lead_words(names, False, 15) == "U-Net and HRNet cannot be told apart here"
+    assert tables.describe_lead(names, True, 3) == "U-Net leads on these images"
+    assert tables.describe_lead(names, True, 2).endswith("of fewer than 3 seeds, this says nothing of architectures")
+    assert tables.describe_lead(names, False, 15) == "U-Net and HRNet cannot be told apart here"
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_errors_are_printed_as_counts_and_shares_outlines_as_means():
     ],
 )
 def test_runs_are_counted_in_words(runs, words):
-    assert tables.runs_words(pd.DataFrame(runs, columns=["seed", "fold"])) == words
+    assert tables.describe_runs(pd.DataFrame(runs, columns=["seed", "fold"])) == words
 
 
 def test_an_image_under_two_seeds_is_one_image():

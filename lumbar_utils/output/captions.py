@@ -12,7 +12,7 @@ from lumbar_utils import METRICS, model_name
 from lumbar_utils.appendix.definitions import spread_over_definitions
 from lumbar_utils.appendix.error_map import ErrorMap, peaks
 from lumbar_utils.data.folder import Cohort
-from lumbar_utils.output.tables import data_words, interval_text, runs_words, seeds_of
+from lumbar_utils.output.tables import describe_data, describe_runs, interval_text, seeds_of
 from lumbar_utils.scores.evaluation import ANY_LEVEL
 from lumbar_utils.scores.instances import summarise_instances
 from lumbar_utils.scores.metrics import average_precision, calibration_error
@@ -33,7 +33,7 @@ def samples(examples: Sequence, cohort: Cohort) -> str:
     """examples : those drawn."""
     return (
         f"The first image of {len(examples)} patients with the reference contours of {', '.join(cohort.annotated)}. "
-        f"Data: {data_words(cohort, 'all')}."
+        f"Data: {describe_data(cohort, 'all')}."
     )
 
 
@@ -43,7 +43,7 @@ def data_overview(areas: pd.DataFrame, cohort: Cohort) -> str:
     return (
         f"(a) Grey values of each tissue, (b) areas and (c) centres of {len(areas)} vertebrae, (d) patients to train "
         f"on ({patients.get('train', 0)}), to validate on ({patients.get('validation', 0)}) and to test on "
-        f"({patients.get('test', 0)}). Data: {data_words(cohort, 'all')}."
+        f"({patients.get('test', 0)}). Data: {describe_data(cohort, 'all')}."
     )
 
 
@@ -68,7 +68,7 @@ def learning_curves(history: pd.DataFrame, cohort: Cohort) -> str:
     ]
     return (
         "Loss on training and validation images and macro F1 of validation pixels over epochs, the best epoch of each "
-        f"kept: {'; '.join(scores)}. Data: {data_words(cohort, 'validation')}."
+        f"kept: {'; '.join(scores)}. Data: {describe_data(cohort, 'validation')}."
     )
 
 
@@ -77,7 +77,7 @@ def comparison(table: pd.DataFrame, cohort: Cohort) -> str:
     f1 = table[table["metric"] == "f1"]
     return (
         f"Scores {_with_intervals(table, cohort)}, and the paper's as marks, which are of its own images. "
-        f"F1: {_scores(f1)}; {_patients(f1['n'])}. Data: {data_words(cohort)}."
+        f"F1: {_scores(f1)}; {_patients(f1['n'])}. Data: {describe_data(cohort)}."
     )
 
 
@@ -90,7 +90,7 @@ def differences(gaps: pd.DataFrame, cohort: Cohort) -> str:
     units = "patients and seeds" if seeds_of(cohort.cases) > 1 else "patients"
     return (
         f"Model against model on the same patients: differences in score {_with_intervals(gaps, cohort, units)}. "
-        f"F1: {'; '.join(f1)}. Data: {data_words(cohort)}."
+        f"F1: {'; '.join(f1)}. Data: {describe_data(cohort)}."
     )
 
 
@@ -102,7 +102,7 @@ def multiverse(universe: pd.DataFrame, cohort: Cohort) -> str:
     return (
         "The same label maps under every definition of each metric, sorted by the mean; rimmed marks are the paper's "
         f"numbers, of its own images. Of {f1['definitions']} definitions of F1, {counts}. "
-        f"Data: {data_words(cohort)}."
+        f"Data: {describe_data(cohort)}."
     )
 
 
@@ -110,8 +110,8 @@ def runs(table: pd.DataFrame, parts: pd.DataFrame, cohort: Cohort) -> str:
     """table, parts : as from `summary.by_run` and `summary.variance_of_runs`."""
     counts = ", ".join(f"{model_name(model)} in {count}" for model, count in leads(table).items())
     return (
-        f"(a) F1 of each network in each run, a seed on a fold, lines: means; {runs_words(cohort.cases)}. Highest: "
-        f"{counts}. (b) {_variance(parts, dict.fromkeys(table['model']))} Data: {data_words(cohort)}."
+        f"(a) F1 of each network in each run, a seed on a fold, lines: means; {describe_runs(cohort.cases)}. Highest: "
+        f"{counts}. (b) {_variance(parts, dict.fromkeys(table['model']))} Data: {describe_data(cohort)}."
     )
 
 
@@ -149,7 +149,7 @@ def precision_recall(curves: pd.DataFrame, cohort: Cohort) -> str:
     return (
         "Precision against recall of a level's pixels as the threshold falls, marks at a probability of 0.5, lines of "
         f"equal F1 in grey; the pixels of all images are taken together, so there is no interval. {result}. "
-        f"Data: {data_words(cohort)}."
+        f"Data: {describe_data(cohort)}."
     )
 
 
@@ -161,7 +161,7 @@ def by_level(scores: pd.DataFrame, cohort: Cohort, metric: str = "f1") -> str:
     numbers = ", ".join(f"{model_name(model)} {value:.3f} at {level}" for (model, level), value in lowest.items())
     return (
         f"{METRICS[metric]} of each patient (n = {scores['patient'].nunique()}) by level. Lowest mean over patients: "
-        f"{numbers}. Data: {data_words(cohort)}."
+        f"{numbers}. Data: {describe_data(cohort)}."
     )
 
 
@@ -179,7 +179,7 @@ def errors(bodies: pd.DataFrame, cohort: Cohort) -> str:
             )
         else:
             sentences.append(f"{model_name(model)} found none of {count}")
-    return f"What became of each vertebra of the reference. {'; '.join(sentences)}. Data: {data_words(cohort)}."
+    return f"What became of each vertebra of the reference. {'; '.join(sentences)}. Data: {describe_data(cohort)}."
 
 
 def error_map(mapped: ErrorMap, cohort: Cohort) -> str:
@@ -193,7 +193,7 @@ def error_map(mapped: ErrorMap, cohort: Cohort) -> str:
         "Where on the mean spine pixels are wrong, in per cent of the images: outline, missed within the mean vertebra "
         "(black) or invented outside of it, whatever the name; name, a vertebra's pixel under another's name. Each "
         "vertebra is brought onto its mean place, direction and size. Highest: "
-        f"{'. '.join(highest)}. Images with each level: {counts}. Data: {data_words(cohort)}."
+        f"{'. '.join(highest)}. Images with each level: {counts}. Data: {describe_data(cohort)}."
     )
 
 
@@ -203,7 +203,7 @@ def confusion(own: pd.DataFrame, in_order: pd.DataFrame, cohort: Cohort) -> str:
     shares = [f"{model_name(model)} {_percent(before[model])}, then {_percent(after[model])}" for model in before.index]
     return (
         "Names given to the vertebrae of each level, in per cent, by the network alone (above) and once names are put "
-        f"in order (below). Under their own name: {'; '.join(shares)}. Data: {data_words(cohort)}."
+        f"in order (below). Under their own name: {'; '.join(shares)}. Data: {describe_data(cohort)}."
     )
 
 
@@ -220,7 +220,7 @@ def groups(table: pd.DataFrame, cohort: Cohort) -> str:
     return (
         f"F1 in parts of the test set by {', '.join(dict.fromkeys(table['kind']))}, {_with_intervals(table, cohort)}. "
         f"The lowest is {interval_text(lowest['value'], lowest['low'], lowest['high'])}, of "
-        f"{model_name(lowest['model'])} for {lowest['group']} (n = {lowest['n']}). {none}Data: {data_words(cohort)}."
+        f"{model_name(lowest['model'])} for {lowest['group']} (n = {lowest['n']}). {none}Data: {describe_data(cohort)}."
     )
 
 
@@ -233,7 +233,7 @@ def reliability(table: pd.DataFrame, cohort: Cohort) -> str:
     return (
         "(a) Share of right pixels against the probability they were given, (b) how often it is given: pixels that are "
         "a vertebra in either map, of all images together, so there is no interval. "
-        f"Expected calibration error: {', '.join(calibration_errors)}. Data: {data_words(cohort)}."
+        f"Expected calibration error: {', '.join(calibration_errors)}. Data: {describe_data(cohort)}."
     )
 
 
@@ -248,7 +248,7 @@ def robustness(table: pd.DataFrame, cohort: Cohort) -> str:
     return (
         f"F1 on images that get worse, with {_intervals(cohort)} "
         f"(n = {table['patient'].nunique()}, {table['case'].nunique()} images). From untouched images on: "
-        f"{'; '.join(scores)}. Data: of the {data_words(cohort)}."
+        f"{'; '.join(scores)}. Data: of the {describe_data(cohort)}."
     )
 
 
@@ -261,7 +261,7 @@ def cost(costs: pd.DataFrame, summary: pd.DataFrame, cohort: Cohort) -> str:
     f1 = summary[summary["metric"] == "f1"]
     return (
         f"F1 {_with_intervals(summary, cohort)} against what a network costs, times as measured on this machine. "
-        f"{'; '.join(prices)}. F1: {_scores(f1)}. Data: {data_words(cohort)}."
+        f"{'; '.join(prices)}. F1: {_scores(f1)}. Data: {describe_data(cohort)}."
     )
 
 
@@ -272,7 +272,7 @@ def predictions(examples: Sequence, model: str, cohort: Cohort) -> str:
     cases = ", ".join(f"{example.case} ({example.f1:.3f})" for example in examples)
     return (
         f"Test images of {model_name(model)} from the best through the median to the worst by F1: {cases}. From left "
-        f"to right: image, reference, prediction, differences. Chosen from {data_words(cohort)}."
+        f"to right: image, reference, prediction, differences. Chosen from {describe_data(cohort)}."
     )
 
 
@@ -284,13 +284,13 @@ def worst(titles: Sequence[str], cohort: Cohort) -> str:
         cases.append(f"{network_and_case} ({errors_of_case.split(':')[0]})")
     return (
         f"The worst test images of each network, the reference dashed: {'; '.join(cases)}. "
-        f"Chosen from {data_words(cohort)}."
+        f"Chosen from {describe_data(cohort)}."
     )
 
 
 def overlay(model: str, count: int, cohort: Cohort) -> str:
     """count : how many images are drawn."""
-    data = data_words(cohort, "all")
+    data = describe_data(cohort, "all")
     return f"Label maps of {model_name(model)} over {count} of {data}. There is no reference to score by."
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from lumbar_utils import METRICS, MODELS, records
+from lumbar_utils import METRICS, MODELS, model_name, records
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.scores import paper
 from lumbar_utils.scores.statistics import MIN_PATIENTS, MIN_SEEDS, complete_seeds
@@ -38,7 +38,7 @@ def table1(folder: Path) -> pd.DataFrame:
     for result, made in records.recorded_provenance(folder).items():
         model, _, step = result.rpartition("/")
         if step == "fit":
-            environments[MODELS.get(model, model)] = made["environment"]
+            environments[model_name(model)] = made["environment"]
     rows = []
     for item, printed in paper.ENVIRONMENT.items():
         values = {name: environment[item] for name, environment in environments.items()}
@@ -67,7 +67,7 @@ def print_table2(table: pd.DataFrame) -> pd.DataFrame:
     for metric in [name for name in METRICS if name in set(table["metric"])]:
         row = rows[METRICS[metric]] = {}
         for score in table[table["metric"] == metric].itertuples():
-            name = MODELS.get(score.model, score.model)
+            name = model_name(score.model)
             row[name] = interval_text(score.value, score.low, score.high)
             row[f"{name}, paper"] = "" if pd.isna(score.paper) else f"{score.paper:.4f}"
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("").reset_index()
@@ -115,7 +115,7 @@ def print_comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
     for pair in pairs.itertuples():
         needed = "never" if np.isinf(pair.patients_needed) else f"{pair.patients_needed:,.0f}"
         rows.append({
-            "": f"{MODELS.get(pair.first, pair.first)} over {MODELS.get(pair.second, pair.second)}",
+            "": f"{model_name(pair.first)} over {model_name(pair.second)}",
             "Difference in F1": interval_text(pair.difference, pair.low, pair.high),
             "p, Wilcoxon (Holm)": p_text(pair.p_wilcoxon_holm, 4).removeprefix("= "),
             "p, permutation (Holm)": p_text(pair.p_permutation_holm, 4).removeprefix("= "),
@@ -139,7 +139,7 @@ def print_cost(costs: pd.DataFrame) -> pd.DataFrame:
     }  # fmt: skip
     columns = {}
     for cost in costs.itertuples():
-        columns[MODELS.get(cost.model, cost.model)] = {
+        columns[model_name(cost.model)] = {
             "Parameters (million)": f"{cost.parameters / 1e6:.2f}",
             "Multiply-adds of an image (billion)": f"{cost.multiply_adds / 1e9:.2f}",
             "Epochs": str(cost.epochs),
@@ -188,7 +188,7 @@ def _range_text(counts: pd.Series) -> str:
 
 def _difference_name(models: str) -> str:
     """`unet - hrnet` -> `U-Net - HRNet`."""
-    return " - ".join(MODELS.get(model, model) for model in models.split(" - "))
+    return " - ".join(model_name(model) for model in models.split(" - "))
 
 
 def left_aligned(table: pd.DataFrame) -> Styler:
@@ -197,7 +197,7 @@ def left_aligned(table: pd.DataFrame) -> Styler:
     return table.style.hide(axis="index").set_table_styles([style])
 
 
-def data_words(cohort: Cohort, side: str = "test") -> str:
+def describe_data(cohort: Cohort, side: str = "test") -> str:
     """The data that a result was measured on, for a sentence; side : of the split, or `all` images."""
     if side == "all":
         cases, kind = cohort.cases, "images"
@@ -218,7 +218,7 @@ def seeds_of(cases: pd.DataFrame) -> int:
     return len(complete_seeds(cases)) if "seed" in cases else 1
 
 
-def runs_words(cases: pd.DataFrame) -> str:
+def describe_runs(cases: pd.DataFrame) -> str:
     """`one split and one seed`; of a grid `3 seeds on 5 folds (15 runs)`. cases : with seed and fold, of a grid."""
     runs = cases[["seed", "fold"]].drop_duplicates() if {"seed", "fold"} <= set(cases) else cases.head(1)
     if len(runs) < 2:
@@ -233,8 +233,8 @@ def runs_words(cases: pd.DataFrame) -> str:
 def table2_caption(cohort: Cohort, settings: dict) -> str:
     """What Table II was measured on, and what networks were trained on before. settings : of the study or grid."""
     return (
-        f"Scores on {data_words(cohort)}, levels {', '.join(cohort.annotated)}, {runs_words(cohort.cases)}, with 95 % "
-        f"bootstrap intervals over patients in brackets, beside the paper's, which are of its own images."
+        f"Scores on {describe_data(cohort)}, levels {', '.join(cohort.annotated)}, {describe_runs(cohort.cases)}, "
+        f"with 95 % bootstrap intervals over patients in brackets, beside the paper's, which are of its own images."
         f"{_start_sentence(settings)}"
     )
 
@@ -264,7 +264,7 @@ def training_warnings(folder: Path) -> str:
     for file in sorted(folder.glob("*/history.csv")):
         model, f1 = file.parent.name, records.read_csv(file)["val_f1"].max()
         if f1 < UNTRAINED:
-            poor.append(f"{MODELS.get(model, model)} (best validation F1 {f1:.2f})")
+            poor.append(f"{model_name(model)} (best validation F1 {f1:.2f})")
     if poor:
         text += (
             f" LEARNT NEXT TO NOTHING: {', '.join(poor)}; such a row says nothing of the network. Train longer "
@@ -288,7 +288,7 @@ def reading(summary: pd.DataFrame, gaps: pd.DataFrame, pairs: pd.DataFrame, not_
     A lead counts if its interval and both corrected tests exclude 0, on MIN_PATIENTS patients or more.
     """
     order = by_f1(summary)
-    names = [MODELS.get(model, model) for model in order]
+    names = [model_name(model) for model in order]
     printed = sorted(paper.RESULTS, key=lambda model: -paper.result(model, "f1"))
     agreement = "the paper's order" if [m for m in order if m in MODELS] == printed else "not the paper's order"
     gap, pair = _of_pair(gaps[gaps["metric"] == "f1"], *order[:2]), _of_pair(pairs, *order[:2])
@@ -302,13 +302,13 @@ def reading(summary: pd.DataFrame, gaps: pd.DataFrame, pairs: pd.DataFrame, not_
         f"By F1: {' > '.join(names)}, {agreement} ({' > '.join(MODELS[model] for model in printed)}). {names[0]} is "
         f"{interval_text(difference, low, high)} above {names[1]} over {pair['n']} patients (Wilcoxon "
         f"p {p_text(pair['p_wilcoxon_holm'])}, permutation p {p_text(pair['p_permutation_holm'])} on patients' means, "
-        f"corrected after Holm): {lead_words(names, leads, seeds_of(cohort.cases))}. "
-        f"{redrawn if pair['n'] > 2 else ''}Behind it: {runs_words(cohort.cases)}; others may turn it round. "
-        f"Data: {data_words(cohort)}."
+        f"corrected after Holm): {describe_lead(names, leads, seeds_of(cohort.cases))}. "
+        f"{redrawn if pair['n'] > 2 else ''}Behind it: {describe_runs(cohort.cases)}; others may turn it round. "
+        f"Data: {describe_data(cohort)}."
     )
 
 
-def lead_words(names: list[str], leads: bool, seeds: int) -> str:
+def describe_lead(names: list[str], leads: bool, seeds: int) -> str:
     """What the lead of the first of `names` over the second means."""
     if not leads:
         return f"{names[0]} and {names[1]} cannot be told apart here"

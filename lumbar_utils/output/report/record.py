@@ -16,7 +16,7 @@ import pandas as pd
 
 from lumbar_utils import LEVELS, METRICS, __version__, records
 from lumbar_utils.output.report.results import Results
-from lumbar_utils.output.tables import interval_text, runs_words
+from lumbar_utils.output.tables import describe_runs, interval_text
 from lumbar_utils.study import STARTS, Study
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -154,7 +154,7 @@ def facts(results: Results) -> dict[str, str]:
         "spacing": _spacing(results),
         "size": f"{settings['height']} x {settings['width']}",
         "note": results.note,
-        "runs": runs_words(results.cases),
+        "runs": describe_runs(results.cases),
         "start": _start(settings),
         "seen": _seen(settings),
         "tta": _averaging(settings),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lumbar_utils import MODELS, freshness, records
+from lumbar_utils import MODELS, freshness, model_name, records
 from lumbar_utils.output.registry import made_by, tables_by
 from lumbar_utils.output.tables import images_of
 from lumbar_utils.study import record_of
@@ -102,7 +102,7 @@ class Results:
         """Key -> name in print: `networks`, then every other model that was trained or has label maps here."""
         files = [*self.folder.glob("*/fit.json"), *self.folder.glob("*/predict.json")]
         further = sorted({file.parent.name for file in files} - set(self.networks))
-        return {model: MODELS.get(model, model) for model in [*self.networks, *further]}
+        return {model: model_name(model) for model in [*self.networks, *further]}
 
     @cached_property
     def training(self) -> pd.DataFrame:
