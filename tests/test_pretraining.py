@@ -120,7 +120,7 @@ def test_a_file_that_would_run_code_is_refused(study, tmp_path):
 
     torch.save({"conv_stem.weight": Trap()}, tmp_path / "trap.pth")
     study = Study(**study.settings | {"encoder_weights": str(tmp_path / "trap.pth")})
-    with pytest.raises(StudyError, match=r"trap.pth cannot be read \(.*\); they must be tensors alone"):
+    with pytest.raises(StudyError, match=r"trap.pth cannot be read \(.*\); they must hold only tensors"):
         pretrain(network_of(study, "efficientnet"), "efficientnet", study)
     assert not (tmp_path / "trapped").exists()
 

@@ -87,6 +87,7 @@ class UNet(nn.Module):
             self.classify_coarser.extend(nn.Conv2d(width, classes, 1) for width in widths[1:-1])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        """(batch, 1, height, width) -> logits (batch, classes, height, width); with deep supervision a list of them."""
         encoded, decoded = [], []  # outputs of the levels, from the largest to the smallest and back
         for level, block in enumerate(self.down):
             if level > 0:
@@ -133,6 +134,7 @@ class HRNetV2(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, 1, height, width) -> logits (batch, classes, height, width)."""
         branches = self.backbone(x)
         size = branches[0].shape[2:]
         joined = torch.cat([upsample(branch, size) for branch in branches], dim=1)
@@ -291,8 +293,8 @@ def _read_weights(file: Path) -> dict[str, torch.Tensor]:
         return load_state_dict(str(file), weights_only=True)
     except Exception as error:  # torch and safetensors raise many kinds
         raise StudyError(
-            f"weights {file} cannot be read ({_first_line(error)}); they must be tensors alone, saved by torch.save or "
-            "safetensors"
+            f"weights {file} cannot be read ({_first_line(error)}); they must hold only tensors, saved by torch.save "
+            "or safetensors"
         ) from error
 
 

@@ -249,6 +249,7 @@ class Segmentation(L.LightningModule):
         raise StudyError(problem)
 
     def sum_over_processes(self, values: torch.Tensor) -> torch.Tensor:
+        """Elementwise sum of a tensor that each process of the training has."""
         return self.trainer.strategy.reduce(values, reduce_op="sum")
 
     def validated_weights(self) -> dict[str, torch.Tensor]:

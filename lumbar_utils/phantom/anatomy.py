@@ -41,7 +41,7 @@ LUMBAR = slice(NAMES.index("L1"), NAMES.index("S1"))
 # degrees less, the narrower spreads, and a correlation of 0.8 between the two are our assumption.
 SACRAL_SLOPE = (38.0, 7.5)
 LORDOSIS = (47.0, 9.0)
-SIZE = (1.0, 0.06)  # of a whole patient, relative: about the spread of both sexes in Zhou et al. 2000
+SIZE = (1.0, 0.06)  # factor on all lengths of a patient: about the spread of both sexes in Zhou et al. 2000
 LEVEL_SPREAD = 0.03  # of one level against its neighbours, relative: our assumption
 NARROWEST_DISC_MM = 2.2  # the least distance of two vertebral bodies
 
