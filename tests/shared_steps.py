@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.networks.training import Segmentation, train
+from lumbar_utils.networks.segmentation import Segmentation, train
 from lumbar_utils.study import Study
 
 

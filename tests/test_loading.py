@@ -11,14 +11,11 @@ from lumbar_utils.data.decoding import Fit, decode
 from lumbar_utils.data.folder import read
 from lumbar_utils.data.preparation import first_look, prepare
 from lumbar_utils.data.sources import load
+from lumbar_utils.networks.augmentation import BiasField, Ghosting, Stretch, augmentation
 from lumbar_utils.networks.dataset import (
     NOT_AUGMENTED,
-    BiasField,
     EpochSampler,
-    Ghosting,
     SliceDataset,
-    Stretch,
-    augmentation,
     evaluation_batches,
     loader,
     normalise,

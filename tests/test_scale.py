@@ -18,7 +18,8 @@ from lumbar_utils.__main__ import app
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.networks.checkpoints import read_checkpoint
 from lumbar_utils.networks.prediction import predict, write_label_maps
-from lumbar_utils.networks.training import Segmentation, fit, train
+from lumbar_utils.networks.segmentation import Segmentation, train
+from lumbar_utils.networks.training import fit
 from lumbar_utils.output.tables import table2
 from lumbar_utils.scores.evaluation import evaluate, label_maps
 from lumbar_utils.scores.summary import summarise

@@ -19,11 +19,12 @@ from torch import nn
 
 from lumbar_utils import StudyError, records
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.networks import training
+from lumbar_utils.networks import segmentation
 from lumbar_utils.networks.checkpoints import read_checkpoint, write_checkpoint
 from lumbar_utils.networks.dataset import classes_of
 from lumbar_utils.networks.prediction import predict
-from lumbar_utils.networks.training import Segmentation, fit, mean_f1
+from lumbar_utils.networks.segmentation import Segmentation, mean_f1
+from lumbar_utils.networks.training import fit
 from lumbar_utils.scores.evaluation import evaluate, read_probabilities
 from lumbar_utils.study import Study
 
@@ -94,7 +95,8 @@ on(SIGINT, default_int_handler)  # a shell's background jobs ignore Ctrl-C, and 
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.networks.prediction import predict
 from lumbar_utils.study import Study
-from lumbar_utils.networks.training import Segmentation, fit
+from lumbar_utils.networks.segmentation import Segmentation
+from lumbar_utils.networks.training import fit
 runs, cache, settings, signal = sys.argv[1:]
 study = Study("smoke", runs=runs, cache=cache, device="cpu", **json.loads(settings))
 step = Segmentation.training_step
@@ -210,7 +212,7 @@ def test_a_loss_that_is_not_a_number_keeps_the_checkpoints_before(study, passes)
     with pytest.raises(
         StudyError, match=r"loss is nan at cases .* in epoch 3; .*; the checkpoints of epoch 2 are kept"
     ):
-        training.train(module)
+        segmentation.train(module)
     kept = read_checkpoint(best.with_name("last.ckpt"))
     assert len(kept["history"]) == 2
     assert all(weights.isfinite().all() for weights in kept["state_dict"].values())

@@ -26,8 +26,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from lumbar_utils.data.decoding import Fit, decode
 from lumbar_utils.data.folder import Cohort
-from lumbar_utils.networks import training
-from lumbar_utils.networks.dataset import NOT_AUGMENTED, augmentation, loader
+from lumbar_utils.networks import segmentation
+from lumbar_utils.networks.augmentation import augmentation
+from lumbar_utils.networks.dataset import NOT_AUGMENTED, loader
 from lumbar_utils.networks.devices import device_of, precision_of
 from lumbar_utils.networks.models import build, network_of
 from lumbar_utils.study import Study
@@ -65,7 +66,7 @@ class Lever:
     threads: int | None = None
 
 
-class Timed(training.Segmentation):
+class Timed(segmentation.Segmentation):
     """The package's module with a clock, which stops before validation."""
 
     fused = False
@@ -99,8 +100,8 @@ class Ours:
         self.images = images_of(self.study, cohort, self.study.images_per_epoch)
 
     def epoch(self) -> float:
-        with mock.patch.object(training, "loader", self._loader), threads(self.lever.threads):
-            training.train(self.module)
+        with mock.patch.object(segmentation, "loader", self._loader), threads(self.lever.threads):
+            segmentation.train(self.module)
         return self.module.seconds
 
     def _loader(self, study: Study, cohort: Cohort, side: str, *share: int):
@@ -126,8 +127,8 @@ class Limit:
     def __init__(self, study: Study, cohort: Cohort, model: str, deterministic: bool = False):
         self.deterministic = deterministic
         self.device, self.precision = device_of(study), precision_of(study)
-        self.module = training.Segmentation(network_of(study, model), study, cohort, model, {}).to(self.device)
-        self.optimizer, _ = training.optimizer_and_schedule(study, self.module.parameters(), 2)
+        self.module = segmentation.Segmentation(network_of(study, model), study, cohort, model, {}).to(self.device)
+        self.optimizer, _ = segmentation.optimizer_and_schedule(study, self.module.parameters(), 2)
         self.scaler = torch.amp.GradScaler(self.device, enabled=self.precision == "16-mixed")
         self.images = images_of(study, cohort)
         cases = loader(study, cohort, "train").dataset

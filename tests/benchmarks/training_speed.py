@@ -6,7 +6,7 @@ DATASET is `phantom` or a folder in the form of data/README.md. FOLDER gets `tra
 greatest of the rounds), `training_speed_rounds.csv` (every epoch) and `training_speed.json` (machine and versions).
 The contenders, each on all training cases, on one grid and with one batch size, the networks those of profile `quick`:
 
-ours      `lumbar_utils.networks.training.train` through Lightning, with loading, augmentation and schedule
+ours      `lumbar_utils.networks.segmentation.train` through Lightning, with loading, augmentation and schedule
 plain_N   files decoded at each access by N loader processes, float32, channels first, an ordinary loop
 limit     the network of ours, in its precision and memory format, fed from tensors in memory; no augmentation
 nnunet_N  nnU-Net's own trainer with N loader processes and a U-Net of as many parameters, in a process of its own
