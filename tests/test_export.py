@@ -167,6 +167,11 @@ def test_every_figure_and_table_of_the_notebooks_is_known():
     assert written | set(re.findall(r'\\"tables\\" / \\"(\w+)\.csv\\"', sources)) == set(TABLES)
 
 
+def test_the_page_on_figures_names_them_all():
+    page = (ROOT / "figures" / "README.md").read_text()
+    assert [name for name in [*FIGURES, *TABLES] if f"`{name}`" not in page] == []
+
+
 def test_the_notebooks_write_the_caption_that_belongs_to_a_figure():
     sources = "".join(path.read_text() for path in sorted((ROOT / "notebooks").glob("*.ipynb")))
     saved = re.findall(r'figures\.save\(\w+, study\.folder / \\"figures\\", \\"(\w+)\\", captions\.(\w+)\(', sources)

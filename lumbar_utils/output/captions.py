@@ -128,12 +128,12 @@ def _variance(parts: pd.DataFrame, models: Iterable[str]) -> str:
     )
 
 
-def grid(cells: pd.DataFrame) -> str:
-    """cells : as from `progress.table_of`."""
-    counts = cells.loc[cells["model"] != "", "state"].value_counts()
+def grid(jobs: pd.DataFrame) -> str:
+    """jobs : as from `progress.table_of`."""
+    counts = jobs.loc[jobs["model"] != "", "state"].value_counts()
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     return (
-        f"Cells of the grid, one a network, seed and fold, by state ({states}), with the best F1 on the validation "
+        f"Jobs of the grid, one a network, seed and fold, by state ({states}), with the best F1 on the validation "
         "patients of that run, on which the epoch is chosen: it says nothing of test patients."
     )
 

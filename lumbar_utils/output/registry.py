@@ -66,7 +66,7 @@ PARTS = {
         "other side. Undecided: otherwise. On simulated images the claims are not judged.",
     ),
     "forensics": Part("Consistency of the paper's table", "What its printed numbers rule out, without any image."),
-    "sure": Part(
+    "tests": Part(
         "Statistical tests",
         "Model against model on the same patients. One run shows the uncertainty that patients leave, not that of "
         "another seed or split: for that, a grid of several.",
@@ -88,11 +88,13 @@ PARTS = {
         "Error analysis",
         "A mean hides where a network fails; a good outline under a neighbour's name scores as badly as none.",
     ),
-    "trust": Part(
+    "calibration": Part(
         "Calibration, robustness, computational cost",
         "Whether probabilities can be believed, what worse images do, and what each network costs.",
     ),
-    "drawn": Part("Predictions", "Best, median and worst test case of each by F1: figures 5, 6 and 7 of the paper."),
+    "predictions": Part(
+        "Predictions", "Best, median and worst test case of each by F1: figures 5, 6 and 7 of the paper."
+    ),
     "networks": Part("The networks", "As built for this study."),
     "more": Part("Further tables and figures", ""),
 }
@@ -114,7 +116,7 @@ FIGURES = {
         "Diagram of EfficientNet's blocks with channels and sizes, and its decoder.", of_images=False),
     "table2": Figure("05", "results", captions.comparison, "Table II as a picture",
         "Bars: each score of each network with its 95 % interval; diamonds: the paper's."),
-    "differences": Figure("05", "sure", captions.differences, "Differences between networks",
+    "differences": Figure("05", "tests", captions.differences, "Differences between networks",
         "Each pair of networks: mean difference in each score, interval."),
     "grid": Figure("", "runs", captions.grid, "State of the grid",
         "One square a network, seed and fold, coloured by its state, with the best validation F1 so far."),
@@ -136,17 +138,17 @@ FIGURES = {
         "F1 with interval of each network by level, contrast, spacing and finding."),
     "worst": Figure("06", "errors", captions.worst, "The worst cases",
         "The two worst test images of each network, prediction in colour, reference dashed."),
-    "reliability": Figure("06", "trust", captions.reliability, "Calibration",
+    "reliability": Figure("06", "calibration", captions.reliability, "Calibration",
         "Share of right pixels against stated probability, one curve a network."),
-    "robustness": Figure("06", "trust", captions.robustness, "Robustness to image degradation",
+    "robustness": Figure("06", "calibration", captions.robustness, "Robustness to image degradation",
         "F1 of each network under rising noise, bias, blur, contrast and rotation."),
-    "cost": Figure("06", "trust", captions.cost, "F1 against computational cost",
+    "cost": Figure("06", "calibration", captions.cost, "F1 against computational cost",
         "F1 of each network against its size, operations, latency and training time."),
-    "fig5": Figure("05", "drawn", captions.predictions, "Figure 5: U-Net",
+    "fig5": Figure("05", "predictions", captions.predictions, "Figure 5: U-Net",
         "Best, median and worst test image of U-Net: image, reference, prediction, differences."),
-    "fig6": Figure("05", "drawn", captions.predictions, "Figure 6: HRNet",
+    "fig6": Figure("05", "predictions", captions.predictions, "Figure 6: HRNet",
         "Best, median and worst test image of HRNet: image, reference, prediction, differences."),
-    "fig7": Figure("05", "drawn", captions.predictions, "Figure 7: EfficientNet",
+    "fig7": Figure("05", "predictions", captions.predictions, "Figure 7: EfficientNet",
         "Best, median and worst test image of EfficientNet: image, reference, prediction, differences."),
     "learning_curves": Figure("06", "training", captions.learning_curves, "Learning curves",
         "Training loss, validation loss and validation F1 against epochs."),
@@ -231,7 +233,7 @@ TABLES = {
     "claims": Table("05", "claims", _print_claims, "Verdicts on the paper's claims"),
     "forensics": Table("06", "forensics", tables.print_forensics, "What the paper's own numbers rule out",
         of_images=False),
-    "comparisons": Table("05", "sure", tables.print_comparisons, "Paired tests between the networks"),
+    "comparisons": Table("05", "tests", tables.print_comparisons, "Paired tests between the networks"),
     "variance": Table("06", "runs", tables.print_variance, "Where the spread of F1 comes from"),
     "runs": Table("06", "runs", tables.print_runs, "F1 of each run", CSV_ONLY),
     "multiverse": Table("06", "definitions", _print_multiverse, "How far definitions move each score, and who leads",
@@ -239,7 +241,7 @@ TABLES = {
     "metrics": Table("06", "metrics", _print_metrics, "Every metric, with its definition"),
     "errors": Table("06", "errors", tables.print_errors, "Errors by kind: found, named, outlined"),
     "groups": Table("06", "errors", _print_groups, "F1 of parts of the test set", CSV_ONLY),
-    "cost": Table("06", "trust", tables.print_cost, "Computational cost of each network"),
+    "cost": Table("06", "calibration", tables.print_cost, "Computational cost of each network"),
 }  # fmt: skip
 
 

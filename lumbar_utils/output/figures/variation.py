@@ -40,7 +40,7 @@ STATE_COLOURS = {"finished": "#D9E8D9", "running": "#56B4E9", "failed": "#882255
 # from what no network can change to what is left; none of them is a model's colour
 PART_COLOURS = {"patient": "#BBBBBB", "fold": "#88CCEE", "seed": "#332288", "residual": "#EEEEEE"}
 MOST_FLAT = 10  # runs, beyond which their names stand upright
-MOST_NAMED = 24  # runs, beyond which cells are too narrow for text
+MOST_NAMED = 24  # runs, beyond which squares are too narrow for text
 
 
 def paired_differences(differences: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
@@ -209,24 +209,24 @@ def _variance_bars(ax: Axes, parts: pd.DataFrame) -> None:
     )
 
 
-def grid_overview(cells: pd.DataFrame, note: str = "") -> Figure:
-    """One square a cell: a network in a run, coloured by its state, with its best validation F1 yet in it.
+def grid_overview(jobs: pd.DataFrame, note: str = "") -> Figure:
+    """One square a job: a network in a run, coloured by its state, with its best validation F1 yet in it.
 
-    cells : as from `progress.table_of`.
+    jobs : as from `progress.table_of`.
     """
-    cells = cells[cells["model"] != ""]
-    models = list(dict.fromkeys(cells["model"]))
-    order = list(dict.fromkeys(zip(cells["seed"], cells["fold"], strict=True)))
+    jobs = jobs[jobs["model"] != ""]
+    models = list(dict.fromkeys(jobs["model"]))
+    order = list(dict.fromkeys(zip(jobs["seed"], jobs["fold"], strict=True)))
     fig, axes = panels(1, 1, (PAGE, 0.9 + 0.3 * len(models)))
     ax = axes[0, 0]
-    for cell in cells.itertuples():
-        x, y, colour = order.index((cell.seed, cell.fold)), models.index(cell.model), STATE_COLOURS[cell.state]
+    for job in jobs.itertuples():
+        x, y, colour = order.index((job.seed, job.fold)), models.index(job.model), STATE_COLOURS[job.state]
         ax.add_patch(plt.Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, color=colour))
-        if len(order) <= MOST_NAMED and not np.isnan(cell.val_f1):
-            text = ax.text(x, y, f"{cell.val_f1:.2f}", ha="center", va="center", fontsize=SMALLEST)
+        if len(order) <= MOST_NAMED and not np.isnan(job.val_f1):
+            text = ax.text(x, y, f"{job.val_f1:.2f}", ha="center", va="center", fontsize=SMALLEST)
             text.set_color(contrast_colour(colour))
     for state, colour in STATE_COLOURS.items():
-        ax.plot([], [], "s", color=colour, markersize=7, label=f"{state} ({(cells['state'] == state).sum()})")
+        ax.plot([], [], "s", color=colour, markersize=7, label=f"{state} ({(jobs['state'] == state).sum()})")
     ax.set(xlim=(-0.5, len(order) - 0.5), ylim=(len(models) - 0.5, -0.5), xlabel="Seed / fold of the run")
     step = -(-len(order) // MOST_NAMED)
     ax.set_xticks(range(0, len(order), step), [f"{seed} / {fold}" for seed, fold in order[::step]], fontsize=SMALLEST)
