@@ -112,7 +112,7 @@ def test_what_a_study_lacks_is_named_with_the_notebook_that_makes_it(study, tmp_
     _, missing = export(study, tmp_path)
     assert "figures/fig1 (pdf, svg, png, txt): notebook 02 makes it" in missing
     assert "figures/fig5 (txt): notebook 05 makes it" in missing
-    assert "tables/groups (csv): notebook 05 makes it" in missing
+    assert "tables/groups (csv): notebook 06 makes it" in missing
     assert len(missing) == len(FIGURES) - 1 + len(TABLES) - 1  # `grid` is of grids, table2 is whole
 
 

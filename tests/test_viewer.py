@@ -125,7 +125,7 @@ def test_a_file_that_went_away_is_named_in_the_picture_s_place(compared):
 def test_a_wrong_input_is_told_in_a_cell_by_its_message_alone(capsys):
     from IPython.core.interactiveshell import InteractiveShell
 
-    cell = "from lumbar_utils.study import Study Study'smoke', epoch=3)"
+    cell = "from lumbar_utils.study import Study\nStudy('smoke', epoch=3)"
     ended = InteractiveShell().run_cell(cell)
     assert type(ended.error_in_exec) is StudyError  # what runs the cell knows that it failed
     assert capsys.readouterr().out.splitlines() == [
