@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lumbar_utils.appendix.error_map import ErrorMap
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.output import captions, tables
 from lumbar_utils.output.viewer import Example
@@ -78,14 +77,6 @@ def curves():
     return pd.DataFrame(rows, columns=["model", "level", "probability", "hits", "pixels"])
 
 
-def spine():
-    """Two pixels, one of each level."""
-    kinds = {"missed": [[0.4, 0.1]], "invented": [[0.2, 0.1]], "misnamed": [[0, 0.2]]}
-    shares = {kind: np.array(share, float) for kind, share in kinds.items()}
-    owner = np.array([[0, 1]])
-    return ErrorMap(("L1", "L2"), np.array([5, 4]), np.zeros((2, 2)), owner, 1.0 * owner, {"unet": shares}, 1.0)
-
-
 def costs():
     return pd.DataFrame({"model": ["unet"], "parameters": [31_000_000], "latency_ms": [12.34]})
 
@@ -115,10 +106,6 @@ CAPTIONS = {
     "precision_recall": (
         lambda data: captions.precision_recall(curves(), data),
         "there is no interval. Average precision (AP) of any level: U-Net 0.750.",
-    ),
-    "error_map": (
-        lambda data: captions.error_map(spine(), data),
-        "Highest: U-Net: outline 60 % (L1); name 20 % (L2). Images with each level: L1 5, L2 4.",
     ),
     "by level": (
         lambda data: captions.by_level(scores(), data),

@@ -17,7 +17,6 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from lumbar_utils.appendix.error_map import ErrorMap
 from lumbar_utils.data.audit import Picture
 from lumbar_utils.networks.diagram import describe, unused_parameters
 from lumbar_utils.networks.models import build
@@ -124,19 +123,6 @@ def curves():
     return table.set_index(every.names).reindex(every, fill_value=0).reset_index()
 
 
-def spine():
-    """Two vertebrae of 10 x 10 pixels, one above the other; a network missed half of the upper one in every case."""
-    body, owner = np.zeros((40, 30)), np.zeros((40, 30), int)
-    body[5:15, 10:20] = body[25:35, 10:20] = 1
-    owner[20:] = 1
-    missed = np.zeros((40, 30))
-    missed[5:15, 10:15] = 1
-    kinds = {"missed": missed, "invented": 0 * missed, "misnamed": missed / 4}
-    return ErrorMap(
-        ("L1", "L2"), np.array([3, 3]), np.array([[14.5, 9.5], [14.5, 29.5]]), owner, body, {"unet": kinds}, 1.0
-    )
-
-
 def findings():
     rows = [("holes:a", "error", "holes"), ("speck:b", "warning", "speck")]
     return pd.DataFrame(rows, columns=["finding", "severity", "kind"])
@@ -191,7 +177,6 @@ DRAWN = {
     "runs": lambda **options: figures.runs(of_runs(), spread_of_runs(), **options),
     "grid_overview": lambda **options: figures.grid_overview(grid_cells(), **options),
     "precision_recall": lambda **options: figures.precision_recall(curves(), **options),
-    "error_map": lambda **options: figures.error_map(spine(), **options),
     "audit_page": lambda **options: figures.audit_page(findings(), pictured(), **options),
     "robustness_curves": lambda **options: figures.robustness_curves(worse(), **options),
     "cost_against_accuracy": lambda **options: figures.cost_against_accuracy(costs(), f1_of_each(), **options),
@@ -334,14 +319,6 @@ def test_the_area_under_a_curve_is_its_average_precision():
     assert ax.lines[0].get_xydata()[ax.lines[0].get_markevery()].tolist() == [[0.75, 0.75]]  # at one half
     assert any_level.get_title(loc="left") == "b  any level"
     assert [text.get_text() for text in key.get_legend().get_texts()] == ["U-Net", "HRNet"]  # mine has no curve
-
-
-def test_errors_on_the_spine_are_shares_beside_named_vertebrae():
-    outline, name, bar = DRAWN["error_map"]().axes
-    assert outline.images[0].get_array().max() == 100 and name.images[0].get_array().max() == 25
-    assert outline.images[0].get_clim() == name.images[0].get_clim() == (0, 100)
-    assert {"a  U-Net\noutline", "b  U-Net\nname", "L1", "L2", "10 mm"} <= set(texts(outline.figure))
-    assert "(%)" in bar.get_ylabel()
 
 
 def test_text_stays_text_in_fonts_that_journals_accept(tmp_path):

@@ -10,7 +10,6 @@ import pandas as pd
 
 from lumbar_utils import METRICS, model_name
 from lumbar_utils.appendix.definitions import spread_over_definitions
-from lumbar_utils.appendix.error_map import ErrorMap, peaks
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.output.tables import describe_data, describe_runs, interval_text, seeds_of
 from lumbar_utils.scores.evaluation import ANY_LEVEL
@@ -180,21 +179,6 @@ def errors(bodies: pd.DataFrame, cohort: Cohort) -> str:
         else:
             sentences.append(f"{model_name(model)} found none of {count}")
     return f"What became of each vertebra of the reference. {'; '.join(sentences)}. Data: {describe_data(cohort)}."
-
-
-def error_map(mapped: ErrorMap, cohort: Cohort) -> str:
-    """mapped : as from `error_map.error_map`."""
-    highest = []
-    for model, rows in peaks(mapped).groupby("model", sort=False):
-        places = [f"{row.what} {100 * row.share:.0f} % ({row.level})" for row in rows.itertuples()]
-        highest.append(f"{model_name(model)}: {'; '.join(places)}")
-    counts = ", ".join(f"{level} {count}" for level, count in zip(mapped.levels, mapped.cases, strict=True))
-    return (
-        "Where on the mean spine pixels are wrong, in per cent of the images: outline, missed within the mean vertebra "
-        "(black) or invented outside of it, whatever the name; name, a vertebra's pixel under another's name. Each "
-        "vertebra is brought onto its mean place, direction and size. Highest: "
-        f"{'. '.join(highest)}. Images with each level: {counts}. Data: {describe_data(cohort)}."
-    )
 
 
 def confusion(own: pd.DataFrame, in_order: pd.DataFrame, cohort: Cohort) -> str:

@@ -130,8 +130,6 @@ FIGURES = {
         "Box plots of F1 over test patients, one box a network and vertebral level."),
     "errors": Figure("06", "errors", captions.errors, "Errors by kind",
         "Bars a network: vertebrae found, named rightly, shifted by one, missed, extra."),
-    "error_map": Figure("06", "errors", captions.error_map, "Errors on the anatomy",
-        "A mean spine for each network, coloured by the share of test images with a wrong outline or name at a place."),
     "confusion": Figure("06", "errors", captions.confusion, "Confusion of names",
         "Matrices of reference levels against names given, by each network alone and after names were put in order."),
     "groups": Figure("06", "errors", captions.groups, "F1 in parts of the test set",

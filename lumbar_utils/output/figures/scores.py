@@ -6,8 +6,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.pyplot import get_cmap
-from scipy.ndimage import gaussian_filter
 
 from lumbar_utils import LEVELS, METRICS, model_name
 from lumbar_utils.output.figures.style import (
@@ -19,13 +17,12 @@ from lumbar_utils.output.figures.style import (
     finish,
     label_panels,
     panels,
-    scale_bar,
     style_of,
     two_panels,
 )
 from lumbar_utils.scores.metrics import calibration_error
 
-__all__ = ["comparison", "confusion", "error_map", "errors", "precision_recall", "reliability", "scores_by_level"]
+__all__ = ["comparison", "confusion", "errors", "precision_recall", "reliability", "scores_by_level"]
 
 # from harmless to grave and from light to dark (Tol's "muted"); none is a model's or a level's colour
 OUTCOME_COLOURS = {
@@ -33,7 +30,6 @@ OUTCOME_COLOURS = {
     "extra": "#332288",
 }  # fmt: skip
 # light to dark; white where nothing is counted, and not transparent, which leaves a dark seam in a PDF
-ERROR_SHADES = get_cmap("OrRd").with_extremes(bad="white")
 HALF = 128  # steps of 1/255: a probability of 0.5
 BOXES = {"linewidth": 0.7, "saturation": 1, "medianprops": HALO}
 
@@ -270,45 +266,3 @@ def reliability(table: pd.DataFrame, note: str = "", width: float = PAGE) -> Fig
     label_panels((left, right), ("reliability", "how often it is given"))
     add_legend(fig, right)
     return finish(fig, note)
-
-
-def error_map(mapped, note: str = "", width: float = PAGE) -> Figure:
-    """Two panels a model on the mean spine: the share of cases with a wrong outline at a pixel, and with a wrong name.
-
-    mapped : as from `error_map.error_map`; the mean vertebrae are outlined and named.
-    """
-    models = list(mapped.errors)
-    if width == PAGE:
-        order, down = [(model, kind) for model in models for kind in ("outline", "name")], 1
-    else:
-        order, down = [(model, kind) for kind in ("outline", "name") for model in models], 2
-    across = len(order) // down
-    height = min((width - 0.6) / across * mapped.body.shape[0] / mapped.body.shape[1], 4.5 / down) + 0.5
-    fig, axes = panels(down, across, (width, down * height))
-    shares = [_error_share(mapped.errors[model], kind) for model, kind in order]
-    limit = max(5, 5 * np.ceil(20 * max(np.nanmax(share) for share in shares)))
-    for ax, share in zip(axes.flat, shares, strict=True):
-        image = ax.imshow(100 * share, vmin=0, vmax=limit, cmap=ERROR_SHADES, interpolation="nearest")
-        _draw_mean_vertebrae(ax, mapped)
-    label_panels(axes.flat, [f"{model_name(model)}\n{kind}" for model, kind in order])
-    bar = fig.colorbar(image, ax=axes.ravel().tolist(), fraction=0.02 * PAGE / width, pad=0.01)
-    bar.set_label("Test images with that pixel wrong (%)")
-    return finish(fig, note)
-
-
-def _error_share(errors_of_model: dict[str, np.ndarray], kind: str) -> np.ndarray:
-    if kind == "name":
-        return errors_of_model["misnamed"]
-    return errors_of_model["missed"] + errors_of_model["invented"]
-
-
-def _draw_mean_vertebrae(ax: Axes, mapped) -> None:
-    """The mean outlines, each with its name, and a bar of the scale where it is known."""
-    for number, (level, (x, y)) in enumerate(zip(mapped.levels, mapped.centres, strict=True)):
-        inside = gaussian_filter(np.where(mapped.owner == number, np.nan_to_num(mapped.body), 0), 1)  # no steps
-        if inside.max() > 0.5:
-            ax.contour(inside, levels=[0.5], colors="black", linewidths=0.4)
-            name = ax.text(x, y, level, fontsize=SMALLEST, ha="center", va="center")
-            name.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
-    ax.axis("off")
-    scale_bar(ax, mapped.body.shape, mapped.pixel_mm, colour="black")
