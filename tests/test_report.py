@@ -292,6 +292,7 @@ def test_a_grid_of_one_network_is_whole_without_the_others(folder):
     study = json.loads((folder / "study.json").read_text())
     study["grid"] = {"seeds": [0, 1], "models": ["unet"]}
     (folder / "study.json").write_text(json.dumps(study))
+    assert list(read(folder).missing) == ["05_evaluate_and_compare", "06_appendix"]
     items = checklist(read(folder)).set_index("item")
     assert items["status"][[22, 26]].tolist() == ["answered", "answered"]
     assert items["answer"][22].startswith("U-Net of 1,234,567 parameters;")

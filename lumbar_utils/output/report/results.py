@@ -157,9 +157,9 @@ class Results:
 
     @property
     def own_notebooks(self) -> list[str]:
-        """Notebooks that run in this folder; of a grid the last one, as the others run in its members' folders."""
+        """Notebooks that run in this folder; of a grid 05 and 06, as the others run in the folders of its runs."""
         names = list(FILES)
-        return names[-1:] if "grid" in self.study else names
+        return names[-2:] if "grid" in self.study else names
 
     @cached_property
     def notebooks(self) -> list[Notebook]:
