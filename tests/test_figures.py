@@ -321,6 +321,19 @@ def test_the_area_under_a_curve_is_its_average_precision():
     assert [text.get_text() for text in key.get_legend().get_texts()] == ["U-Net", "HRNet"]  # mine has no curve
 
 
+def test_a_level_that_is_not_annotated_is_no_difference():
+    reference = np.zeros((40, 30), np.uint8)
+    reference[5:15, 10:20] = 5
+    prediction = reference.copy()
+    prediction[25:35, 10:20] = 6  # S1, which this reference leaves out
+    case = Example("a", reference, reference, 1.0, prediction, 1.0)
+    marked = []
+    for example in (case, dataclasses.replace(case, annotated=(1, 2, 3, 4, 5))):
+        layers = figures.predictions([example], "unet").axes[3].images[1:]
+        marked.append([int((layer.get_array()[..., 3] > 0).sum()) for layer in layers])
+    assert marked == [[0, 100, 0], [0, 0, 0]]  # missed, invented, wrong level
+
+
 def test_text_stays_text_in_fonts_that_journals_accept(tmp_path):
     pdf, svg, *_ = figures.save(DRAWN["learning_curves"](), tmp_path, "fig", "Loss and F1.")
     assert b"/FontFile2" in pdf.read_bytes() and b"/Type3" not in pdf.read_bytes()  # TrueType, embedded as type 42

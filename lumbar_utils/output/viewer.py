@@ -18,7 +18,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from lumbar_utils import StudyError, model_name
+from lumbar_utils import LEVELS, StudyError, model_name
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.output.figures.style import LEVEL_COLOURS, draw_image, make_legible, name_level, style_of
 from lumbar_utils.scores import metrics
@@ -31,7 +31,10 @@ CAPTION_WIDTH = 46  # characters of a line above a picture
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One case: image (height, width) uint8, label maps of that shape, F1 as the mean over its levels."""
+    """One case: image (height, width) uint8, label maps of that shape, F1 as the mean over its levels.
+
+    annotated : label values of the levels that the reference annotates; others may be predicted and are no error.
+    """
 
     case: str
     image: np.ndarray
@@ -39,6 +42,7 @@ class Example:
     spacing_mm: float
     prediction: np.ndarray | None = None
     f1: float | None = None
+    annotated: tuple[int, ...] = tuple(range(1, len(LEVELS) + 1))
 
 
 def examples(cohort: Cohort, cases: list[str], folder: Path | None = None) -> list[Example]:
@@ -50,7 +54,8 @@ def examples(cohort: Cohort, cases: list[str], folder: Path | None = None) -> li
         if folder:
             pred = read_label_map(folder, case, example.image.shape)
             f1 = metrics.f1_by_level(pred, example.reference, levels)
-            example = dataclasses.replace(example, prediction=pred, f1=float(np.mean(list(f1.values()))))
+            scored = {"prediction": pred, "f1": float(np.mean(list(f1.values()))), "annotated": tuple(levels)}
+            example = dataclasses.replace(example, **scored)
         found.append(example)
     return found
 

@@ -142,7 +142,8 @@ def samples(examples: Sequence, note: str = "") -> Figure:
 def predictions(examples: Sequence, model: str, note: str = "") -> Figure:
     """One row a case: image, reference, prediction, and where the two differ.
 
-    examples : as for `samples`, and prediction (height, width) label map and f1 (mean over levels).
+    examples : as for `samples`, and prediction (height, width) label map, f1 (mean over levels), and annotated (values
+        of the levels that the reference annotates; a prediction of another level is drawn, and is no difference).
     """
     name = model_name(model)
     if not examples:
@@ -168,7 +169,8 @@ def predictions(examples: Sequence, model: str, note: str = "") -> Figure:
 
 
 def _draw_differences(ax: Axes, example) -> None:
-    true, pred = example.reference, example.prediction
+    true = example.reference
+    pred = np.where(np.isin(example.prediction, example.annotated), example.prediction, 0)
     differences = {
         "missed": (true > 0) & (pred == 0),
         "invented": (true == 0) & (pred > 0),
