@@ -134,7 +134,8 @@ CAPTIONS = {
     ),
     "predictions": (
         lambda data: captions.predictions(shown(), "hrnet", data),
-        "the worst by F1: x (0.900), y (0.250).",
+        "the worst by F1: x (0.900), y (0.250). From left to right: image, reference, prediction, differences. The "
+        "reference does not annotate L3, L4, L5, S1: drawn where predicted, and no difference.",
     ),
     "worst": (lambda data: captions.worst(WORST, data), "the reference dashed: U-Net, x (F1 0.412)."),
     "overlay": (lambda data: captions.overlay("unet", 2, data), "Label maps of U-Net over 2 of 4 "),

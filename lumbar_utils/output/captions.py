@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from lumbar_utils import METRICS, model_name
+from lumbar_utils import LEVELS, METRICS, model_name
 from lumbar_utils.appendix.definitions import spread_over_definitions
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.output.tables import describe_data, describe_runs, interval_text, seeds_of
@@ -256,8 +256,17 @@ def predictions(examples: Sequence, model: str, cohort: Cohort) -> str:
     cases = ", ".join(f"{example.case} ({example.f1:.3f})" for example in examples)
     return (
         f"Test images of {model_name(model)} from the best through the median to the worst by F1: {cases}. From left "
-        f"to right: image, reference, prediction, differences. Chosen from {describe_data(cohort)}."
+        f"to right: image, reference, prediction, differences.{_not_annotated(cohort)} Chosen from "
+        f"{describe_data(cohort)}."
     )
+
+
+def _not_annotated(cohort: Cohort) -> str:
+    """A sentence on the levels that are drawn where they are predicted, although the reference leaves them out."""
+    missing = [level for level in LEVELS if level not in cohort.annotated]
+    if not missing:
+        return ""
+    return f" The reference does not annotate {', '.join(missing)}: drawn where predicted, and no difference."
 
 
 def worst(titles: Sequence[str], cohort: Cohort) -> str:
