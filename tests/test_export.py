@@ -175,7 +175,7 @@ def test_the_page_on_figures_names_them_all():
 def test_the_notebooks_write_the_caption_that_belongs_to_a_figure():
     sources = "".join(path.read_text() for path in sorted((ROOT / "notebooks").glob("*.ipynb")))
     saved = re.findall(r'figures\.save\(\w+, study\.folder / \\"figures\\", \\"(\w+)\\", captions\.(\w+)\(', sources)
-    assert len(saved) == 21
+    assert len(saved) == 20
     assert [(name, FIGURES[name].caption.__name__) for name, _ in saved] == saved
 
 
