@@ -109,7 +109,7 @@ def run(
     seeds: Seeds = (), folds: Folds = 0, models: Models = (), datasets: Datasets = (),
     workers: Workers = 0, threads: Threads = 0, scheduler: Scheduler = "", keep: Keep = None, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
-    """Run the notebooks 01-05 in order and write the report; what is finished and up to date is not done again.
+    """Run the notebooks 01-06 in order and write the report; what is finished and up to date is not done again.
 
     With several seeds, folds or data sets a grid: every network under every one, as many at once as the machine bears.
     """
