@@ -88,8 +88,8 @@ class Job:
         studies = self.study.studies if isinstance(self.study, Grid) else [self.study]
         read = []
         for study, pattern in itertools.product(studies, READS.get(self.notebook.stem, ())):
-            files = sorted(study.folder.glob(pattern))
-            read += [file for file in files if file.parent.name != "tables"]  # tables/cost.csv is notebook 06's own
+            found = sorted(study.folder.glob(pattern))
+            read += [file for file in found if file.parent.name != "tables"]  # tables/cost.csv is notebook 06's own
         if self.number == "06":
             read += sorted(self.study.folder.glob("scores.csv"))
         network = freshness.trained(self.study, data, self.model) if self.model else ""

@@ -1,4 +1,4 @@
-"""Figures of how good the networks are: scores, kinds of errors, where they lie, calibration."""
+"""Figures of the scores: metrics, F1 by level, precision and recall, kinds of errors, confusion, calibration."""
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,6 @@ OUTCOME_COLOURS = {
     "right": "#DDDDDD", "one up": "#88CCEE", "one down": "#44AA99", "other": "#117733", "missing": "#882255",
     "extra": "#332288",
 }  # fmt: skip
-# light to dark; white where nothing is counted, and not transparent, which leaves a dark seam in a PDF
 HALF = 128  # steps of 1/255: a probability of 0.5
 BOXES = {"linewidth": 0.7, "saturation": 1, "medianprops": HALO}
 
