@@ -1,5 +1,7 @@
 """A caption tells the numbers of its figure's table, of how many patients, and on what data."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -81,6 +83,11 @@ def costs():
     return pd.DataFrame({"model": ["unet"], "parameters": [31_000_000], "latency_ms": [12.34]})
 
 
+def of_a_grid(data):
+    """Only test cases, as a grid gathers them."""
+    return dataclasses.replace(data, cases=data.cases[data.cases["split"] == "test"])
+
+
 FINDINGS = pd.DataFrame({"severity": ["error", "warning", "warning"]})
 WORST = ["U-Net, x\nF1 0.412: L1 missing; an\nextra S1"]
 CAPTIONS = {
@@ -94,6 +101,10 @@ CAPTIONS = {
         "centres of 2 vertebrae, (d) patients to train on (2), to validate on (1) and to test on (1)",
     ),
     "learning": (lambda data: captions.learning_curves(history(), data), "U-Net 0.900 (epoch 2 of 3)"),
+    "learning of a grid": (
+        lambda data: captions.learning_curves(history(), of_a_grid(data)),
+        "Means over runs, each with its own validation images. Data: ",
+    ),
     "comparison": (
         lambda data: captions.comparison(table2(), data),
         "F1: U-Net 0.9500 [0.900, 0.970], HRNet 0.5000 [0.400, 0.600]; n = 7.",

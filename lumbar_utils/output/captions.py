@@ -58,7 +58,10 @@ def architecture(model: str, stages: pd.DataFrame, unused: int = 0) -> str:
 
 
 def learning_curves(history: pd.DataFrame, cohort: Cohort) -> str:
-    """history : model, epoch, val_f1."""
+    """history : model, epoch, val_f1; of a grid, whose cases are all test cases, means over its runs."""
+    data = f"Data: {describe_data(cohort, 'validation')}."
+    if (cohort.cases["split"] == "test").all():
+        data = f"Means over runs, each with its own validation images. Data: {describe_data(cohort, 'all')}."
     best = history.loc[history.groupby("model", sort=False)["val_f1"].idxmax()]
     last = history.groupby("model")["epoch"].max()
     scores = [
@@ -67,7 +70,7 @@ def learning_curves(history: pd.DataFrame, cohort: Cohort) -> str:
     ]
     return (
         "Loss on training and validation images and macro F1 of validation pixels over epochs, the best epoch of each "
-        f"kept: {'; '.join(scores)}. Data: {describe_data(cohort, 'validation')}."
+        f"kept: {'; '.join(scores)}. {data}"
     )
 
 
