@@ -14,6 +14,9 @@ import typer
 from lumbar_utils import MODELS, Failure, StudyError
 from lumbar_utils.study import CONVERTED, DATA, Grid, Study, kind_and_path, record_of, with_absolute_paths
 
+PRETRAINED = DATA / "pretrained"
+NETWORK_FORMATS = ("safetensors", "onnx")  # of `export`, beside those of figures and tables
+
 UsageError = typer.BadParameter.__base__  # of typer's own copy of click, where it has no public name
 
 
@@ -61,6 +64,11 @@ def _with_record(folder: Path | None) -> Path | None:
         return None
     record_of(folder.resolve())
     return folder.resolve()
+
+
+def _with_networks(folder: Path) -> Path:
+    """As `_with_record`; `pretrained` stands for the networks that come with the project."""
+    return _with_record(PRETRAINED if folder == Path("pretrained") and not folder.exists() else folder)
 
 
 # arguments and options
@@ -255,7 +263,7 @@ def import_(
 
 @app.command()
 def predict(
-    study: StudyFolder,
+    study: Annotated[Path, typer.Argument(help="folder of a study, or `pretrained`", callback=_with_networks)],
     model: Annotated[str, typer.Argument(help="unet, hrnet, efficientnet or tu-NAME")],
     source: Source,
     destination: Annotated[Path, typer.Argument(help="new folder for label maps and a sheet to look them over")],
@@ -310,14 +318,27 @@ def export(
     study: StudyFolder,
     to: Annotated[Path, typer.Option(help="folder to write into")],
     formats: Annotated[
-        list[str], typer.Option("--format", help="pdf, svg, png, tiff, png600, tiff600; csv, tex, md, html; repeatable")
+        list[str],
+        typer.Option(
+            "--format",
+            help="pdf, svg, png, tiff, png600, tiff600; csv, tex, md, html; networks as safetensors, onnx; repeatable",
+        ),
     ] = (),
     only: Annotated[list[str], typer.Option(help="a figure or table by its name, fig5; repeatable")] = (),
 ) -> None:
-    """Gather a study's figures, tables and captions in the formats of journals; say what is missing."""
+    """Gather a study's figures, tables and captions in the formats of journals, or its networks for other programs."""
     from lumbar_utils.output.export import export
 
-    written, missing = export(study, to.resolve(), formats, only)
+    to_networks = [name for name in formats if name in NETWORK_FORMATS]
+    others = [name for name in formats if name not in NETWORK_FORMATS]
+    written, missing = [], []
+    if to_networks:
+        from lumbar_utils.exchange import export_networks
+
+        written = export_networks(study, to.resolve(), to_networks)
+    if others or not to_networks:
+        files, missing = export(study, to.resolve(), others, only)
+        written += files
     print(f"{len(written)} files -> {to.resolve()}")
     if missing:
         print("missing, since the study has not made it yet:", *missing, sep="\n  ")

@@ -20,16 +20,15 @@ def predict_source(trained: Path, model: str, source: str, destination: Path, sl
         images with contours as overlay.png, .pdf and .svg, and, written last, predict.json.
     Raises StudyError if `trained` holds no such model, the source cannot be read, or `destination` exists.
     """
-    settings, levels = _read_study(trained, model)
+    settings, levels = read_trained(trained, model)
     if destination.exists():
         raise StudyError(f"{destination} exists already; remove it, or name another folder to write into")
-    from lumbar_utils.networks.checkpoints import trained_network
+    from lumbar_utils.networks.checkpoints import trained_network, weights_file
     from lumbar_utils.networks.dataset import classes_of
     from lumbar_utils.networks.prediction import write_label_maps
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:  # no copy of the images stays behind
-        here = {"dataset": source, "slices": slices, "cache": cache, "device": "auto", "workers": 0}
-        here |= {"encoder_weights": "none", "start_from": "none", "epochs": 1}  # what training began with may be gone
+        here = {"dataset": source, "slices": slices, "cache": cache}
         study = Study(**settings | here)
         cohort = sources.load(study)
         cohort = dataclasses.replace(cohort, cases=cohort.cases.assign(split="test", mask=""))
@@ -37,7 +36,7 @@ def predict_source(trained: Path, model: str, source: str, destination: Path, sl
         files = write_label_maps(study, cohort, network, classes, destination / "label_maps")
         records.write_csv(destination / "cases.csv", cohort.cases.drop(columns=["image", "mask", "split"]))
         files += [destination / "cases.csv", *_write_sheet(cohort, model, destination)]
-    weights = records.fingerprint_files([trained / model / "checkpoints" / "best.ckpt"])
+    weights = records.fingerprint_files([weights_file(trained / model)])
     records.mark_finished(
         destination / "predict.json", records.fingerprint(weights, cohort.fingerprint), files,
         model=model, levels=levels,
@@ -45,14 +44,18 @@ def predict_source(trained: Path, model: str, source: str, destination: Path, sl
     return destination
 
 
-def _read_study(trained: Path, model: str) -> tuple[dict, list[str]]:
-    """Settings of a study, and the levels that its networks know. Raises StudyError if it has not trained the model."""
+def read_trained(trained: Path, model: str) -> tuple[dict, list[str]]:
+    """Settings to apply a study's network with, and the levels it knows; what its training began with is left out.
+
+    Raises StudyError if the study has not trained the model.
+    """
     if model not in MODELS and not model.startswith(FURTHER):
         raise StudyError(f"unknown model {model!r}; allowed are {', '.join(MODELS)}, and {FURTHER}NAME")
     record = record_of(trained)
     if not records.is_complete(trained / model / "fit.json"):
         raise StudyError(f"{model} is not trained in {trained}; run its training notebook first")
-    return record["settings"], record["data"].get("taught", record["data"]["annotated"])
+    here = {"device": "auto", "workers": 0, "encoder_weights": "none", "start_from": "none", "epochs": 1}
+    return record["settings"] | here, record["data"].get("taught", record["data"]["annotated"])
 
 
 def _write_sheet(cohort: Cohort, model: str, destination: Path) -> list[Path]:

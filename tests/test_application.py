@@ -22,7 +22,15 @@ def trained(tmp_path_factory):
     """A study's folder with U-Net trained to find L1 and L2, moved since."""
     folder = tmp_path_factory.mktemp("trained")
     dataset = write_dataset(folder / "dataset")
-    study = Study("smoke", dataset=str(dataset), runs=folder / "runs", cache=folder / "cache", device="cpu", epochs=1)
+    study = Study(
+        "smoke",
+        dataset=str(dataset),
+        runs=folder / "runs",
+        cache=folder / "cache",
+        device="cpu",
+        epochs=1,
+        images_per_epoch=240,
+    )
     fit(study, prepare(study), "unet")
     return study.folder.rename(folder / "moved")
 

@@ -4,11 +4,15 @@ import io
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from lumbar_utils import StudyError, records
 from lumbar_utils.networks.models import network_of
 from lumbar_utils.study import Study
+
+WEIGHTS = "weights.safetensors"  # in the place of checkpoints/best.ckpt, in a folder that `export` wrote
 
 
 def read_checkpoint(path: Path) -> dict:
@@ -46,12 +50,20 @@ def can_resume_from(last: Path, made_from: str, study: str) -> bool:
     return checkpoint["made_from"] == made_from
 
 
+def weights_file(folder: Path) -> Path:
+    """Where a trained network is kept: as training writes it, or as `export` does. folder : of a study and model."""
+    exported = folder / WEIGHTS
+    return exported if exported.exists() else folder / "checkpoints" / "best.ckpt"
+
+
 def best_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Layer -> weights of the best epoch, of a network trained to the end. folder : of a study and model.
 
-    Raises StudyError if best.ckpt is not of the training that fit.json records.
+    Raises StudyError if best.ckpt is not of the training that fit.json records, or weights are damaged.
     """
-    path, record = folder / "checkpoints" / "best.ckpt", records.read_json(folder / "fit.json")
+    path, record = weights_file(folder), records.read_json(folder / "fit.json")
+    if path.name == WEIGHTS:
+        return _read_exported(path)
     checkpoint = read_checkpoint(path)
     if checkpoint.get("made_from") != record["made_from"]:
         raise StudyError(
@@ -59,6 +71,13 @@ def best_weights(folder: Path) -> dict[str, torch.Tensor]:
             f"{record.get('study', folder)} that fit.json records; put the right file back, or delete it to train again"
         )
     return {name.removeprefix("network."): value for name, value in checkpoint["state_dict"].items()}
+
+
+def _read_exported(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)  # those of half precision become single when a network takes them
+    except SafetensorError as error:
+        raise StudyError(f"{path} cannot be read ({error}); fetch the project's file or export it again") from None
 
 
 def load_weights(network: nn.Module, model: str, folder: Path) -> nn.Module:

@@ -1,0 +1,117 @@
+"""A study's trained networks as files for others: weights in half precision as safetensors, and ONNX."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from lumbar_utils import FURTHER, MODELS, StudyError, records
+from lumbar_utils.application import read_trained
+from lumbar_utils.networks.checkpoints import WEIGHTS, best_weights, trained_network
+from lumbar_utils.networks.dataset import classes_of
+from lumbar_utils.networks.losses import log_probabilities_of
+from lumbar_utils.output.export import published
+from lumbar_utils.study import Study, record_of
+
+ABOUT = ("split.csv", "seen.json")  # of a study's folder: who was trained on, and what their images are like
+
+
+def export_networks(trained: Path, to: Path, formats: Sequence[str]) -> list[Path]:
+    """Write every trained network of a study's folder in these formats; returns the files.
+
+    formats : `safetensors` makes `to` a folder that `predict` and `start_from` take in the place of the study's, a
+    quarter as large; `onnx` makes `to`/MODEL.onnx, see `write_onnx`.
+    Raises StudyError if nothing is trained there.
+    """
+    record, models = record_of(trained), trained_models(trained)
+    if not models:
+        raise StudyError(
+            f"{trained} has no trained network; name a study, or one of a grid's runs, in {trained.parent}"
+        )
+    files = []
+    for model in models:
+        if "safetensors" in formats:
+            files += _write_weights(trained / model, to / model)
+        if "onnx" in formats:
+            files.append(write_onnx(trained, model, to / f"{model}.onnx"))
+    if "safetensors" in formats:
+        records.write_json(to / "study.json", published(record))
+        files.append(to / "study.json")
+        present = [trained / name for name in ABOUT if (trained / name).exists()]
+        cards = [trained / "record" / f"model_card_{model}.md" for model in models]
+        for file in [*present, *(card for card in cards if card.exists())]:
+            shutil.copyfile(file, to / file.name)
+            files.append(to / file.name)
+    return files
+
+
+def trained_models(folder: Path) -> list[str]:
+    """The networks whose training is finished in a study's folder."""
+    names = sorted(path.parent.name for path in folder.glob("*/fit.json") if records.is_complete(path))
+    return [name for name in names if name in MODELS or name.startswith(FURTHER)]
+
+
+def _write_weights(source: Path, target: Path) -> list[Path]:
+    """Weights of the best epoch, history and completion record of one network.
+
+    Convolutions are stored in half precision; vectors, such as those of batch normalisation, as they are.
+    """
+    record = records.read_json(source / "fit.json")
+    weights = {name: _halved(values) for name, values in best_weights(source).items()}
+    with records.atomic_file(target / WEIGHTS) as temporary:
+        temporary.write_bytes(save(weights))
+    shutil.copyfile(source / "history.csv", target / "history.csv")
+    written = [target / WEIGHTS, target / "history.csv"]
+    facts = {name: value for name, value in record.items() if name not in ("made_from", "files", "bytes")}
+    records.mark_finished(target / "fit.json", record["made_from"], written, **facts)
+    return [*written, target / "fit.json"]
+
+
+def _halved(values: torch.Tensor) -> torch.Tensor:
+    is_vector = values.ndim < 2
+    return values.contiguous() if is_vector else values.half().contiguous()
+
+
+class FromGreyValues(nn.Module):
+    """A network that normalises its input and gives probabilities: what an ONNX file holds."""
+
+    def __init__(self, network: nn.Module, classes: list[int]):
+        super().__init__()
+        self.network, self.classes = network, classes
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(batch, 1, height, width) grey values -> (batch, classes, height, width) probabilities in [0, 1]."""
+        mean = image.mean(dim=(1, 2, 3), keepdim=True)
+        spread = image.std(dim=(1, 2, 3), correction=0, keepdim=True).clamp(min=1)
+        return log_probabilities_of(self.network((image - mean) / spread), self.classes).exp()
+
+
+def write_onnx(trained: Path, model: str, path: Path) -> Path:
+    """A trained network as ONNX: `image` (1, 1, height, width) float32 in [0, 255] -> `probabilities`.
+
+    Height and width are those of the study's input; images are scaled into it, not distorted, and padded with 0.
+    Probabilities are (1, classes, height, width), background first; the file's metadata names the classes.
+    Raises StudyError where the packages are missing, or the study normalises its images by percentiles.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 (torch needs it)
+    except ImportError:
+        raise StudyError('ONNX needs further packages: pip install "lumbar_utils[onnx]"') from None
+    settings, levels = read_trained(trained, model)
+    study = Study(**settings)
+    if study.normalisation != "zscore":
+        raise StudyError(f"normalisation={study.normalisation} is not written as ONNX; zscore is, or use safetensors")
+    network = FromGreyValues(trained_network(study, model, trained / model), classes_of(levels)).eval()
+    example = torch.zeros(1, 1, study.height, study.width)
+    program = torch.onnx.export(
+        network, (example,), input_names=["image"], output_names=["probabilities"], dynamo=True, verbose=False,
+    )  # fmt: skip
+    content = program.model_proto
+    onnx.helper.set_model_props(content, {"classes": ", ".join(["background", *levels]), "model": model})
+    with records.atomic_file(path) as temporary:
+        temporary.write_bytes(content.SerializeToString())
+    return path
