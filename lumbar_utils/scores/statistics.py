@@ -90,6 +90,24 @@ def interval_over_seeds(
     return value - float(np.hypot(value - low, half)), value + float(np.hypot(high - value, half))
 
 
+def limits_of_agreement(
+    first: np.ndarray, second: np.ndarray, units: np.ndarray | None = None
+) -> tuple[float, float, float]:
+    """bias, low, high : mean of first - second, and that mean -+ 1.96 standard deviations over units.
+
+    first, second : (pairs,) two measurements of the same thing; a pair with a nan is left out.
+    units : (pairs,) the patient, or the patient's vertebra, of each pair: differences within one are averaged before,
+        so the limits are of a unit's mean, narrower than of one of its slices. Without, each pair is a unit.
+    The limits hold for 95 % of units where differences are about normal; nan for fewer than two units.
+    Sources: Bland and Altman 1986, doi 10.1016/S0140-6736(86)90837-8, and 1999, doi 10.1191/096228099673819272.
+    """
+    differences = pd.Series(np.subtract(first, second, dtype=float))
+    if units is not None:
+        differences = differences.groupby(np.asarray(units)).mean()
+    bias, half = float(differences.mean()), 1.96 * float(differences.std(ddof=1))
+    return bias, bias - half, bias + half
+
+
 def complete_seeds(cases: pd.DataFrame) -> list[int]:
     """The seeds with the most folds; under the others some patients were not tested. cases : seed, fold."""
     folds = cases.groupby("seed")["fold"].nunique()
