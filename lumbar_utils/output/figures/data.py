@@ -1,6 +1,8 @@
 """Figures of images and label maps: the data set, its audit, and what networks predict for it."""
 
 from collections.abc import Sequence
+from itertools import pairwise
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,9 +10,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from lumbar_utils import model_name
 from lumbar_utils.output.figures.style import (
+    COLUMN,
     LEVEL_COLOURS,
     PAGE,
     SMALLEST,
@@ -20,8 +24,9 @@ from lumbar_utils.output.figures.style import (
     label_panels,
     panels,
 )
+from lumbar_utils.scores.measurements import Body, find_bodies, measure
 
-__all__ = ["audit_page", "data_overview", "predictions", "samples", "worst"]
+__all__ = ["audit_page", "data_overview", "measurements", "predictions", "samples", "worst"]
 
 SEVERITY_COLOURS = {"error": "#D55E00", "warning": "#E69F00", "accepted": "#D5D5D5"}
 DIFFERENCE_COLOURS = {"missed": "#56B4E9", "invented": "#E69F00", "wrong level": "#CC79A7"}
@@ -207,3 +212,77 @@ def _image_grid(count: int, across: int, row_height: float) -> tuple[Figure, np.
     for ax in axes.flat:
         ax.axis("off")
     return fig, axes.ravel()[:count]
+
+
+def measurements(example, note: str = "", width: float = COLUMN) -> Figure:
+    """A slice around its spine with what is measured on it (see `scores.measurements`).
+
+    Lines are end plates, and heights between corners. Numbers are the anterior, middle and posterior height of a body,
+    and in white the middle height of a disc. The end plates of the lordosis go on behind the bodies, dashed.
+    example : image (height, width) uint8, label_map of that shape, spacing_mm (nan if unknown: lengths in px).
+    """
+    view = _around_labels(example)
+    bodies, table = find_bodies(view.label_map), measure(view.label_map, view.spacing_mm)
+    values = {(row.level, row.measure): row.value for row in table.itertuples()}
+    height, across = view.image.shape
+    fig, axes = panels(1, 1, (width, width * height / across + 0.3))
+    draw_image(axes[0, 0], view)
+    for level, body in bodies.items():
+        _draw_body(axes[0, 0], level, body, values)
+    for above, below in pairwise(LEVEL_COLOURS):
+        if (f"{above}-{below}", "middle disc height") in values:
+            place = (bodies[above].back_bottom + bodies[below].back_top) / 2
+            _write(axes[0, 0], place, f" {values[f'{above}-{below}', 'middle disc height']:.1f}", "white", "left")
+    title = f"Heights in {'px' if np.isnan(view.spacing_mm) else 'mm'}"
+    ends = "L1-S1" if "S1" in bodies else "L1-L5"
+    if not np.isnan(values[ends, "lordosis"]):
+        title += f", lordosis {ends} {values[ends, 'lordosis']:.0f}°"
+        _draw_lordosis(axes[0, 0], bodies, ends)
+    axes[0, 0].set(title=title, xlim=(-0.5, across - 0.5), ylim=(height - 0.5, -0.5))
+    return finish(fig, note)
+
+
+def _around_labels(example) -> SimpleNamespace:
+    """The part of an example around its labels; all of it where it has none."""
+    rows, columns = np.nonzero(example.label_map)
+    if not len(rows):
+        return SimpleNamespace(**vars(example))
+    tall = np.ptp(rows)
+    top, bottom = max(rows.min() - tall // 12, 0), rows.max() + tall // 8
+    left, right = max(columns.min() - tall // 5, 0), columns.max() + tall // 4
+    window = slice(top, bottom), slice(left, right)
+    return SimpleNamespace(
+        image=example.image[window], label_map=example.label_map[window], spacing_mm=example.spacing_mm
+    )
+
+
+def _draw_body(ax: Axes, level: str, body: Body, values: dict) -> None:
+    colour = LEVEL_COLOURS[level]
+    ax.plot(*np.transpose([body.front_top, body.back_top]), "o-", color=colour, lw=1.2, ms=2)
+    centre = np.mean(body[:4], axis=0)
+    _write(ax, centre + 0.2 * (body.front_top - body.back_top), level, colour, "center")
+    if (level, "middle height") not in values:  # S1
+        return
+    ax.plot(*np.transpose([body.front_bottom, body.back_bottom]), "o-", color=colour, lw=1.2, ms=2)
+    heights = {
+        "anterior": (body.front_top, body.front_bottom, "right"),
+        "middle": (body.middle_top, body.middle_bottom, "left"),
+        "posterior": (body.back_top, body.back_bottom, "left"),
+    }
+    for name, (top, bottom, side) in heights.items():
+        ax.plot(*np.transpose([top, bottom]), color=colour, lw=0.7)
+        _write(ax, (top + bottom) / 2, f" {values[level, f'{name} height']:.1f} ", colour, side)
+
+
+def _draw_lordosis(ax: Axes, bodies: dict[str, Body], ends: str) -> None:
+    """The two end plates of an angle, drawn on by their own length behind the bodies."""
+    last = bodies[ends[-2:]]
+    lower = (last.front_top, last.back_top) if ends == "L1-S1" else (last.front_bottom, last.back_bottom)
+    for front, back in ((bodies["L1"].front_top, bodies["L1"].back_top), lower):
+        ax.plot(*np.transpose([back, 2 * back - front]), "--", color="white", lw=0.7)
+
+
+def _write(ax: Axes, place: np.ndarray, text: str, colour: str, side: str) -> None:
+    """A text beside a point, legible on any image. side : of the text that is at the point."""
+    written = ax.text(*place, text, color=colour, fontsize=SMALLEST, ha=side, va="center")
+    written.set_path_effects([withStroke(linewidth=1.2, foreground="black")])
