@@ -235,7 +235,9 @@ def test_one_unit_has_a_bias_and_no_limits():
 
 def drawn_texts(label_map, spacing_mm):
     image = np.random.default_rng(0).integers(0, 255, label_map.shape, np.uint8)
-    figure = figures.measurements(SimpleNamespace(image=image, label_map=label_map, spacing_mm=spacing_mm))
+    figure = figures.measurements(SimpleNamespace(image=image, label_map=label_map, spacing_mm=spacing_mm), "a note")
+    assert figure.get_figwidth() == figures.style.COLUMN
+    assert figure.get_supxlabel() == "a note"
     (axes,) = figure.axes
     return axes.get_title(), [text.get_text().strip() for text in axes.texts]
 

@@ -246,7 +246,7 @@ def _around_labels(example) -> SimpleNamespace:
     """The part of an example around its labels; all of it where it has none."""
     rows, columns = np.nonzero(example.label_map)
     if not len(rows):
-        return SimpleNamespace(**vars(example))
+        return example
     tall = np.ptp(rows)
     top, bottom = max(rows.min() - tall // 12, 0), rows.max() + tall // 8
     left, right = max(columns.min() - tall // 5, 0), columns.max() + tall // 4
