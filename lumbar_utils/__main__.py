@@ -265,14 +265,25 @@ def import_(
 def predict(
     study: Annotated[Path, typer.Argument(help="folder of a study, or `pretrained`", callback=_with_networks)],
     model: Annotated[str, typer.Argument(help="unet, hrnet, efficientnet or tu-NAME")],
-    source: Source,
-    destination: Annotated[Path, typer.Argument(help="new folder for label maps and a sheet to look them over")],
+    source: Annotated[str, typer.Argument(help="volume (.nii.gz, .nii, .mha, .nrrd), DICOM, or as of `run --dataset`")],
+    destination: Annotated[Path, typer.Argument(help="new folder for label maps and a picture to look them over")],
     slices: Slices = 1,
+    dicom_seg: Annotated[bool, typer.Option("--dicom-seg", help="of DICOM images, write a DICOM SEG too")] = False,
 ) -> None:
-    """Apply a network that a study trained to the images of any source."""
+    """Apply a network that a study trained: to every slice of a scan, or to the images of any source."""
+    from lumbar_utils.data.sources import is_scan
+
+    source, destination = _from_here(source), destination.resolve()
+    if is_scan(source):
+        _refuse_given({"--slices": slices > 1}, "of a scan every slice is labelled; leave it out, or name KIND:PATH")
+        from lumbar_utils.scan import predict_scan
+
+        print(predict_scan(study, model, Path(source), destination, dicom_seg))
+        return
+    _refuse_given({"--dicom-seg": dicom_seg}, f"{source} is no DICOM image or folder of them, named without KIND:")
     from lumbar_utils.application import predict_source
 
-    print(predict_source(study, model, _from_here(source), destination.resolve(), slices))
+    print(predict_source(study, model, source, destination, slices))
 
 
 @app.command()
@@ -383,6 +394,13 @@ def report(study: StudyFolder) -> None:
     from lumbar_utils.output.report import write
 
     print(write(study))
+
+
+def _refuse_given(given: dict[str, bool], why: str) -> None:
+    """Raise StudyError for an option that cannot be used. given : option -> whether it is given."""
+    for option, is_given in given.items():
+        if is_given:
+            raise StudyError(f"{option} cannot be used here: {why}")
 
 
 @contextlib.contextmanager

@@ -21,8 +21,7 @@ def predict_source(trained: Path, model: str, source: str, destination: Path, sl
     Raises StudyError if `trained` holds no such model, the source cannot be read, or `destination` exists.
     """
     settings, levels = read_trained(trained, model)
-    if destination.exists():
-        raise StudyError(f"{destination} exists already; remove it, or name another folder to write into")
+    refuse_existing(destination)
     from lumbar_utils.networks.checkpoints import trained_network, weights_file
     from lumbar_utils.networks.dataset import classes_of
     from lumbar_utils.networks.prediction import write_label_maps
@@ -42,6 +41,12 @@ def predict_source(trained: Path, model: str, source: str, destination: Path, sl
         model=model, levels=levels,
     )  # fmt: skip
     return destination
+
+
+def refuse_existing(destination: Path) -> None:
+    """Raise StudyError if there is something at `destination`."""
+    if destination.exists():
+        raise StudyError(f"{destination} exists already; remove it, or name another folder to write into")
 
 
 def read_trained(trained: Path, model: str) -> tuple[dict, list[str]]:

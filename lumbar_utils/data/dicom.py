@@ -30,6 +30,7 @@ SAME_DIRECTION = 0.01  # largest difference of direction cosines within a series
 SAME_PLACE_MM = 0.01
 MAX_FOREIGN = 0.25  # largest share of a series' images that may be left out as not of its stack
 GAP = 1.5  # neighbours so many times farther apart than usual lack a slice between them
+OFF_GRID = 0.1  # largest distance of an image from its place in a regular stack, in steps
 BITS = (8, 16, 32)  # of a pixel
 SUFFIXES = (".dcm", ".dicom", ".ima")  # of files that claim to be DICOM; most have none
 FIRST_ELEMENTS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # groups of the first element of a file without preamble
@@ -63,7 +64,7 @@ def read_source(source: Path, slices: int) -> tuple[dict, Iterator[Slice]]:
         are left out and reported.
     Raises StudyError if it holds no DICOM file that can be read.
     """
-    series, broken = _series(source)
+    series, broken = series_in(source)
     if not series:
         content = f"no DICOM image that can be read but {broken} broken files" if broken else "no DICOM image"
         raise StudyError(f"{source} holds {content}, at any depth; name the folder that does")
@@ -81,7 +82,7 @@ def read_source(source: Path, slices: int) -> tuple[dict, Iterator[Slice]]:
     return description, volumes.read_usable(list(series), read_slices, description)
 
 
-def _series(source: Path) -> tuple[dict[str, list[Image]], int]:
+def series_in(source: Path) -> tuple[dict[str, list[Image]], int]:
     """Pseudonym of a series, p0001_s1, -> its images in the order of their paths; and how many files are broken."""
     patients: dict[str, dict[str, list[Image]]] = {}
     broken = 0
@@ -178,7 +179,7 @@ def _has_geometry(header: pydicom.Dataset) -> bool:
 
 def _read_slices(name: str, images: list[Image], slices: int, description: dict) -> Iterator[Slice]:
     """The slices of one series from right to left; only one image is in memory."""
-    stack = _stack(name, images, description)
+    stack = stack_of(name, images, description)
     centre = len(stack) // 2
     for index in volumes.neighbours(centre, slices, len(stack)):
         pixels, spacing_mm = volumes.sagittal(decode(stack[index].path))
@@ -221,33 +222,65 @@ def _can_be_decoded(image: Image) -> bool:
         return False
 
 
-def _stack(name: str, images: list[Image], description: dict) -> list[Image]:
+def stack_of(name: str, images: list[Image], description: dict, least: int = MIN_SLICES) -> list[Image]:
     """The images of a series from right to left. Raises Unsuitable unless they are one sagittal stack of MR images.
 
     Copies are used once. Single images of another stack, or that cannot be decoded, are left out and reported, and so
-    are gaps between slices.
+    are gaps between slices. least : number of images.
     """
     once = list({(image.identifier, *image.position): image for image in images[::-1]}.values())[::-1]
     stack = _of_one_stack(once)
     _leave_out(name, once, stack, "is of another kind, orientation or size than its series", description)
     across = np.cross(stack[0].orientation[:3], stack[0].orientation[3:])
     volumes.check_slice_axis(across[0])
-    if len(stack) < MIN_SLICES:
-        raise volumes.Unsuitable(f"has {len(stack)} images, as a localiser has; {MIN_SLICES} or more are needed")
+    if len(stack) < least:
+        raise volumes.Unsuitable(f"has {len(stack)} images, as a localiser has; {least} or more are needed")
     leftwards = across * np.sign(across[0])
     stack.sort(key=lambda image: image.position @ leftwards)
-    if _steps(stack, leftwards).min() < SAME_PLACE_MM:
+    if _steps(stack, leftwards).min(initial=np.inf) < SAME_PLACE_MM:
         raise volumes.Unsuitable("has several images at one place (echoes or times); export one of them")
     decoded = [image for image in stack if _can_be_decoded(image)]
     _leave_out(
         name, stack, decoded, "has pixels that cannot be decoded; copy it again, or export it uncompressed", description
     )
-    if len(decoded) < MIN_SLICES:
-        raise volumes.Unsuitable(
-            f"has {len(decoded)} images whose pixels can be decoded; {MIN_SLICES} or more are needed"
-        )
+    if len(decoded) < least:
+        raise volumes.Unsuitable(f"has {len(decoded)} images whose pixels can be decoded; {least} or more are needed")
     _note_gaps(name, _steps(decoded, leftwards), description)
     return decoded
+
+
+def volume_of(stack: list[Image]) -> tuple[sitk.Image, list[int]]:
+    """The volume of a stack (see `stack_of`), and the number of each image's slice along its third axis.
+
+    Rows and columns are those of the images; a slice that is missing in between is 0 everywhere. float32.
+    Raises Unsuitable if the pixels have no size, or the images do not lie on one regular grid.
+    """
+    if len(stack[0].grid) < 4:
+        raise volumes.Unsuitable("has pixels of no size (PixelSpacing); export it again from the scanner or archive")
+    along_row = stack[0].orientation[:3] / np.linalg.norm(stack[0].orientation[:3])
+    across = np.cross(along_row, stack[0].orientation[3:])
+    across /= np.linalg.norm(across)
+    positions = np.array([image.position for image in stack])
+    places = positions @ across
+    first = decode(stack[0].path)
+    step = np.median(np.abs(np.diff(places))) if len(stack) > 1 else first.GetSpacing()[2]
+    numbers = np.rint((places - places.min()) / step).astype(int)
+    origin = positions[numbers.argmin()]
+    if numbers.max() >= 2 * len(stack):
+        raise volumes.Unsuitable(f"has {len(stack)} of {numbers.max() + 1} slices; copy all of them")
+    off_mm = np.linalg.norm(positions - origin - numbers[:, None] * step * across, axis=1)
+    if off_mm.max() > OFF_GRID * step:
+        raise volumes.Unsuitable(
+            f"has slices up to {off_mm.max():.2g} mm off a regular grid of {step:.3g} mm; resample it to NIfTI"
+        )
+    pixels = np.zeros((numbers.max() + 1, *sitk.GetArrayViewFromImage(first).shape[1:]), np.float32)
+    for number, image in zip(numbers, stack, strict=True):
+        pixels[number] = sitk.GetArrayViewFromImage(decode(image.path))[0]
+    volume = sitk.GetImageFromArray(pixels)
+    volume.SetSpacing((*first.GetSpacing()[:2], float(step)))
+    volume.SetOrigin(origin.tolist())
+    volume.SetDirection(np.column_stack([along_row, np.cross(across, along_row), across]).ravel().tolist())
+    return volume, numbers.tolist()
 
 
 def _steps(stack: list[Image], leftwards: np.ndarray) -> np.ndarray:
@@ -289,7 +322,7 @@ def _leave_out(name: str, images: list[Image], used: list[Image], why: str, desc
 
 def _note_gaps(name: str, steps: np.ndarray, description: dict) -> None:
     """Report missing slices; steps : distances of neighbours in mm."""
-    if steps.max() > GAP * np.median(steps):
+    if len(steps) and steps.max() > GAP * np.median(steps):
         note = f"{name} lacks slices: neighbours lie up to {steps.max():.3g} mm apart, most {np.median(steps):.3g} mm"
         print(f"note: {note}")
         description.setdefault("notes", []).append(note)

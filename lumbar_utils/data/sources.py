@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lumbar_utils import StudyError, freshness
 from lumbar_utils.data import folder as canonical
-from lumbar_utils.data.files import files_in
+from lumbar_utils.data.files import files_in, split_suffix
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.records import fingerprint_files
 from lumbar_utils.study import DATA, Study, kind_and_path
@@ -32,6 +32,16 @@ def locate(study: Study) -> Path:
     if kind == "phantom":
         return _phantom(study)
     return path if kind == "folder" else _converted(study, kind, path or find_raw(kind))
+
+
+def is_scan(source: str) -> bool:
+    """Whether a source is no data set but a volume, or a file or folder of DICOM images, named without `KIND:`."""
+    kind, path = kind_and_path(source)
+    if kind != "folder":
+        return False
+    if path.is_dir():
+        return not any((path / name).exists() for name in ("cases.csv", "dataset.json"))
+    return path.is_file() or split_suffix(path)[1] != ""
 
 
 def convert(kind: str, source: Path, folder: Path, slices: int = 1) -> Path:

@@ -201,26 +201,54 @@ def _check_geometry(volume: sitk.Image) -> None:
         raise Unsuitable(f"has voxels of {sides} mm by its header; {VOXEL_MM[0]} to {VOXEL_MM[1]} mm are allowed")
 
 
+def oriented(volume: sitk.Image) -> sitk.Image:
+    """The volume in FRAME: slices from right to left, each head up and front left, its voxels as they are.
+
+    An oblique volume keeps its own planes. Raises Unsuitable if it was not acquired sagittally.
+    """
+    _check_geometry(volume)
+    in_frame = sitk.DICOMOrient(volume, FRAME)
+    to_back, down, to_left = in_frame.GetSpacing()
+    check_slice_axis(in_frame.GetDirection()[2])
+    if max(to_back, down) > COARSER * to_left and in_frame.GetSize()[2] > 1:
+        axis = "front to back" if to_back > down else "head to feet"
+        raise Unsuitable(f"is not sagittal: its slices, {max(to_back, down):.2g} mm apart, follow each other {axis}")
+    return in_frame
+
+
 def sagittal(volume: sitk.Image, is_mask: bool = False) -> tuple[np.ndarray, float]:
     """(slices, height, width) from right to left, each head up and front left, and the side of a pixel in mm.
 
     Pixels that are not square are resampled to squares of their shorter side, images linearly (float32), masks to the
     nearest. An oblique volume keeps its own planes. Raises Unsuitable if it was not acquired sagittally.
     """
-    _check_geometry(volume)
-    oriented = sitk.DICOMOrient(volume, FRAME)
-    to_back, down, to_left = oriented.GetSpacing()
-    check_slice_axis(oriented.GetDirection()[2])
-    if max(to_back, down) > COARSER * to_left and oriented.GetSize()[2] > 1:
-        axis = "front to back" if to_back > down else "head to feet"
-        raise Unsuitable(f"is not sagittal: its slices, {max(to_back, down):.2g} mm apart, follow each other {axis}")
-    squared = _square(oriented if is_mask else sitk.Cast(oriented, sitk.sitkFloat32), is_mask)
-    side = min(to_back, down)
+    in_frame = oriented(volume)
+    squared = _square(in_frame if is_mask else sitk.Cast(in_frame, sitk.sitkFloat32), is_mask)
+    side = min(in_frame.GetSpacing()[:2])
     if not MIN_SPACING_MM <= side <= MAX_SPACING_MM:
         raise Unsuitable(
             f"has pixels of {side:g} mm by its header; {MIN_SPACING_MM} to {MAX_SPACING_MM} mm are allowed"
         )
     return sitk.GetArrayFromImage(squared), side
+
+
+def oblique_deg(volume: sitk.Image) -> float:
+    """The largest angle between an axis of a volume and the axis of the body next to it, degrees."""
+    cosines = np.abs(np.reshape(volume.GetDirection(), (3, 3))).max(axis=0)
+    return float(np.degrees(np.arccos(np.clip(cosines, 0, 1)).max()))
+
+
+def onto_axes_of(volume: sitk.Image, labels: np.ndarray) -> sitk.Image:
+    """Labels of the slices of `oriented(volume)` on the volume's own grid, in the order of its axes.
+
+    labels : (slices, height, width). Size, spacing, origin and direction are those of `volume`.
+    """
+    in_frame = sitk.GetImageFromArray(labels)
+    in_frame.CopyInformation(sitk.DICOMOrient(volume, FRAME))
+    axes = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(volume.GetDirection())
+    on_grid = sitk.DICOMOrient(in_frame, axes)
+    on_grid.CopyInformation(volume)  # equal but for rounding
+    return on_grid
 
 
 def check_slice_axis(leftwards: float) -> None:

@@ -290,6 +290,12 @@ def overlay(model: str, count: int, cohort: Cohort) -> str:
     return f"Label maps of {model_name(model)} over {count} of {data}. There is no reference to score by."
 
 
+def labelled_scan(name: str, model: str, slices: Sequence[str], warnings: Sequence[str], note: str) -> str:
+    """slices : names of those drawn. note : what has to be said of every result."""
+    text = f"Label map of {model_name(model)} over {name}: {', '.join(slices)}. There is no reference to score by."
+    return " ".join([text, *warnings, note])
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 

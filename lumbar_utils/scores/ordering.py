@@ -12,12 +12,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from lumbar_utils import records
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.scores.evaluation import Evaluation, read_probabilities
 from lumbar_utils.scores.instances import summarise_instances
 from lumbar_utils.scores.summary import summarise
+
+FRAGMENT = 0.1  # of the median vertebra of a volume
 
 
 def relabel_all(cohort: Cohort, folders: dict[str, Path]) -> dict[str, Path]:
@@ -82,6 +85,34 @@ def relabel(probabilities: np.ndarray, votes: np.ndarray | None = None) -> np.nd
     sums = [maps[:, bodies == body].sum(axis=1) for body in range(1, bodies.max() + 1)]
     names = consecutive_levels(np.array(sums).reshape(-1, 1 + levels))
     return np.array([0, *names], np.uint8)[bodies]
+
+
+def relabel_volume(probabilities: np.ndarray) -> np.ndarray:
+    """(slices, 6, height, width) uint8 probabilities in 1/255 -> (slices, height, width) uint8 label map.
+
+    All slices vote for the levels, each with the weight of the vertebrae that it shows, so that lateral ones hardly
+    count. Pieces smaller than FRAGMENT of a typical vertebra become background.
+    """
+    weights = probabilities.sum(axis=(1, 2, 3), dtype=np.float64)
+    votes = np.zeros(probabilities.shape[1:], np.float32)
+    for weight, maps in zip(weights / max(weights.sum(), 1), probabilities, strict=True):
+        votes += np.float32(weight / 255) * maps
+    label_map = np.stack([relabel(maps / np.float32(255), votes) for maps in probabilities])
+    _remove_fragments(label_map)
+    return label_map
+
+
+def _remove_fragments(label_map: np.ndarray) -> None:
+    """Make small pieces background, in place. label_map : (slices, height, width)."""
+    parts = []
+    for value, box in enumerate(ndimage.find_objects(label_map), 1):
+        if box is not None:
+            pieces, _ = ndimage.label(label_map[box] == value)
+            parts.append((box, pieces, np.bincount(pieces.ravel())))
+    largest = [sizes[1:].max() for _, _, sizes in parts]
+    for box, pieces, sizes in parts:
+        small = sizes < FRAGMENT * np.median(largest)
+        label_map[box][small[pieces] & (pieces > 0)] = 0
 
 
 def _with_background(probabilities: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Figures of images and label maps: the data set, its audit, and what networks predict for it."""
 
+import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
 from types import SimpleNamespace
@@ -26,10 +27,11 @@ from lumbar_utils.output.figures.style import (
 )
 from lumbar_utils.scores.measurements import Body, find_bodies, measure
 
-__all__ = ["audit_page", "data_overview", "measurements", "predictions", "samples", "worst"]
+__all__ = ["audit_page", "data_overview", "labelled_scan", "measurements", "predictions", "samples", "worst"]
 
 SEVERITY_COLOURS = {"error": "#D55E00", "warning": "#E69F00", "accepted": "#D5D5D5"}
 DIFFERENCE_COLOURS = {"missed": "#56B4E9", "invented": "#E69F00", "wrong level": "#CC79A7"}
+WARNING_COLOUR = "#A33B00"
 PICTURES_ACROSS = 3  # of an audit
 SAMPLES_ACROSS = 4
 
@@ -141,6 +143,24 @@ def samples(examples: Sequence, note: str = "") -> Figure:
         draw_image(ax, example)
         draw_contours(ax, example.reference)
     label_panels(axes, [example.case for example in examples])
+    return finish(fig, note)
+
+
+def labelled_scan(examples: Sequence, warnings: Sequence[str] = (), note: str = "") -> Figure:
+    """Slices of one scan side by side, with the contours and names of their levels, below the warnings of the scan.
+
+    examples : as for `samples`.
+    """
+    tallest = max(example.image.shape[0] / example.image.shape[1] for example in examples)
+    lines = [line for warning in warnings for line in textwrap.wrap(warning, 125)]
+    height = min(PAGE / len(examples) * tallest, 5) + 0.5 + 0.13 * len(lines)
+    fig, axes = panels(1, len(examples), (PAGE, height))
+    for ax, example in zip(axes[0], examples, strict=True):
+        draw_image(ax, example)
+        draw_contours(ax, example.reference)
+    label_panels(axes[0], [example.case for example in examples])
+    if lines:
+        fig.suptitle("\n".join(lines), x=0.005, ha="left", fontsize=7, color=WARNING_COLOUR)
     return finish(fig, note)
 
 

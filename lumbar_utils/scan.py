@@ -1,0 +1,244 @@
+"""A scan in, its labelled vertebrae out: a label map on the scan's own grid, a table, a picture, and warnings."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk
+import torch
+from torch import nn
+
+from lumbar_utils import LEVELS, StudyError, model_name, records
+from lumbar_utils.application import read_trained, refuse_existing
+from lumbar_utils.data import dicom, familiarity, volumes
+from lumbar_utils.data import dicom_seg as segmentation_object
+from lumbar_utils.data.decoding import Fit
+from lumbar_utils.data.files import VOLUMES, split_suffix
+from lumbar_utils.networks.checkpoints import trained_network, weights_file
+from lumbar_utils.networks.dataset import classes_of, normalise
+from lumbar_utils.networks.devices import device_of, explain_out_of_memory
+from lumbar_utils.networks.prediction import probabilities_of
+from lumbar_utils.scores.ordering import relabel_volume
+from lumbar_utils.study import Study
+
+DISCLAIMER = "Not a medical device: for research only."
+MIN_LEVELS = 5  # found in a scan of a lumbar spine
+MIN_CONFIDENCE = 0.6  # mean over the vertebrae of a scan
+MAX_OBLIQUE_DEG = 20
+PICTURED = (0.25, 0.5, 0.75)  # of the way through the slices that contain vertebrae
+
+
+class Scan(NamedTuple):
+    """A volume to label. files : it was read from; of DICOM one a slice, and `numbers` are those of the slices."""
+
+    volume: sitk.Image
+    files: list[Path]
+    numbers: list[int]
+
+
+class Labels(NamedTuple):
+    """What was found in a scan, in slices from right to left, each head up and front left.
+
+    images : (slices, height, width) uint8, in square pixels of spacing_mm. label_map : (slices, rows, columns) uint8.
+    vertebrae : see `tabulate`.
+    """
+
+    images: np.ndarray
+    spacing_mm: float
+    label_map: np.ndarray
+    vertebrae: pd.DataFrame
+
+
+def predict_scan(trained: Path, model: str, source: Path, destination: Path, dicom_seg: bool = False) -> Path:
+    """Label the vertebrae of a volume, or of each sagittal DICOM series, by a model that a study trained.
+
+    trained : folder of that study. source : a volume of data.files.VOLUMES, a DICOM file, or a folder of these at any
+        depth. destination : new folder, returned, for each scan of
+        <name>_labels.nii.gz : label map on the scan's own grid, uint8, 0 background, 1..6 = L1..S1;
+        <name>_vertebrae.csv : see `tabulate`; <name>.png, .pdf, .svg and .txt : three slices with contours;
+        <name>_labels.dcm : with `dicom_seg`, a DICOM SEG; and, written last, predict.json.
+    A name is that of the file; of DICOM a pseudonym, and only the DICOM SEG identifies the patient.
+    Raises StudyError if `trained` holds no such model, nothing can be labelled, or `destination` exists.
+    """
+    settings, levels = read_trained(trained, model)
+    refuse_existing(destination)
+    left_out: list[str] = []
+    scans = _scans(source, left_out, dicom_seg)
+    study = Study(**settings | {"dataset": "phantom"})
+    network, classes = trained_network(study, model, trained / model), classes_of(levels)
+    seen = familiarity.seen_by(trained)
+    if not seen:
+        print("note: the images that the network was trained on are not there to compare a scan with")
+    with records.atomic_folder(destination) as folder:
+        files, read_from, facts = [], [], {}
+        for name, read in scans.items():
+            try:
+                scan = read()
+                labels = label(study, network, classes, scan.volume)
+            except volumes.Unsuitable as reason:
+                left_out.append(f"{name} {reason}")
+                print(f"left out: {left_out[-1]}")
+                continue
+            warnings = warnings_of(labels, scan.volume, seen)
+            print(*(f"{name}: {warning}" for warning in warnings), sep="\n", end="\n" if warnings else "")
+            files += _write(folder, name, scan, labels, warnings, model)
+            if dicom_seg and labels.label_map.any():
+                files.append(_write_dicom_seg(folder / f"{name}_labels.dcm", scan, labels, model))
+            read_from.append(records.fingerprint_files(scan.files))
+            facts[name] = {"levels": labels.vertebrae["level"].tolist(), "warnings": warnings}
+        if not facts:
+            raise StudyError(f"nothing in {source} can be labelled: {left_out[-1]}")
+        weights = records.fingerprint_files([weights_file(trained / model)])
+        about = {"model": model, "levels": levels, "note": DISCLAIMER, "scans": facts, "left_out": left_out}
+        records.mark_finished(folder / "predict.json", records.fingerprint(weights, read_from), files, **about)
+    return destination
+
+
+def _scans(source: Path, left_out: list[str], dicom_seg: bool) -> dict[str, Callable[[], Scan]]:
+    """Name of a scan -> a function that reads it, or raises Unsuitable. left_out : parts of scans are added to it."""
+    name, suffix = split_suffix(source)
+    if not source.exists():
+        raise StudyError(f"there is no {source}; name a volume ({', '.join(VOLUMES)}), or DICOM images")
+    if suffix and source.is_file():
+        if dicom_seg:
+            raise StudyError(f"--dicom-seg needs DICOM images, to which a DICOM SEG refers; {source} is none")
+        return {name or "scan": lambda: Scan(volumes.read(source), [source], [])}
+    if dicom_seg:
+        segmentation_object.refuse_missing()
+    series, broken = dicom.series_in(source)
+    if not series:
+        raise StudyError(
+            f"{source} holds no DICOM image that can be read ({broken} broken files), and is no volume "
+            f"({', '.join(VOLUMES)}); for a folder of volumes or a data set see data/README.md"
+        )
+    left_out += [f"files that cannot be read: {broken}"] if broken else []
+    least = 1 if source.is_file() else dicom.MIN_SLICES
+    for name, images in series.items():
+        print(f"{name}: {len(images)} images of {images[0].path.parent}")
+    return {name: partial(_read_series, name, images, least, left_out) for name, images in series.items()}
+
+
+def _read_series(name: str, images: list[dicom.Image], least: int, left_out: list[str]) -> Scan:
+    description = {"left_out": left_out}
+    stack = dicom.stack_of(name, images, description, least)
+    volume, numbers = dicom.volume_of(stack)
+    return Scan(volume, [image.path for image in stack], numbers)
+
+
+def label(study: Study, network: nn.Module, classes: list[int], volume: sitk.Image) -> Labels:
+    """Labels of a volume by a network; see `networks.prediction` for `classes`.
+
+    Slices are oriented, resampled to square pixels and windowed as for training, predicted one by one, and named
+    together. Raises Unsuitable if the volume is not sagittal, or empty.
+    """
+    in_frame = volumes.oriented(volume)
+    slices, spacing_mm = volumes.sagittal(in_frame)
+    images = np.stack([volumes.window(pixels) for pixels in slices])
+    if not images.any():
+        raise volumes.Unsuitable("is empty: each of its slices has one grey value")
+    columns, rows, _ = in_frame.GetSize()
+    probabilities = _predict(study, network, classes, images, (rows, columns))
+    label_map = relabel_volume(probabilities)
+    return Labels(images, spacing_mm, label_map, tabulate(label_map, probabilities, in_frame.GetSpacing()))
+
+
+def _predict(
+    study: Study, network: nn.Module, classes: list[int], images: np.ndarray, shape: tuple[int, int]
+) -> np.ndarray:
+    """Probabilities (slices, 6, *shape) uint8 in 1/255, on the same field of view; 0 in slices without any contrast.
+
+    images : (slices, height, width) uint8. shape : rows and columns.
+    """
+    probabilities = np.zeros((len(images), len(LEVELS), *shape), np.uint8)
+    fit, device = Fit.of(images.shape[1:], study.height, study.width), device_of(study)
+    shown = np.flatnonzero(images.any(axis=(1, 2)))
+    network = network.to(device)
+    with torch.inference_mode(), explain_out_of_memory(study, "predicting"):
+        for numbers in np.array_split(shown, -(-len(shown) // study.batch_size)):
+            inputs = [normalise(fit.into_grid(images[i], cv2.INTER_AREA), study.normalisation) for i in numbers]
+            batch = torch.from_numpy(np.stack(inputs))[:, None].to(device)
+            maps = probabilities_of(network, batch, classes, study.test_time_augmentation).cpu().numpy()
+            for number, channels in zip(numbers, maps, strict=True):
+                for value, channel in zip(classes[1:], fit.out_of_grid(channels[1:], shape), strict=True):
+                    probabilities[number, value - 1] = np.rint(channel * 255)
+    return probabilities
+
+
+def tabulate(label_map: np.ndarray, probabilities: np.ndarray, spacing_mm: tuple[float, float, float]) -> pd.DataFrame:
+    """One row a vertebra found: level, confidence, volume_mm3, slices (in which it appears).
+
+    confidence : mean over its voxels of the probability of the level that it was given, in [0, 1].
+    label_map : (slices, rows, columns). probabilities : (slices, 6, rows, columns) uint8 in 1/255.
+    spacing_mm : of columns, rows and slices.
+    """
+    rows = []
+    for value, level in enumerate(LEVELS, 1):
+        inside = label_map == value
+        if inside.any():
+            confidence = probabilities[:, value - 1][inside].mean() / 255
+            volume_mm3 = inside.sum() * np.prod(spacing_mm)
+            rows.append((level, round(confidence, 3), round(volume_mm3, 1), int(inside.any(axis=(1, 2)).sum())))
+    return pd.DataFrame(rows, columns=["level", "confidence", "volume_mm3", "slices"])
+
+
+def warnings_of(labels: Labels, volume: sitk.Image, seen: dict) -> list[str]:
+    """Sentences on what makes the labels doubtful. seen : of data.familiarity, or empty."""
+    found, warnings = labels.vertebrae["level"].tolist(), []
+    if len(found) < MIN_LEVELS:
+        warnings.append(f"Vertebrae found: {', '.join(found) or 'none'}; five or more are expected in a lumbar scan.")
+    confidence = labels.vertebrae["confidence"].mean()
+    if confidence < MIN_CONFIDENCE:
+        warnings.append(
+            f"The mean confidence is {confidence:.2f}: below {MIN_CONFIDENCE} outlines and names are doubtful."
+        )
+    turned = volumes.oblique_deg(volume)
+    if turned > MAX_OBLIQUE_DEG:
+        warnings.append(
+            f"The slices are turned by {turned:.0f} degrees from the sagittal plane or within it, more than "
+            f"{MAX_OBLIQUE_DEG}."
+        )
+    if seen:
+        warnings += familiarity.unlike(seen, labels.images[_with_vertebrae(labels.label_map)], labels.spacing_mm)
+    return warnings
+
+
+def _with_vertebrae(label_map: np.ndarray) -> np.ndarray:
+    """Numbers of the slices that contain vertebrae; of all slices if none does."""
+    shown = np.flatnonzero(label_map.any(axis=(1, 2)))
+    return shown if len(shown) else np.arange(len(label_map))
+
+
+def _write(folder: Path, name: str, scan: Scan, labels: Labels, warnings: list[str], model: str) -> list[Path]:
+    """Write label map, table and picture; returns the files."""
+    label_file, table = folder / f"{name}_labels.nii.gz", folder / f"{name}_vertebrae.csv"
+    sitk.WriteImage(volumes.onto_axes_of(scan.volume, labels.label_map), str(label_file))
+    records.write_csv(table, labels.vertebrae)
+    return [label_file, table, *_draw(folder, name, labels, warnings, model)]
+
+
+def _write_dicom_seg(file: Path, scan: Scan, labels: Labels, model: str) -> Path:
+    on_grid = sitk.GetArrayFromImage(volumes.onto_axes_of(scan.volume, labels.label_map))
+    return segmentation_object.write(file, on_grid[scan.numbers], scan.files, model_name(model))
+
+
+def _draw(folder: Path, name: str, labels: Labels, warnings: list[str], model: str) -> list[Path]:
+    """Write a picture of PICTURED slices; returns the files."""
+    from lumbar_utils.output import captions, figures
+    from lumbar_utils.output.viewer import Example
+
+    shown = _with_vertebrae(labels.label_map)
+    numbers = np.unique(np.rint(np.multiply(PICTURED, len(shown) - 1)).astype(int))
+    examples = []
+    for number in shown[numbers]:
+        image = labels.images[number]
+        drawn = cv2.resize(labels.label_map[number], image.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        title = f"slice {number + 1} of {len(labels.images)} from the right"
+        examples.append(Example(title, image, drawn, labels.spacing_mm))
+    note = f"{name}, labelled by {model_name(model)}. {DISCLAIMER}"
+    titles = [example.case for example in examples]
+    caption = captions.labelled_scan(name, model, titles, warnings, DISCLAIMER)
+    return figures.save(figures.labelled_scan(examples, warnings, note), folder, name, caption)
