@@ -273,9 +273,9 @@ def volume_of(stack: list[Image]) -> tuple[sitk.Image, list[int]]:
         raise volumes.Unsuitable(
             f"has slices up to {off_mm.max():.2g} mm off a regular grid of {step:.3g} mm; resample it to NIfTI"
         )
-    pixels = np.zeros((numbers.max() + 1, *sitk.GetArrayViewFromImage(first).shape[1:]), np.float32)
+    pixels = np.zeros((numbers.max() + 1, *first.GetSize()[1::-1]), np.float32)
     for number, image in zip(numbers, stack, strict=True):
-        pixels[number] = sitk.GetArrayViewFromImage(decode(image.path))[0]
+        pixels[number] = sitk.GetArrayFromImage(decode(image.path))[0]
     volume = sitk.GetImageFromArray(pixels)
     volume.SetSpacing((*first.GetSpacing()[:2], float(step)))
     volume.SetOrigin(origin.tolist())
