@@ -183,9 +183,11 @@ def finish(fig: Figure, note: str, below: bool = False) -> Figure:
     elif note:
         fig.supxlabel(note, x=0.005, ha="left", fontsize=SMALLEST, style="italic", color="#555555")
     make_legible(fig)
-    for _ in range(2):  # the first drawing makes the ticks, the second shares out the room between them
-        fig.draw_without_rendering()
+    layout = fig.get_layout_engine()
+    fig.draw_without_rendering()  # makes the ticks
+    layout.execute(fig)  # shares out the room between them
     fig.set_layout_engine("none")
+    fig._layout_engine = None  # else each saving begins with a drawing of its own, a quarter of its time
     plt.close(fig)  # the notebook shows it once, where its cell returns it
     return fig
 
