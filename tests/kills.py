@@ -73,7 +73,7 @@ def _digest(value) -> str:
 
 
 def start(work: Callable, *arguments) -> multiprocessing.Process:
-    """Begin work(*arguments) in a process, and a process group, of its own; `work` comes from this module."""
+    """Begin work(*arguments) in a process, and a process group, of its own; `work` is a function of a module."""
     process = CHILDREN.Process(target=_in_a_group, args=(work, *arguments))
     process.start()
     return process

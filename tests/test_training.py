@@ -6,10 +6,9 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 
 import cv2
+import kills
 import numpy as np
 import pandas as pd
 import pytest
@@ -88,33 +87,28 @@ def test_history_is_written_epoch_by_epoch_and_the_best_is_kept(study):
     assert best["epoch"] == history["val_f1"].idxmax()
 
 
-SCRIPT = """
-import json, os, sys
-from signal import SIGINT, default_int_handler, signal as on
-on(SIGINT, default_int_handler)  # a shell's background jobs ignore Ctrl-C, and so would whatever they start
-from lumbar_utils.data.preparation import prepare
-from lumbar_utils.networks.prediction import predict
-from lumbar_utils.study import Study
-from lumbar_utils.networks.segmentation import Segmentation
-from lumbar_utils.networks.training import fit
-runs, cache, settings, signal = sys.argv[1:]
-study = Study("smoke", runs=runs, cache=cache, device="cpu", **json.loads(settings))
-step = Segmentation.training_step
-def signalled(module, batch, index):
-    if int(signal) and (module.current_epoch, index) == (3, 1):
-        os.kill(os.getpid(), int(signal))
-    return step(module, batch, index)
-Segmentation.training_step = signalled
-cohort = prepare(study)
-fit(study, cohort, "unet")
-predict(study, cohort, "unet")
-"""
+def train_and_signal(study, signal_number, room=0):
+    """Train, and send oneself a signal in the middle of the fourth epoch. room : bytes in a file, 0 for any number."""
+    step = Segmentation.training_step
+
+    def signalled(module, batch, index):
+        if signal_number and (module.current_epoch, index) == (3, 1):
+            os.kill(os.getpid(), signal_number)
+        return step(module, batch, index)
+
+    Segmentation.training_step = signalled
+    if room:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    train(study)
 
 
-def train_elsewhere(runs, cache, settings, signal_number=0, **options):
-    """Train in a process of its own, which sends itself a signal in the middle of its fourth epoch."""
-    command = [sys.executable, "-c", SCRIPT, str(runs), str(cache), json.dumps(settings), str(int(signal_number))]
-    return subprocess.run(command, capture_output=True, text=True, **options)
+def train_elsewhere(study, log, signal_number=0, room=0):
+    """The same in a process of its own: its exit code, and what it said."""
+    process = kills.start(train_and_signal, log, study, signal_number, room)
+    process.join()
+    return process.exitcode, log.read_text()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="these signals are of POSIX systems")
@@ -127,10 +121,10 @@ def test_a_training_cut_off_and_started_again_ends_with_the_same_bits(tmp_path, 
     whole = Study("smoke", runs=tmp_path / "whole", cache=cache, device="cpu", **settings)
     train(whole)
     cut = Study("smoke", runs=tmp_path / "cut", cache=cache, device="cpu", **settings)
-    ended = train_elsewhere(cut.runs, cache, settings, signal.Signals[signal_name])
-    assert ended.returncode != 0
+    code, said = train_elsewhere(cut, tmp_path / "log", signal.Signals[signal_name])
+    assert code != 0
     if signal_name == "SIGINT":
-        assert "KeyboardInterrupt: unet was interrupted after epoch 3; run again to go on" in ended.stderr
+        assert "KeyboardInterrupt: unet was interrupted after epoch 3; run again to go on" in said
     assert len(pd.read_csv(cut.folder / "unet" / "history.csv")) == 3
     resumed = train(cut)
     assert resumed["epoch"].tolist() == [1, 2, 3, 4, 5]
@@ -139,17 +133,12 @@ def test_a_training_cut_off_and_started_again_ends_with_the_same_bits(tmp_path, 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits on the size of a file are of POSIX systems")
 def test_a_disk_that_fills_up_while_a_checkpoint_is_written_ends_with_one_clear_error(tmp_path, cache):
-    import resource
-
     study = Study("smoke", runs=tmp_path, cache=cache, device="cpu")
     prepare(study)
-    limit = 100_000  # bytes in a file: room for tables, not for a checkpoint
-    ended = train_elsewhere(
-        tmp_path, cache, {}, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    )
-    assert ended.returncode == 1
+    code, said = train_elsewhere(study, tmp_path / "log", room=100_000)  # for tables, not for a checkpoint
+    assert code == 1
     message = r"StudyError: could not write .*best.ckpt: File too large; make room .* and run again"
-    assert re.search(message, ended.stderr)
+    assert re.search(message, said)
     assert not list((study.folder / "unet" / "checkpoints").iterdir())
     assert (study.folder / "split.csv").exists()
     assert len(train(study)) == 2
