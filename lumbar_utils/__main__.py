@@ -87,7 +87,7 @@ Slices = Annotated[int, typer.Option(help="taken from a volume, about its mid-sa
 Only = Annotated[list[str], typer.Option(help="a notebook by its number, 05; repeatable")]
 Add = Annotated[list[str], typer.Option(help="NAME=FOLDER, label maps of another tool as one more column; repeatable")]
 TestDataset = Annotated[str, typer.Option(help="then test the networks on all patients of this one too")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="list what is to be run, and what it will cost")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="list the jobs, and which of them are finished")]
 # options of `run` for a grid
 Seeds = Annotated[list[int], typer.Option(help="a grid: under each of these seeds, 0 1 2")]
 Folds = Annotated[int, typer.Option(help="a grid: on each of so many folds", min=0)]
@@ -119,11 +119,10 @@ def run(
 ) -> None:  # fmt: skip
     """Run the notebooks 01-06 in order and write the report; what is finished and up to date is not done again.
 
-    With several seeds, folds or data sets a grid: every network under every one, as many at once as the machine bears.
+    With several seeds, folds or data sets a grid: every network under every one, as many jobs at once as fit.
     """
     if not any((seeds, folds, models, datasets, workers, threads, scheduler, keep)):
         label_maps = _parse(add, "--add", "NAME=FOLDER")
-        _refuse_unknown_notebooks(only)
         study = _study(profile, dataset, seed, runs, settings, accept)
         _run_study(study, only, label_maps, test_dataset, accept, dry_run)
         return
@@ -143,27 +142,18 @@ def run(
     _run_grids(studies, seeds or [seed], models, workers, threads, scheduler, keep or "best", dry_run)
 
 
-def _refuse_unknown_notebooks(only: Sequence[str]) -> None:
-    """Raise StudyError at once, before torch is loaded to look for a GPU."""
-    if only:
-        from lumbar_utils.pipeline import notebooks
-
-        notebooks(only)
-
-
 def _run_study(
     study: Study, only: Sequence[str], add: dict[str, str], test_dataset: str, accept: Sequence[str], dry_run: bool
 ) -> None:
-    """Run a study, and the test of its networks on another data set; or print what they will cost.
+    """Run a study, and the test of its networks on another data set; or print their jobs.
 
     add : name -> folder of label maps of the first one's cases.
     """
-    from lumbar_utils import pipeline, progress
+    from lumbar_utils import pipeline
 
     studies = [study, study.tested_on(_from_here(test_dataset))] if test_dataset else [study]
     if dry_run:
-        at_once, threads = pipeline.side_by_side(len(MODELS), study)
-        print(*(progress.plan(each, at_once, threads) for each in studies), sep="\n\n")
+        print(*map(pipeline.describe_jobs, studies), sep="\n\n")
         return
     if test_dataset:
         studies = _accepting(studies, accept)  # a data set that cannot be read is refused before any training
@@ -195,23 +185,22 @@ def _run_grids(
     studies: list[Study], seeds: Sequence[int], models: list[str], workers: int, threads: int, scheduler: str,
     keep: str, dry_run: bool,
 ) -> None:  # fmt: skip
-    """Run the grid of each study, or print what it will cost; exit code 1 if a job failed."""
-    from lumbar_utils.pipeline import jobs_of
+    """Run the grid of each study, or print its jobs; exit code 1 if a job failed."""
+    from lumbar_utils import pipeline
 
     grids = [Grid(study, tuple(seeds)) for study in studies]
-    jobs = [job for grid in grids for job in jobs_of(grid, models)]
-    from lumbar_utils import cluster, progress  # loads torch
+    jobs = [job for grid in grids for job in pipeline.jobs_of(grid, models)]
+    if dry_run:
+        print(*(pipeline.describe_jobs(grid, models) for grid in grids), sep="\n\n")
+        return
+    from lumbar_utils import cluster  # loads torch
     from lumbar_utils.grid import threads_of
 
     resources = cluster.Resources.of(len(jobs), workers, threads or threads_of(grids), scheduler, keep)
-    if dry_run:
-        plans = (progress.plan(grid, resources.workers, resources.threads, models) for grid in grids)
-        print(*plans, sep="\n\n")
-        return
     failures = cluster.run(grids, resources, models, say=_say)
     for grid in grids:
         _print_folders(grid)
-    print(progress.count_states(progress.table_of(jobs)))
+    print(pipeline.count_states(pipeline.table_of(jobs)))
     for failure in failures:
         typer.echo(f"failed: {failure}", err=True)
     if failures:
@@ -221,9 +210,9 @@ def _run_grids(
 @app.command()
 def status(study: StudyFolder) -> None:
     """Say how far a study or a grid is: each job finished, running, failed or waiting, and the time left."""
-    from lumbar_utils import progress
+    from lumbar_utils import pipeline
 
-    print(progress.status(study))
+    print(pipeline.status(study))
 
 
 @app.command()
@@ -312,13 +301,13 @@ def audit(
     source = sources.locate(study)
     from lumbar_utils import records
     from lumbar_utils.data.audit import audit, pictures, report
-    from lumbar_utils.output import captions, figures
+    from lumbar_utils.output import figures
 
     findings = audit(source, accepted=accept)
     folder = to.resolve() if to else study.runs / f"audit-{Path(study.dataset).name}"
     records.write_csv(folder / "findings.csv", findings)
     page = figures.audit_page(findings, pictures(source, findings), source.name)
-    figures.save(page, folder, "findings", captions.audit(findings, source.name))
+    figures.save(page, folder, "findings", figures.audit_caption(findings, source.name))
     print(report(findings, folder / "findings.csv"))
     if (findings["severity"] == "error").any():
         raise typer.Exit(1)

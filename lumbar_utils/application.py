@@ -65,7 +65,7 @@ def read_trained(trained: Path, model: str) -> tuple[dict, list[str]]:
 
 def _write_sheet(cohort: Cohort, model: str, destination: Path) -> list[Path]:
     """Draw the first images with their label maps as contours; returns the files."""
-    from lumbar_utils.output import captions, figures
+    from lumbar_utils.output import figures
     from lumbar_utils.output.viewer import Example
     from lumbar_utils.scores.evaluation import read_label_map
 
@@ -75,4 +75,4 @@ def _write_sheet(cohort: Cohort, model: str, destination: Path) -> list[Path]:
         label_map = read_label_map(destination / "label_maps", case, image.shape)
         examples.append(Example(case["case"], image, label_map, case["spacing_mm"]))
     sheet = figures.samples(examples, f"{MODELS.get(model, model)} on {cohort.note}")
-    return figures.save(sheet, destination, "overlay", captions.overlay(model, len(examples), cohort))
+    return figures.save(sheet, destination, "overlay", figures.overlay_caption(model, len(examples), cohort))

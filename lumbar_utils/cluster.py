@@ -20,10 +20,9 @@ from lumbar_utils import MODELS, Failure, StudyError, execution, pipeline, recor
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.grid import describe, threads_of
-from lumbar_utils.networks.devices import device_of
-from lumbar_utils.output import captions, figures, report
-from lumbar_utils.pipeline import Job, jobs_of
-from lumbar_utils.progress import table_of
+from lumbar_utils.machine import device_of
+from lumbar_utils.output import figures, report
+from lumbar_utils.pipeline import Job, jobs_of, table_of
 from lumbar_utils.study import Grid
 
 if TYPE_CHECKING:
@@ -56,8 +55,6 @@ class Resources:
 
         Nothing is known about a scheduler's workers: there it is a thread per job.
         """
-        if keep not in DELETED:
-            raise StudyError(f"keep={keep!r} is unknown; use {', '.join(DELETED)}")
         if scheduler:
             return cls(workers or 1, threads or 1, scheduler, keep)
         import torch
@@ -87,14 +84,14 @@ def run(
         describe(grid, threads=resources.threads, models=list(models))
     todo = [job for job in jobs if not job.is_finished(cohorts[job.study.folder].fingerprint)]
     say(f"{len(jobs)} jobs, {len(jobs) - len(todo)} finished; {len(todo)} to run")
-    failures = train(todo, cohorts, resources, say) if todo else []
+    failures = train(todo, resources, say) if todo else []
     for grid in grids:
         failures += _compare_networks(grid, cohorts[grid.study.folder], models, say)
     return failures
 
 
-def train(todo: list[Job], cohorts: dict[Path, Cohort], resources: Resources, say: Callable[[str], None]) -> list[str]:
-    """Run jobs until each is finished or has failed; returns a message per failure. cohorts : by the study's folder."""
+def train(todo: list[Job], resources: Resources, say: Callable[[str], None]) -> list[str]:
+    """Run jobs until each is finished or has failed; returns a message per failure. Their data must be prepared."""
     code, how = records.source_fingerprint(), f"at once, {resources.threads} threads each"
 
     def task(job: Job, pause_s: float) -> tuple:
@@ -105,7 +102,6 @@ def train(todo: list[Job], cohorts: dict[Path, Cohort], resources: Resources, sa
         with futures.ThreadPoolExecutor(resources.workers, thread_name_prefix="worker") as pool:
             return run_all(todo, pool, lambda: resources.workers, task)
     with _connection(resources.scheduler) as client:
-        refuse_unfit_workers(client, todo, cohorts)
         say(f"{slots(client)} {how}; dashboard: {client.dashboard_link}")
         return run_all(todo, client.get_executor(resources=SLOT, pure=False), lambda: slots(client), task)
 
@@ -157,7 +153,8 @@ def run_in_worker(job: Job, resources: Resources, code: str, pause_s: float = 0)
     code : the driver's fingerprint of the package. pause_s : before it starts.
     """
     time.sleep(pause_s)
-    _refuse_other_code(code)
+    if records.source_fingerprint() != code:
+        raise StudyError("the worker has another version of lumbar_utils; give it the driver's and start it again")
     with records.file_lock(job.file(".lock")) as lock:
         if lock is None:
             return ELSEWHERE
@@ -190,20 +187,15 @@ def _run_with_log(job: Job, cohort: Cohort, lock: int, environment: dict[str, st
 
 def _environment(resources: Resources) -> dict[str, str]:
     """Variables of a job's kernel: its threads, and on a machine of several GPUs the one of this thread."""
-    variables = execution.with_threads(resources.threads)
     import torch
 
+    variables = execution.with_threads(resources.threads)
     gpus = torch.cuda.device_count()
     if resources.scheduler or gpus < 2:
         return variables
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
     thread = int(threading.current_thread().name.rpartition("_")[2])  # its number in the pool, from 0
     return variables | {"CUDA_VISIBLE_DEVICES": visible.split(",")[thread % gpus]}
-
-
-def _refuse_other_code(code: str) -> None:
-    if records.source_fingerprint() != code:
-        raise StudyError("the worker has another version of lumbar_utils; give it the driver's and start it again")
 
 
 # Workers of Dask
@@ -243,34 +235,6 @@ def slots(client: "Client") -> int:
     return int(sum(worker["resources"].get("cell", 0) for worker in workers))
 
 
-def refuse_unfit_workers(client: "Client", todo: list[Job], cohorts: dict[Path, Cohort]) -> None:
-    """Raise StudyError if a worker lacks the package, has another version, or does not see data and folders."""
-    folders = {job.study.folder for job in todo}
-    data = {cohorts[folder].folder / "cases.csv" for folder in folders}
-    problems = client.run(unfitness, records.source_fingerprint(), sorted(data), sorted(folders), on_error="return")
-    for worker, problem in problems.items():
-        if isinstance(problem, Exception):
-            problem = f"it cannot load lumbar_utils ({type(problem).__name__}: {problem}); install it there"
-        if problem:
-            raise StudyError(f"worker {worker} cannot take jobs: {problem}")
-
-
-def unfitness(code: str, data: list[Path], folders: list[Path]) -> str:
-    """Why this worker cannot take jobs; "" if it can.
-
-    code : the driver's fingerprint of the package. data : files to read. folders : of studies that the driver prepared.
-    """
-    for file in [*data, *(folder / "study.json" for folder in folders)]:
-        if not file.exists():
-            return f"it does not see {file}; share that folder, under the same path"
-    try:
-        _refuse_other_code(code)
-        records.refuse_unwritable(*folders)
-    except StudyError as error:
-        return str(error)
-    return ""
-
-
 # Once the networks are trained
 
 
@@ -292,7 +256,8 @@ def _compare(
 ) -> list[str]:
     folder, table = grid.folder, table_of(jobs_of(grid, models))
     records.write_csv(folder / "cells.csv", table)
-    figures.save(figures.grid_overview(table, cohort.note), folder / "figures", "grid", captions.grid(table))
+    overview, caption = figures.grid_overview(table, cohort.note), figures.grid_overview_caption(table)
+    figures.save(overview, folder / "figures", "grid", caption)
     finished = table[(table["state"] == "finished") & (table["model"] != "")]
     if finished["model"].nunique() < 2:
         say(f"{notebooks[0].name}: left out, as a comparison takes two networks that are finished")

@@ -1,6 +1,9 @@
-"""One notebook executed in a kernel of its own, its epochs and memory watched, and a short message if it fails."""
+"""A notebook's parameters, and its execution in a kernel of its own, with a short message if it fails."""
 
+import ast
 import contextlib
+import difflib
+import json
 import os
 import subprocess
 import sys
@@ -11,15 +14,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
-import papermill
 import psutil
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
-from nbclient.exceptions import DeadKernelError
-from papermill.exceptions import PapermillExecutionError
 
 from lumbar_utils import Failure, StudyError, records
+from lumbar_utils.study import Grid, Study
 
+EXAMPLES = {dict: "{name: value}", list: "[0, 1]"}  # of a parameter's type, in papermill's YAML
 INTERPRETER = KernelSpec(
     argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], display_name="Python 3",
     language="python",
@@ -28,19 +30,111 @@ LONGEST_TEMP = 70  # bytes of a temporary folder's path: a socket's path has 103
 KERNELS: set[psutil.Process] = set()  # started by this process, and perhaps still running
 
 
+def parameters(study: Study | Grid) -> dict:
+    """The study as the plain values of a notebook's parameters cell; of a grid the seeds too."""
+    settings = study.settings
+    usual = Study(profile=settings["profile"]).settings
+    values = {name: settings[name] for name in ("profile", "dataset", "seed", "runs")}
+    overrides = {name: value for name, value in settings.items() if name not in values and value != usual[name]}
+    values["overrides"] = overrides
+    if isinstance(study, Grid):
+        values["seeds"] = list(study.seeds)
+    return values
+
+
+def start(
+    profile: str, dataset: str, seed: int, runs: str, overrides: dict | str, seeds: list | int | str = ()
+) -> Study | Grid:
+    """The study of a notebook's parameters; with seeds, the grid of that study under each of them.
+
+    Raises StudyError for a value that cannot be used, and for a parameter that papermill was given under a name the
+    notebook does not declare: papermill itself only logs it, and the run would go on with the default.
+    """
+    refuse_undeclared(_executed_cells())
+    named = {"profile": profile, "dataset": dataset, "seed": seed, "runs": runs}
+    other = as_given("overrides", overrides, dict)
+    if twice := sorted(named.keys() & other.keys()):
+        raise StudyError(f"overrides name {', '.join(twice)}, which the notebook has a parameter for; set that one")
+    study = Study(**named, **other)
+    seeds = as_given("seeds", seeds, list)
+    if not seeds:
+        return study
+    return Grid(study, tuple(Study(**study.settings | {"seed": seed}).seed for seed in seeds))
+
+
+def as_given(name: str, value: object, kind: type) -> dict | list:
+    """A parameter that is a dict or a list, also as the text that papermill's `-p` makes of it; one number is a list.
+
+    Raises StudyError for any other value.
+    """
+    if isinstance(value, str):
+        value = _parse(value)
+    if value is None:
+        return kind()
+    if kind is list and isinstance(value, int):
+        return [value]
+    if kind is list and isinstance(value, tuple):
+        return list(value)
+    if not isinstance(value, kind):
+        raise StudyError(
+            f"{name}={value!r} is no {kind.__name__}; with papermill, give it as -y '{name}: {EXAMPLES[kind]}'"
+        )
+    return {str(key): content for key, content in value.items()} if kind is dict else value
+
+
+def _parse(text: str) -> object:
+    """The value that a text stands for, in JSON or in Python; the text itself if it is neither."""
+    for parser in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, TypeError):
+            return parser(text)
+    return text
+
+
+def refuse_undeclared(cells: list[str]) -> None:
+    """Raise StudyError if a cell that papermill injected assigns a name that no cell before it assigns.
+
+    cells : sources of the cells executed so far, in order; papermill's own begin with `# Parameters`.
+    """
+    declared: set[str] = set()
+    for source in cells:
+        names = _assigned_names(source)
+        undeclared = sorted(names - declared)
+        if source.startswith("# Parameters") and undeclared:
+            near = difflib.get_close_matches(undeclared[0], declared, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(sorted(declared))}"
+            raise StudyError(f"unknown parameter {undeclared[0]!r}; {hint}")
+        declared |= names
+
+
+def _assigned_names(source: str) -> set[str]:
+    """Names that a cell assigns; empty if it is not plain Python, a magic for instance."""
+    names: set[str] = set()
+    with contextlib.suppress(SyntaxError):
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.add(node.id)
+    return names
+
+
+def _executed_cells() -> list[str]:
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    return shell.user_ns["In"] if shell else []
+
+
 class PrivateKernel(AsyncKernelManager):
     """A kernel of this interpreter, connected through socket files that only this user can open.
 
     It does not depend on the user's kernelspecs, IPython profile and start-up files.
 
     folder : for its sockets and its profile. lock : descriptor of a lock that it inherits; -1 for none.
-    environment : further variables. started : called with its process.
+    environment : further variables.
     """
 
     folder = ""
     lock = -1
     environment: dict[str, str] = {}  # noqa: RUF012
-    started: Callable[[psutil.Process], None] = staticmethod(lambda process: None)
     kernel_spec = INTERPRETER
 
     def __init__(self, **settings):
@@ -60,9 +154,7 @@ class PrivateKernel(AsyncKernelManager):
         if self.lock >= 0 and os.name == "posix":
             settings["pass_fds"] = (self.lock,)
         await super().start_kernel(stderr=subprocess.DEVNULL, **settings)
-        process = psutil.Process(self.provisioner.pid)
-        KERNELS.add(process)
-        self.started(process)
+        KERNELS.add(psutil.Process(self.provisioner.pid))
 
 
 def _short_temp() -> str | None:
@@ -100,15 +192,18 @@ def with_threads(number: int) -> dict[str, str]:
 
 
 def execute(
-    notebook: Path, executed: Path, parameters: dict, lock: int = -1, environment: dict[str, str] | None = None,
-    started: Callable[[psutil.Process], None] = lambda process: None,
-) -> None:  # fmt: skip
+    notebook: Path, executed: Path, parameters: dict, lock: int = -1, environment: dict[str, str] | None = None
+) -> None:
     """Execute a notebook in its own folder, and write the copy `executed`; several may run in threads of one process.
 
-    lock, environment, started : see PrivateKernel. Raises Failure; the next run resumes from what was finished.
+    lock, environment : see PrivateKernel. Raises Failure; the next run resumes from what was finished.
     """
+    import papermill  # takes a second, which a notebook's own kernel need not spend
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
     executed.parent.mkdir(parents=True, exist_ok=True)
-    own = {"lock": lock, "environment": environment or {}, "started": staticmethod(started)}
+    own = {"lock": lock, "environment": environment or {}}
     private = tempfile.TemporaryDirectory(prefix="kernel-", dir=_short_temp(), ignore_cleanup_errors=True)
     try:
         with private as folder:
@@ -130,53 +225,32 @@ def _without_braces(path: Path) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-class Watch:
-    """Looks once a second at a running notebook: reports each new epoch, and keeps the peak of memory.
+@contextlib.contextmanager
+def report_epochs(history: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Within the context, say each new epoch of a running notebook.
 
-    history : file that grows by a line an epoch, if there is one. memory_mb : peak of the kernel and its subprocesses,
-    in 10^6 bytes.
+    history : file that grows by a line an epoch, if there is one.
     """
-
-    def __init__(self, history: Path, say: Callable[[str], None]):
-        self.history, self.say = history, say
-        self.kernel: psutil.Process | None = None
-        self.memory_mb, self.stop = 0.0, threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stop.set()
-        self.thread.join()
-
-    def started(self, kernel: psutil.Process) -> None:
-        """Watch the memory of this process from now on."""
-        self.kernel = kernel
-
-    def _epochs(self) -> list:
-        with contextlib.suppress(StudyError):  # half a copy, which training replaces
-            return list(records.read_csv(self.history).itertuples()) if self.history.exists() else []
-        return []
-
-    def _watch(self) -> None:
-        reported = {(row.model, row.epoch) for row in self._epochs()}
-        while not self.stop.wait(1):
-            self.memory_mb = max(self.memory_mb, memory_of(self.kernel) / 1e6)
-            for row in self._epochs():
-                if (row.model, row.epoch) not in reported:
-                    reported.add((row.model, row.epoch))
-                    self.say(f"    {row.model} epoch {row.epoch}: validation F1 {row.val_f1:.3f}, {row.seconds:.0f} s")
+    ended = threading.Event()
+    thread = threading.Thread(target=_report_until, args=(ended, history, say), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
-def memory_of(process: psutil.Process | None) -> int:
-    """Bytes in memory of a process and all its subprocesses; 0 without a process."""
-    if process is None:
-        return 0
-    total = 0
-    with contextlib.suppress(psutil.Error):  # it has just ended
-        for one in [process, *process.children(recursive=True)]:
-            with contextlib.suppress(psutil.Error):
-                total += one.memory_info().rss
-    return total
+def _report_until(ended: threading.Event, history: Path, say: Callable[[str], None]) -> None:
+    reported = {row.epoch for row in _epochs(history)}
+    while not ended.wait(1):
+        for row in _epochs(history):
+            if row.epoch not in reported:
+                reported.add(row.epoch)
+                say(f"    {row.model} epoch {row.epoch}: validation F1 {row.val_f1:.3f}, {row.seconds:.0f} s")
+
+
+def _epochs(history: Path) -> list:
+    with contextlib.suppress(StudyError):  # half a copy, which training replaces
+        return list(records.read_csv(history).itertuples()) if history.exists() else []
+    return []

@@ -45,7 +45,7 @@ MAKERS = {
     "training": Maker(
         (
             *READING, "data/decoding", "data/preparation", "networks/models", "networks/losses", "networks/dataset",
-            "networks/augmentation", "networks/training", "networks/segmentation", "networks/devices",
+            "networks/augmentation", "networks/training", "networks/segmentation", "machine",
         ),
         NETWORKS,
     ),

@@ -1,4 +1,4 @@
-"""The notebooks as jobs: what each is made from, and the execution of those that are missing or stale."""
+"""The notebooks as jobs: what each is made from, how far each is, and the execution of those missing or stale."""
 
 import dataclasses
 import itertools
@@ -8,16 +8,19 @@ from concurrent import futures
 from pathlib import Path
 
 import joblib
+import pandas as pd
 import psutil
 
 from lumbar_utils import FURTHER, MODELS, Failure, StudyError, freshness, records
-from lumbar_utils.data.folder import Cohort
+from lumbar_utils.data.folder import Cohort, read
 from lumbar_utils.data.preparation import prepare
+from lumbar_utils.execution import end_kernels_after, execute, parameters, report_epochs, with_threads
 from lumbar_utils.output import report
-from lumbar_utils.output.registry import made_by, tables_by
-from lumbar_utils.study import Grid, Study, clone
+from lumbar_utils.output.registry import FIGURES, TABLES, made_by
+from lumbar_utils.study import Grid, Study, clone, kind_and_path, read_study
 
-MEMORY_MB = 2500  # of a training, where none was measured yet
+STATES = ("finished", "running", "failed", "waiting")  # of a job
+MEMORY_MB = 2500  # of a training
 NOT_BY_NOTEBOOKS = ("notebooks", "record", "report.html", "study.json")  # in a study's folder, written by this package
 # notebook -> the files of earlier notebooks that it reads
 OF_NETWORKS = ("*/label_maps/*", "*/fit.json", "*/history.csv", "*/robustness.csv", "*/cost.csv")
@@ -35,18 +38,6 @@ def notebooks(only: Sequence[str] = ()) -> list[Path]:
             names = ", ".join(path.stem for path in every)
             raise StudyError(f"no notebook begins with {beginning!r}; there are {names}")
     return [path for path in every if path.name.startswith(beginnings)]
-
-
-def parameters(study: Study | Grid) -> dict:
-    """The study as the plain values of a notebook's parameters cell; of a grid the seeds too."""
-    settings = study.settings
-    usual = Study(profile=settings["profile"]).settings
-    values = {name: settings[name] for name in ("profile", "dataset", "seed", "runs")}
-    overrides = {name: value for name, value in settings.items() if name not in values and value != usual[name]}
-    values["overrides"] = overrides
-    if isinstance(study, Grid):
-        values["seeds"] = list(study.seeds)
-    return values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +109,8 @@ class Job:
         """Whether a file is this job's. place : the first part of its path in the study's folder."""
         if place in ("figures", "tables"):
             further_network = self.model not in ("", *MODELS)
-            return not further_network and stem in (*made_by(self.number), *tables_by(self.number))
+            made = [*made_by(FIGURES, self.number), *made_by(TABLES, self.number)]
+            return not further_network and stem in made
         if self.number == "01":
             return stem in ("cases", "split")
         if self.number == "06":
@@ -147,6 +139,108 @@ def _model_of(notebook: Path) -> str:
     return notebook.stem.partition("_train_")[2]
 
 
+# How far jobs are, read from their files at any time
+
+
+def table_of(jobs: Sequence[Job]) -> pd.DataFrame:
+    """One row a job; one whose settings, data or code have changed since is waiting.
+
+    Columns: dataset, study (its folder's name), seed, fold, step (the job's name), model, state (of STATES), epoch,
+    epochs, val_f1 (the best so far), seconds (nan unless finished), error (or why it is waiting again).
+    """
+    fingerprints: dict[str, str] = {}
+    return pd.DataFrame([_row_of(job, fingerprints) for job in jobs])
+
+
+def _row_of(job: Job, fingerprints: dict[str, str]) -> dict:
+    study, state = job.study, state_of(job, fingerprints)
+    history = study.folder / job.model / "history.csv"
+    val_f1 = records.read_csv(history)["val_f1"] if job.model and history.exists() else pd.Series(dtype=float)
+    seconds, error = float("nan"), ""
+    if state == "finished":
+        seconds = records.read_json(job.file(".json"))["seconds"]
+    elif state == "failed":
+        error = records.read_json(job.file(".error.json")).get("error", "")
+    elif state == "waiting" and job.file(".json").exists():
+        error = "finished before code, data or settings changed"
+    return {
+        "dataset": Path(study.dataset).name, "study": study.folder.name, "seed": study.seed, "fold": study.fold,
+        "step": job.name, "model": job.model, "state": state, "epoch": len(val_f1),
+        "epochs": study.epochs if job.model else 0, "val_f1": val_f1.max(), "seconds": seconds, "error": error,
+    }  # fmt: skip
+
+
+def state_of(job: Job, fingerprints: dict[str, str]) -> str:
+    """One of STATES. fingerprints : of data sets that were read before, by name; see `_fingerprint_of_data`."""
+    if job.is_finished(_fingerprint_of_data(job.study, fingerprints)):
+        return "finished"
+    if records.is_locked(job.file(".lock")):
+        return "running"
+    return "failed" if job.file(".error.json").exists() else "waiting"
+
+
+def _fingerprint_of_data(study: Study, fingerprints: dict[str, str]) -> str:
+    """That of a folder as it is today; that of other data, which take long to read, as the study has recorded it.
+
+    fingerprints : data set -> fingerprint; a folder that is read is added.
+    """
+    source = study.settings["dataset"]
+    kind, path = kind_and_path(source)
+    if kind != "folder" or not path.is_dir():
+        return records.read_json(study.folder / "study.json").get("data", {}).get("fingerprint", "")
+    if source not in fingerprints:
+        fingerprints[source] = read(path).fingerprint
+    return fingerprints[source]
+
+
+def count_states(table: pd.DataFrame) -> str:
+    """12 jobs: 10 finished, 1 running, 1 failed. table : with a column state."""
+    counts = table["state"].value_counts()
+    states = ", ".join(f"{counts[state]} {state}" for state in STATES if state in counts)
+    return f"{len(table)} job{'s' * (len(table) != 1)}: {states}"
+
+
+def describe_jobs(study: Study | Grid, models: Sequence[str] = tuple(MODELS)) -> str:
+    """Every job of a study or grid with its state, as text, and how long those that are not finished will take."""
+    table = table_of(jobs_of(study, models))
+    errors = (
+        table["error"].str.split("\n").map(lambda lines: lines[min(1, len(lines) - 1)].strip()[:80])
+    )  # what went wrong
+    lines = table.assign(error=errors)[
+        ["seed", "fold", "step", "state", "epoch", "epochs", "val_f1", "seconds", "error"]
+    ]
+    text = lines.to_string(index=False, na_rep="", float_format="{:.4g}".format)
+    return f"{study.folder.name}\n{text}\n\n{count_states(table)}{time_left(table)}"
+
+
+def _short(error: str) -> str:
+    """The second line of an error of several lines, which says what went wrong; 80 characters of it."""
+    lines = error.splitlines()
+    return lines[1].strip()[:80] if len(lines) > 1 else error[:80]
+
+
+def time_left(table: pd.DataFrame) -> str:
+    """`; 12 min left`, at the number of jobs that run now, each as long as those of its network that are finished.
+
+    Empty if none is left, or nothing like it is finished yet. table : of `table_of`.
+    """
+    usual = table.groupby("model")["seconds"].mean()
+    left = table.loc[table["state"] != "finished", "model"].map(usual)
+    if left.empty or left.isna().any():
+        return ""
+    at_once = max(1, (table["state"] == "running").sum())
+    return f"; {left.sum() / at_once / 60:.0f} min left"
+
+
+def status(folder: Path) -> str:
+    """How far the study or grid in a folder is."""
+    models = records.read_json(folder / "study.json").get("grid", {}).get("models", MODELS)
+    return describe_jobs(read_study(folder), models)
+
+
+# Execution
+
+
 def run(
     study: Study, only: Sequence[str] = (), say: Callable[[str], None] = print, others: dict[str, Path] | None = None
 ) -> None:
@@ -159,7 +253,7 @@ def run(
 
     chosen = notebooks(only)
     if study.device in ("cuda", "mps"):
-        from lumbar_utils.networks.devices import device_of  # loads torch
+        from lumbar_utils.machine import device_of  # loads torch
 
         device_of(study)  # refuses a device that is not here before any training
     cohort = prepare(study)
@@ -195,8 +289,6 @@ def _run_stage(jobs: list[Job], cohort: Cohort, say: Callable[[str], None]) -> N
             todo.append(job)
     if not todo:
         return
-    from lumbar_utils.execution import end_kernels_after, with_threads
-
     workers, threads = side_by_side(len(todo), todo[0].study) if len(todo) > 1 else (1, 0)
     environment = with_threads(threads) if workers > 1 else {}
     with futures.ThreadPoolExecutor(workers) as pool:
@@ -208,7 +300,7 @@ def _run_stage(jobs: list[Job], cohort: Cohort, say: Callable[[str], None]) -> N
 
 def side_by_side(trainings: int, study: Study) -> tuple[int, int]:
     """How many trainings run at once, and the threads of each: as many as cores and memory allow; on a GPU one."""
-    from lumbar_utils.networks.devices import device_of  # loads torch
+    from lumbar_utils.machine import device_of  # loads torch
 
     cores = joblib.cpu_count()
     workers = min(trainings, cores, trainings_in_memory()) if device_of(study) == "cpu" else 1
@@ -237,17 +329,12 @@ def run_job(
     lock : descriptor of the job's lock, which the kernel inherits: if this process is killed, nobody else starts the
     job before the kernel has ended too. environment : further variables of the kernel.
     """
-    from lumbar_utils.execution import Watch, execute
-
     job.file(".json").unlink(missing_ok=True)
     started = time.monotonic()
     executed = job.file(".ipynb")
-    with Watch(job.study.folder / job.model / "history.csv", say) as watch:
-        execute(job.notebook, executed, job.parameters, lock, environment, watch.started)
+    with report_epochs(job.study.folder / job.model / "history.csv", say):
+        execute(job.notebook, executed, job.parameters, lock, environment)
     seconds = round(time.monotonic() - started, 1)
     files = [executed, *job.outputs()]
-    weights = (job.study.folder / job.model / "checkpoints").glob("best.ckpt")
-    disk = sum(file.stat().st_size for file in [*files, *weights])
-    costs = {"seconds": seconds, "memory_mb": round(watch.memory_mb), "disk_mb": round(disk / 1e6, 1)}
-    records.mark_finished(job.file(".json"), job.made_from(cohort.fingerprint), files, **costs)
+    records.mark_finished(job.file(".json"), job.made_from(cohort.fingerprint), files, seconds=seconds)
     return seconds

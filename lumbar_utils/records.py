@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parent
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 LOCK_TRIES = 20  # at intervals of 0.05 s, since `is_locked` holds a lock for an instant
-COSTS = ("seconds", "memory_mb", "disk_mb")  # of a finished notebook: memory of its kernel, files and best.ckpt
 REPORTED = (  # packages whose versions are part of every provenance
     "torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "albumentations", "numpy", "scipy",
     "opencv-python-headless", "pandas", "statsmodels", "matplotlib", "seaborn", "pillow", "papermill",
@@ -256,16 +255,16 @@ def mark_finished(record: Path, made_from: str, files: Iterable[Path], **facts) 
     write_json(record, content)
 
 
-def costs_of(folder: Path) -> "pd.DataFrame":
-    """The costs of the finished notebooks in a study's folder: step, and the columns of COSTS."""
+def times_of(folder: Path) -> "pd.DataFrame":
+    """The time of each finished notebook in a study's folder: step, seconds."""
     import pandas as pd
 
     rows = []
     for file in sorted((folder / "notebooks").glob("[0-9]*.json")):
         record = read_json(file)
-        if set(COSTS) <= record.keys():
-            rows.append((file.stem, *(record[cost] for cost in COSTS)))
-    return pd.DataFrame(rows, columns=["step", *COSTS])
+        if "seconds" in record:
+            rows.append((file.stem, record["seconds"]))
+    return pd.DataFrame(rows, columns=["step", "seconds"])
 
 
 def provenance() -> dict:

@@ -18,9 +18,9 @@ from lumbar_utils.data import dicom, familiarity, volumes
 from lumbar_utils.data import dicom_seg as segmentation_object
 from lumbar_utils.data.decoding import Fit
 from lumbar_utils.data.files import VOLUMES, split_suffix
+from lumbar_utils.machine import device_of, explain_out_of_memory
 from lumbar_utils.networks.checkpoints import trained_network, weights_file
 from lumbar_utils.networks.dataset import classes_of, normalise
-from lumbar_utils.networks.devices import device_of, explain_out_of_memory
 from lumbar_utils.networks.prediction import probabilities_of
 from lumbar_utils.scores.ordering import relabel_volume
 from lumbar_utils.study import Study
@@ -227,7 +227,7 @@ def _write_dicom_seg(file: Path, scan: Scan, labels: Labels, model: str) -> Path
 
 def _draw(folder: Path, name: str, labels: Labels, warnings: list[str], model: str) -> list[Path]:
     """Write a picture of PICTURED slices; returns the files."""
-    from lumbar_utils.output import captions, figures
+    from lumbar_utils.output import figures
     from lumbar_utils.output.viewer import Example
 
     shown = _with_vertebrae(labels.label_map)
@@ -240,5 +240,5 @@ def _draw(folder: Path, name: str, labels: Labels, warnings: list[str], model: s
         examples.append(Example(title, image, drawn, labels.spacing_mm))
     note = f"{name}, labelled by {model_name(model)}. {DISCLAIMER}"
     titles = [example.case for example in examples]
-    caption = captions.labelled_scan(name, model, titles, warnings, DISCLAIMER)
+    caption = figures.labelled_scan_caption(name, model, titles, warnings, DISCLAIMER)
     return figures.save(figures.labelled_scan(examples, warnings, note), folder, name, caption)

@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import functools
-import html
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,33 +16,29 @@ ROOT = Path(__file__).resolve().parents[1]  # notebooks, data and figures lie be
 DATA = ROOT / "data"
 CONVERTED = ("composite", "spider", "dicom", "nifti")  # sources that are first written into the canonical folder
 
+# a coffee break on two CPU cores: 192 x 192 pixels, a narrow U-Net and a small HRNet
+QUICK = dict(
+    phantom_patients=514, phantom_size=320, height=192, width=192, epochs=9, batch_size=4, learning_rate=4e-3,
+    images_per_epoch=360, unet_channels=16, hrnet="hrnet_w18_small", efficientnet="efficientnet-b0",
+)  # fmt: skip
 PROFILES = {
     # seconds, for tests: too short to learn anything
-    "smoke": dict(
-        phantom_patients=14, phantom_size=96, height=64, width=64, epochs=2, batch_size=4, learning_rate=1e-3,
-        images_per_epoch=0, unet_channels=4, hrnet="hrnet_w18_small", efficientnet="efficientnet-b0",
+    "smoke": QUICK | dict(
+        phantom_patients=14, phantom_size=96, height=64, width=64, epochs=2, learning_rate=1e-3, images_per_epoch=0,
+        unet_channels=4,
     ),
-    # a coffee break on two CPU cores: 192 x 192 pixels, a narrow U-Net and a small HRNet
-    "quick": dict(
-        phantom_patients=514, phantom_size=320, height=192, width=192, epochs=9, batch_size=4, learning_rate=4e-3,
-        images_per_epoch=360, unet_channels=16, hrnet="hrnet_w18_small", efficientnet="efficientnet-b0",
-    ),
+    "quick": QUICK,
     # images of patients on two CPU cores: as quick, four times as long
-    "patients": dict(
-        phantom_patients=514, phantom_size=320, height=192, width=192, epochs=36, batch_size=4, learning_rate=4e-3,
-        images_per_epoch=360, unet_channels=16, hrnet="hrnet_w18_small", efficientnet="efficientnet-b0",
-    ),
+    "patients": QUICK | dict(epochs=36),
     # the paper's 514 images, the full-size networks; wants a GPU
-    "paper": dict(
-        phantom_patients=514, phantom_size=320, height=320, width=320, epochs=60, batch_size=16, learning_rate=2e-3,
-        images_per_epoch=360, unet_channels=64, hrnet="hrnet_w18", efficientnet="efficientnet-b0",
+    "paper": QUICK | dict(
+        height=320, width=320, epochs=60, batch_size=16, learning_rate=2e-3, unet_channels=64, hrnet="hrnet_w18"
     ),
 }  # fmt: skip
 START_LENGTH = 2  # of the training on phantoms that others start from, in the epochs of its profile
 FINE_TUNING = 0.25  # of a profile's learning rate, for networks that are trained already
 
 MAIN = {"profile", "dataset", "seed", "height", "width", "epochs"}  # shown by a notebook without a click
-HEAD = "".join(f'<th style="text-align: left">{title}</th>' for title in ("setting", "value", "meaning"))
 
 NO_FILE = ("none", "imagenet")  # of encoder_weights, which is a path otherwise
 STARTS = ("none", "phantoms")  # of start_from, which is a path otherwise
@@ -171,10 +166,7 @@ def record_of(folder: Path) -> dict:
             f"{folder} has no study.json; name the folder of a study or grid, one of those in data/runs, or make one: "
             "`python -m lumbar_utils run`"
         )
-    try:
-        record = records.read_json(file)
-    except ValueError:  # neither JSON nor text
-        record = None
+    record = records.read_json(file)
     if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
         raise StudyError(f"{file} is no whole record of a study; remove it and run the study again")
     return record
@@ -391,28 +383,20 @@ class Study(BaseModel):
         return self.runs / f"{Path(self.dataset).name}-{self.profile}-seed{self.seed}-{self.fingerprint[:8]}"
 
     def _repr_html_(self) -> str:
-        """The main settings, and in bold those that differ from the profile; a click unfolds all."""
-        values = self.settings
-        usual = Study(profile=self.profile).settings
-        changed = {name for name, value in values.items() if value != usual[name]}
-        rows = {
-            name: _row(name, values[name], field.description, bold=name in changed)
-            for name, field in type(self).model_fields.items()
-        }
-        short = "".join(row for name, row in rows.items() if name in MAIN or name in changed)
-        hint = f"; bold: not as the profile {self.profile} has it" if changed else ""
-        return (
-            f"<table>{HEAD}{short}</table><details><summary>All {len(rows)} settings{hint}</summary>"
-            f"<table>{HEAD}{''.join(rows.values())}</table></details>"
+        """The main settings, and those that differ from the profile; a click unfolds all."""
+        import pandas as pd
+
+        values, usual = self.settings, Study(profile=self.profile).settings
+        fields = type(self).model_fields.items()
+        rows = [(name, str(values[name]), field.description) for name, field in fields]
+        table = pd.DataFrame(rows, columns=["setting", "value", "meaning"])
+        short = table[[name in MAIN or values[name] != usual[name] for name in values]]
+        left = {"selector": "th, td", "props": "text-align: left"}
+        first, every = (
+            part.style.format(escape="html").hide(axis="index").set_table_styles([left]).to_html()
+            for part in (short, table)
         )
-
-
-def _row(name: str, value: object, description: str, bold: bool) -> str:
-    """A setting as a row of an HTML table; aligned to the left, where a notebook's own style has the right."""
-    cells = [html.escape(str(content)) for content in (name, value, description)]
-    if bold:
-        cells[:2] = [f"<b>{cell}</b>" for cell in cells[:2]]
-    return "<tr>" + "".join(f'<td style="text-align: left">{cell}</td>' for cell in cells) + "</tr>"
+        return f"{first}<details><summary>All {len(rows)} settings</summary>{every}</details>"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -427,12 +411,9 @@ class Grid:
     seeds: tuple[int, ...]
 
     def __post_init__(self):
-        if not self.seeds:
-            raise StudyError("give one seed or more")
-        for number, seed in enumerate(self.seeds):
-            if seed in self.seeds[:number]:
-                raise StudyError(f"seed {seed} is given twice; give each once")
-        seeds = tuple(sorted(self.seeds))
+        seeds = tuple(sorted(set(self.seeds)))
+        if not seeds or len(seeds) < len(self.seeds):
+            raise StudyError(f"the seeds of a grid are {', '.join(map(str, self.seeds))}; give one or more, each once")
         object.__setattr__(self, "study", Study(**self.study.settings | {"seed": seeds[0], "fold": 0}))
         object.__setattr__(self, "seeds", seeds)
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lumbar_utils.data.folder import Cohort
-from lumbar_utils.output import captions, tables
+from lumbar_utils.output import figures, tables
 from lumbar_utils.output.viewer import Example
 
 
@@ -71,7 +71,9 @@ def shown():
 
 
 def bins():
-    return pd.DataFrame({"model": "unet", "bin": [7, 14], "pixels": [10, 90], "sureness": [5.0, 88], "right": [5, 80]})
+    return pd.DataFrame(
+        {"model": "unet", "bin": [7, 14], "pixels": [10, 90], "confidence": [5.0, 88], "right": [5, 80]}
+    )
 
 
 def curves():
@@ -92,64 +94,70 @@ FINDINGS = pd.DataFrame({"severity": ["error", "warning", "warning"]})
 WORST = ["U-Net, x\nF1 0.412: L1 missing; an\nextra S1"]
 CAPTIONS = {
     "audit": (
-        lambda data: captions.audit(FINDINGS, tables.describe_data(data, "all")),
+        lambda data: figures.audit_caption(FINDINGS, tables.describe_data(data, "all")),
         "(error 1, warning 2, accepted 0)",
     ),
-    "samples": (lambda data: captions.samples(shown(), data), "of 2 patients with the reference contours of L1, L2"),
+    "samples": (
+        lambda data: figures.samples_caption(shown(), data),
+        "of 2 patients with the reference contours of L1, L2",
+    ),
     "overview": (
-        lambda data: captions.data_overview(parts(), data),
+        lambda data: figures.data_overview_caption(parts(), data),
         "centres of 2 vertebrae, (d) patients to train on (2), to validate on (1) and to test on (1)",
     ),
-    "learning": (lambda data: captions.learning_curves(history(), data), "U-Net 0.900 (epoch 2 of 3)"),
+    "learning": (lambda data: figures.learning_curves_caption(history(), data), "U-Net 0.900 (epoch 2 of 3)"),
     "learning of a grid": (
-        lambda data: captions.learning_curves(history(), of_a_grid(data)),
+        lambda data: figures.learning_curves_caption(history(), of_a_grid(data)),
         "Means over runs, each with its own validation images. Data: ",
     ),
     "comparison": (
-        lambda data: captions.comparison(table2(), data),
+        lambda data: figures.comparison_caption(table2(), data),
         "F1: U-Net 0.9500 [0.900, 0.970], HRNet 0.5000 [0.400, 0.600]; n = 7.",
     ),
-    "differences": (lambda data: captions.differences(gaps(), data), "F1: U-Net - HRNet 0.1000 [0.050, 0.150]."),
+    "differences": (
+        lambda data: figures.paired_differences_caption(gaps(), data),
+        "F1: U-Net - HRNet 0.1000 [0.050, 0.150].",
+    ),
     "multiverse": (
-        lambda data: captions.multiverse(universe(), data),
+        lambda data: figures.multiverse_caption(universe(), data),
         "Of 3 definitions of F1, U-Net leads under 2, HRNet leads under 1.",
     ),
     "precision_recall": (
-        lambda data: captions.precision_recall(curves(), data),
+        lambda data: figures.precision_recall_caption(curves(), data),
         "there is no interval. Average precision (AP) of any level: U-Net 0.750.",
     ),
     "by level": (
-        lambda data: captions.by_level(scores(), data),
+        lambda data: figures.scores_by_level_caption(scores(), data),
         "(n = 2) by level. Lowest mean over patients: U-Net 0.450 at L2",
     ),
     "errors": (
-        lambda data: captions.errors(bodies(), data),
+        lambda data: figures.errors_caption(bodies(), data),
         "U-Net found 75.0 % of 4, of these 66.7 % rightly named, with outlines of F1 0.800 whatever the name",
     ),
     "confusion": (
-        lambda data: captions.confusion(bodies(), bodies().assign(named=bodies()["level"]), data),
+        lambda data: figures.confusion_caption(bodies(), bodies().assign(named=bodies()["level"]), data),
         "Under their own name: U-Net 50.0 %, then 100.0 %",
     ),
     "groups": (
-        lambda data: captions.groups(parts(), data),
+        lambda data: figures.groups_caption(parts(), data),
         "F1 in parts of the test set by level, contrast, with 95 % bootstrap",
     ),
-    "reliability": (lambda data: captions.reliability(bins(), data), "calibration error: U-Net 8.0 %"),
+    "reliability": (lambda data: figures.reliability_caption(bins(), data), "calibration error: U-Net 8.0 %"),
     "robustness": (
-        lambda data: captions.robustness(worse(), data),
+        lambda data: figures.robustness_curves_caption(worse(), data),
         "(n = 1, 1 images). From untouched images on: U-Net 0.900, lowest 0.300 (noise)",
     ),
     "cost": (
-        lambda data: captions.cost(costs(), table2(), data),
+        lambda data: figures.cost_against_accuracy_caption(costs(), table2(), data),
         "U-Net 31.00 million parameters, 12.3 ms. F1: U-Net 0.9500",
     ),
     "predictions": (
-        lambda data: captions.predictions(shown(), "hrnet", data),
+        lambda data: figures.predictions_caption(shown(), "hrnet", data),
         "the worst by F1: x (0.900), y (0.250). From left to right: image, reference, prediction, differences. The "
         "reference does not annotate L3, L4, L5, S1: drawn where predicted, and no difference.",
     ),
-    "worst": (lambda data: captions.worst(WORST, data), "the reference dashed: U-Net, x (F1 0.412)."),
-    "overlay": (lambda data: captions.overlay("unet", 2, data), "Label maps of U-Net over 2 of 4 "),
+    "worst": (lambda data: figures.worst_caption(WORST, data), "the reference dashed: U-Net, x (F1 0.412)."),
+    "overlay": (lambda data: figures.overlay_caption("unet", 2, data), "Label maps of U-Net over 2 of 4 "),
 }
 
 
@@ -162,28 +170,28 @@ def test_a_caption_tells_its_numbers_and_its_data(name):
 
 
 def test_scores_of_too_few_patients_have_no_interval_and_say_so():
-    text = captions.comparison(table2().assign(low=np.nan, high=np.nan), cohort())
+    text = figures.comparison_caption(table2().assign(low=np.nan, high=np.nan), cohort())
     assert "without intervals, for which patients are too few" in text and "F1: U-Net 0.9500, HRNet 0.5000" in text
 
 
 def test_intervals_over_fewer_than_ten_patients_are_doubted():
-    assert "(below 10 patients they do not hold)" in captions.comparison(table2(), cohort(tested=9))
-    assert "below 10" not in captions.comparison(table2(), cohort(tested=10))
+    assert "(below 10 patients they do not hold)" in figures.comparison_caption(table2(), cohort(tested=9))
+    assert "below 10" not in figures.comparison_caption(table2(), cohort(tested=10))
 
 
 def test_the_lowest_part_is_named_with_its_patients():
-    assert "The lowest is 0.7000, of U-Net for T2 (n = 2)." in captions.groups(parts(), cohort())
+    assert "The lowest is 0.7000, of U-Net for T2 (n = 2)." in figures.groups_caption(parts(), cohort())
 
 
 def test_a_network_that_finds_nothing_is_not_said_to_name_it_rightly():
     nothing = bodies().assign(outcome="missing", named="", f1=np.nan)
-    assert "U-Net found none of 4." in captions.errors(nothing, cohort())
+    assert "U-Net found none of 4." in figures.errors_caption(nothing, cohort())
 
 
 def test_a_diagram_s_caption_counts_its_parameters_and_those_unused():
     stages = pd.DataFrame({"parameters": [1_000_000, 500_000], "height": [32, 64], "width": [48, 96]})
-    assert "1.50 million parameters. Each box" in captions.architecture("unet", stages)
-    text = captions.architecture("tu-resnet34", stages, unused=250_000)
+    assert "1.50 million parameters. Each box" in figures.architecture_caption("unet", stages)
+    text = figures.architecture_caption("tu-resnet34", stages, unused=250_000)
     assert text.startswith("tu-resnet34 as built for this study: 1.75 million parameters, 0.25 million of them unused")
     assert text.endswith("input and output have 64 x 96 pixels.")
 
@@ -191,5 +199,5 @@ def test_a_diagram_s_caption_counts_its_parameters_and_those_unused():
 def test_the_caption_of_runs_says_in_how_many_each_leads():
     from test_figures import of_runs, spread_of_runs
 
-    text = captions.runs(of_runs(), spread_of_runs(), cohort())
+    text = figures.runs_caption(of_runs(), spread_of_runs(), cohort())
     assert "Highest: U-Net in 3, HRNet in 1." in text and "75.0 % for U-Net" in text

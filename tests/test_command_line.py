@@ -105,7 +105,7 @@ def test_a_record_that_is_cut_off_is_named(tmp_path):
     (tmp_path / "study.json").write_text('{"settings": {"profi')
     for command in ("status", "report", "verify"):
         result = in_process(command, tmp_path)
-        assert result.returncode == 2 and "study.json is no whole record of a study" in result.stderr
+        assert result.returncode == 2 and "study.json is cut off or damaged" in result.stderr
 
 
 @pytest.mark.parametrize("keep", [0, 0.5], ids=["nothing", "half"])

@@ -40,7 +40,7 @@ def test_label_maps_of_any_method_are_scored_by_a_folder(cohort, tmp_path):
         metric: [value] for metric, value in perfect.items()
     }  # and no probabilities, no average precision of pixels
     assert set(found.scores["level"]) == {"L1", "L2", "all"}  # T12 is in the masks and is no level of the study
-    assert found.instances[["iou", "sureness", "real"]].drop_duplicates().values.tolist() == [[1.0, 1.0, True]]
+    assert found.instances[["iou", "confidence", "real"]].drop_duplicates().values.tolist() == [[1.0, 1.0, True]]
     assert (found.bodies["outcome"] == "right").all()
 
 
@@ -80,7 +80,7 @@ def test_probabilities_make_curves_reliability_and_average_precision(cohort, tmp
     found = evaluate(cohort, {"sure": folder})
     assert value(found, "ap_pixel", "L1") == [1.0]
     assert value(found, "ece", "all") == pytest.approx([0.1])  # half of the pixels are 0.2 less sure than right
-    assert found.instances.set_index("level")["sureness"].to_dict() == pytest.approx({"L1": 1.0, "L2": 0.8})
+    assert found.instances.set_index("level")["confidence"].to_dict() == pytest.approx({"L1": 1.0, "L2": 0.8})
     curve = found.curves.query("level == 'L2' and hits > 0")
     assert curve[["probability", "hits", "pixels"]].values.tolist() == [[204, 200, 200]]
     assert found.reliability["pixels"].sum() == 400

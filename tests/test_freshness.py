@@ -301,9 +301,7 @@ def test_accepted_findings_are_shown_by_the_first_notebook_alone(study):
 
 def test_tables_and_figures_of_other_scores_are_gone_once_there_are_new_scores(study):
     cohort = prepare(study)
-    files = {
-        name: study.folder / name for name in ("tables/groups.csv", "figures/column/worst.pdf", "figures/fig4.png")
-    }
+    files = {name: study.folder / name for name in ("tables/groups.csv", "figures/worst.pdf", "figures/fig4.png")}
     for file in files.values():
         records.write_text(file, "made before")
     folders = label_maps(study, cohort, ["unet"])

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from conftest import command_line, in_process, write_dataset
 
-from lumbar_utils import LEVELS, StudyError, pipeline, progress, records
+from lumbar_utils import LEVELS, StudyError, pipeline, records
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.grid import gather, threads_of
 from lumbar_utils.scores.evaluation import evaluate
@@ -72,7 +72,7 @@ def test_a_grid_without_folds_has_one_member_a_seed():
     assert [(run.seed, run.fold) for run in Grid(Study("smoke"), (3, 5)).studies] == [(3, 0), (5, 0)]
 
 
-@pytest.mark.parametrize("seeds, message", [((0, 1, 0), "seed 0 is given twice"), ((), "give one seed or more")])
+@pytest.mark.parametrize("seeds, message", [((0, 1, 0), "seeds of a grid are 0, 1, 0; give"), ((), "each once")])
 def test_seeds_that_are_no_grid_are_refused(seeds, message):
     with pytest.raises(StudyError, match=message):
         Grid(Study("smoke"), seeds)
@@ -157,16 +157,15 @@ def test_only_a_job_that_lost_a_file_runs_again_and_to_the_same_bits(command, gr
 def test_status_tells_of_every_job_from_another_shell(grid):
     result = in_process("status", grid.folder)
     assert "9 jobs: 9 finished" in result.stdout
-    assert len(re.findall(r"03_train_hrnet +finished +1/1", result.stdout)) == 4
+    assert len(re.findall(r"03_train_hrnet +finished +1 +1 ", result.stdout)) == 4
     assert "StudyError" in in_process("status", grid.folder / "figures").stderr
 
 
-def test_a_dry_run_knows_the_costs_of_what_was_measured_and_runs_nothing(root, command, grid):
+def test_a_dry_run_lists_what_is_finished_and_runs_nothing(root, command, grid):
     more = [part if part != 1 else 2 for part in command]  # seeds 0 and 2
     result = in_process(*more, "--dry-run")
     assert "9 jobs: 5 finished, 4 waiting" in result.stdout, result.stderr
-    lines = [line for line in result.stdout.splitlines() if "02_train_unet" in line and "waiting" in line]
-    assert len(lines) == 2 and all(line.endswith("4 finished here") and "MB" in line for line in lines)
+    assert len(re.findall(r"02_train_unet +waiting", result.stdout)) == 2 and "min left" in result.stdout
     assert not list((root / "runs").glob("*seed2-*/notebooks/*.ipynb"))
 
 
@@ -175,8 +174,6 @@ def test_one_checkpoint_is_kept_of_a_finished_job_unless_more_are_asked_for(grid
         for model in MODELS:
             (file,) = (run.folder / model / "checkpoints").iterdir()
             assert file.name == "best.ckpt"
-            costs = records.costs_of(run.folder).set_index("step")["disk_mb"]
-            assert costs[next(name for name in costs.index if name.endswith(model))] > file.stat().st_size / 1e6
 
 
 def test_a_run_that_lacks_a_network_is_left_out_and_named(grid, capsys):
@@ -233,7 +230,7 @@ def test_a_job_that_fails_is_tried_twice_and_recorded_and_the_others_go_on(root,
     run = grid.studies[0]
     assert (run.folder / "notebooks" / "04_train_tu-nothing.log").read_text().count("begins") == 2
     job = pipeline.Job(run, pipeline.notebooks(["04"])[0], "tu-nothing")
-    assert progress.state_of(job) == "failed" and job.file(".ipynb").exists()
+    assert pipeline.state_of(job, {}) == "failed" and job.file(".ipynb").exists()
 
 
 def test_two_drivers_at_once_run_no_job_twice(tmp_path):
@@ -251,7 +248,7 @@ def test_two_drivers_at_once_run_no_job_twice(tmp_path):
 @pytest.mark.parametrize(
     "more, message",
     [
-        (["--seeds", 0, 0], "seed 0 is given twice"),
+        (["--seeds", 0, 0], "the seeds of a grid are 0, 0; give one or more, each once"),
         (["--seeds", 0, "--folds", 7], "6 patients cannot be split into 7 folds"),
         (["--seeds", 0, "--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler answers at tcp://127.0.0.1:9"),
         (["--seeds", 0, "--only", "05"], "--only: of a single study"),

@@ -14,8 +14,8 @@ import pytest
 from conftest import command_line
 
 from lumbar_utils import StudyError, pipeline
-from lumbar_utils.notebook import refuse_undeclared, start
-from lumbar_utils.output.report.results import read
+from lumbar_utils.execution import refuse_undeclared, start
+from lumbar_utils.output.results import read
 from lumbar_utils.study import ROOT, Grid, Study
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -132,7 +132,7 @@ def started(**given):
         ({"overrides": {"seed": 1}}, "overrides name seed, which the notebook has a parameter for"),
         ({"seeds": "first"}, "seeds='first' is no list; with papermill, give it as -y 'seeds: [0, 1]'"),
         ({"seeds": ["a"]}, "setting seed='a' is refused"),
-        ({"seeds": [0, "0"]}, "seed 0 is given twice"),
+        ({"seeds": [0, "0"]}, "the seeds of a grid are 0, 0; give one or more, each once"),
         ({"dataset": ""}, "setting dataset='' is refused: it names no data set"),
         ({"dataset": None}, "setting dataset=None is refused: it names no data set"),
         ({"profile": None}, "setting profile=None is refused"),

@@ -13,7 +13,6 @@ from conftest import command_line, write_dataset
 from nbclient import NotebookClient
 from test_grid import asked
 
-from lumbar_utils import cluster, records
 from lumbar_utils.study import ROOT
 
 # what SLURM's client would do with a job, at once and on this machine; the script it is given is gone soon after
@@ -80,16 +79,6 @@ def test_the_recipe_for_kubernetes_starts_a_scheduler_workers_and_a_driver(tmp_p
             process.wait()
     assert result.returncode == 0, result.stderr
     assert "2 jobs: 2 finished" in result.stdout
-
-
-def test_a_worker_that_cannot_take_jobs_says_why(tmp_path):
-    code, data, folder = records.source_fingerprint(), tmp_path / "cases.csv", tmp_path / "study"
-    assert f"does not see {data}; share that folder" in cluster.unfitness(code, [data], [folder])
-    data.touch()
-    assert f"does not see {folder / 'study.json'}" in cluster.unfitness(code, [data], [folder])
-    records.write_json(folder / "study.json", {})
-    assert "another version of lumbar_utils" in cluster.unfitness("other", [data], [folder])
-    assert cluster.unfitness(code, [data], [folder]) == ""
 
 
 def test_workers_without_the_resource_are_refused_with_the_remedy(tmp_path, options):

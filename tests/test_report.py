@@ -13,10 +13,10 @@ import yaml
 
 from lumbar_utils import StudyError, pipeline
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.output.registry import FIGURES, PARTS, TABLES, figures_of, print_table
+from lumbar_utils.output.record import STATUSES, TEMPLATES, checklist
+from lumbar_utils.output.registry import FIGURES, PARTS, TABLES, in_part, print_table
 from lumbar_utils.output.report import write
-from lumbar_utils.output.report.record import STATUSES, TEMPLATES, checklist
-from lumbar_utils.output.report.results import FILES, expected_files, read
+from lumbar_utils.output.results import FILES, expected_files, read
 from lumbar_utils.study import ROOT, Study
 
 NOTE = "Synthetic images: this says nothing about patients."
@@ -80,8 +80,7 @@ def make_study(folder, synthetic=True, name="six slices"):
     pd.DataFrame(verdicts, columns=columns).to_csv(folder / "tables" / "claims.csv", index=False)
     for figure in ("table2", "fig1", "mine"):
         cv2.imwrite(str(folder / "figures" / f"{figure}.png"), np.zeros((6, 8), np.uint8))
-    (folder / "figures" / "column").mkdir()
-    (folder / "figures" / "column" / "table2.pdf").touch()
+    (folder / "figures" / "table2.pdf").touch()
     (folder / "notebooks" / "02_train_unet.ipynb").write_text(json.dumps(executed()))
     return folder
 
@@ -141,7 +140,7 @@ def test_the_page_loads_nothing_and_its_links_lead_somewhere(folder):
     for link in page.all("a"):
         assert link["href"][1:] in names if link["href"][0] == "#" else (folder / link["href"]).exists()
     files = [link["href"] for link in page.all("a") if "table2." in link["href"] and "figures" in link["href"]]
-    assert set(files) == {"figures/table2.png", "figures/column/table2.pdf"}
+    assert set(files) == {"figures/table2.png", "figures/table2.pdf"}
 
 
 def test_numbers_are_carried_to_the_page_as_they_are(folder):
@@ -240,7 +239,8 @@ def test_the_notebooks_are_expected_to_make_every_figure_and_table():
 def test_every_figure_and_table_has_its_place_on_the_page():
     sections = {*PARTS, "results", "training", "data", "environment"}
     assert {row.part for row in [*FIGURES.values(), *TABLES.values()]} == sections - {"more"}
-    assert figures_of("runs", ["runs", "grid", "mine"]) == ["grid", "runs"] and figures_of("more", ["mine"]) == ["mine"]
+    assert in_part(FIGURES, "runs", ["runs", "grid", "mine"]) == ["grid", "runs"]
+    assert in_part(FIGURES, "more", ["mine"]) == ["mine"]
 
 
 def test_the_report_is_no_file_of_a_notebook(study):

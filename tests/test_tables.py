@@ -172,7 +172,7 @@ def test_a_lead_over_three_seeds_is_one_of_architectures():
     names = ["U-Net", "HRNet"]
     assert tables.describe_lead(names, True, 3) == "U-Net leads on these images"
     assert tables.describe_lead(names, True, 2).endswith("of fewer than 3 seeds, this says nothing of architectures")
-    assert tables.describe_lead(names, False, 15) == "U-Net and HRNet cannot be told apart here"
+    assert tables.describe_lead(names, False, 15) == "U-Net and HRNet do not differ significantly here"
 
 
 @pytest.mark.parametrize(
@@ -186,12 +186,12 @@ def test_no_p_is_printed_as_none(p, decimals, expected):
 def test_a_lead_that_chance_explains_is_no_lead():
     noise = [-0.1, 0.09, -0.08, 0.07, -0.06, 0.05, -0.04, 0.03, -0.02, 0.01, 0.0, 0.02]
     text = told(scores(0.9, 0.8).assign(hrnet=lambda table: table["unet"] + noise), synthetic=False)
-    assert "U-Net and HRNet cannot be told apart here" in text
+    assert "U-Net and HRNet do not differ significantly here" in text
     assert "synthetic" not in text
 
 
 def test_a_few_patients_make_no_lead_and_two_no_doubt():
-    assert "U-Net and HRNet cannot be told apart here" in told(scores(0.9, 0.8, patients=8))
+    assert "U-Net and HRNet do not differ significantly here" in told(scores(0.9, 0.8, patients=8))
     assert "Drawing the patients again" not in told(scores(0.9, 0.8, patients=2))
 
 
@@ -203,7 +203,7 @@ def test_the_order_is_that_of_table_2_where_patients_means_say_another():
     text = tables.reading(summary, gaps, statistics.compare(table), 0.5, cohort())
     assert text.startswith("By F1: HRNet > U-Net")
     assert "HRNet is 0.1500 [0.100, 0.200] above U-Net" in text
-    assert "HRNet and U-Net cannot be told apart here" in text  # the tests say the opposite
+    assert "HRNet and U-Net do not differ significantly here" in text  # the tests say the opposite
 
 
 def test_a_comparison_as_printed():
@@ -251,7 +251,7 @@ def test_the_spread_is_printed_as_a_standard_deviation_with_its_share():
         {"what": "unet - hrnet", "part": ["patient", "seed"], "variance": [0.04, float("nan")], "share": 1.0}
     )
     printed = tables.print_variance(parts)
-    assert printed.iloc[0].tolist() == ["U-Net - HRNet", "0.2000 (100 %)", "not told apart"]
+    assert printed.iloc[0].tolist() == ["U-Net - HRNet", "0.2000 (100 %)", "not estimable"]
 
 
 def test_costs_are_printed_one_column_a_network_in_units_that_can_be_read():
@@ -286,4 +286,4 @@ def test_a_network_that_has_learnt_next_to_nothing_is_named_with_what_to_change(
 
 def test_a_level_that_no_network_was_taught_is_named(tmp_path):
     records.write_json(tmp_path / "study.json", {"data": {"untaught": ["L5", "S1"]}})
-    assert tables.training_warnings(tmp_path) == " Not scored, as no network was taught it: L5, S1."
+    assert tables.training_warnings(tmp_path) == " Not scored, as no network was trained on it: L5, S1."

@@ -16,7 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from lumbar_utils import freshness, machine, records
 from lumbar_utils.data.folder import Cohort
-from lumbar_utils.networks.devices import device_of
+from lumbar_utils.machine import device_of
 from lumbar_utils.networks.models import network_of
 from lumbar_utils.networks.prediction import refuse_untrained
 from lumbar_utils.study import Study

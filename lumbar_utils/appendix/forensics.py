@@ -6,6 +6,7 @@ A bound can exclude a reading but never prove one: `consistent` means that these
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +22,12 @@ Check = tuple[str, str, str, str]  # check, model, verdict, reasoning
 
 
 def read_table(path: Path | str) -> pd.DataFrame:
-    """Table of results from a CSV file: model, precision, recall, f1, map in [0, 1]; other columns are left out."""
+    """Table of results from a CSV file, one row a model: precision, recall, f1, map in [0, 1]; others are left out."""
     try:
-        table = pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True, index_col=False, dtype={"model": str})
     except (OSError, ValueError) as error:
         raise StudyError(f"{path} cannot be read ({error}); give a text file in UTF-8, one row a model") from error
-    more_cells_than_columns = not isinstance(table.index, pd.RangeIndex)
-    if table.empty or "model" not in table or more_cells_than_columns:
-        raise StudyError(
-            f"{path} has the header {', '.join(table)} and no rows below it that fit; write "
-            f"model,{','.join(METRICS)}, then one row a model, separated by commas, and 0.98 with a point, not 0,98"
-        )
-    return pd.DataFrame.from_dict(_validated(table), orient="index").rename_axis("model").reset_index()
+    return _validated(table)
 
 
 def examine(
@@ -41,13 +36,13 @@ def examine(
 ) -> pd.DataFrame:  # fmt: skip
     """Every check of a table, one row per (check, model): check, model, verdict (of VERDICTS), reasoning.
 
-    results : model -> {precision, recall, f1, map}, or a table of these with `model` as a column or the index.
-    elsewhere : place -> model -> metric -> value stated there. highest : place -> metric -> model said to be highest.
+    results : model -> {precision, recall, f1, map}, or a table of these with the models as its index.
+    elsewhere : place -> model -> metric -> value stated there. highest : place -> metric -> model stated to be highest.
     recorded : contradictions that no formula finds, name -> sentence.
     decimals : decimal places that the table was rounded to; None takes those of its longest number.
-    Raises StudyError for a value that is no number in [0, 1], and for a model or metric that the table does not have.
+    Raises StudyError for a table without these columns, and for a value that is no number in [0, 1].
     """
-    table = _validated(results)
+    table = _validated(results).to_dict("index")
     if decimals is None:
         decimals = max(_decimals(value) for row in table.values() for value in row.values())
     half = 0.5 * 10.0**-decimals
@@ -181,11 +176,10 @@ def _one_definition(map_rows: list[Check]) -> Check:
 
 def _check_statement(table: dict, half: float, place: str, model: str, stated: Mapping) -> Check:
     """Values of a model that are stated elsewhere, against the table."""
-    row = table[_known(model, table, "the table")]
+    row = table[model]
     differ = []
-    for metric in stated:
-        name = METRICS[_known(metric, METRICS, "a table of results")]
-        value = _share(stated[metric], f"{metric} of {model}")
+    for metric, value in stated.items():
+        name = METRICS[metric]
         if abs(value - row[metric]) > half + 0.5 * 10.0 ** -_decimals(value) + EPSILON:
             differ.append(f"{name} {value:.{max(4, _decimals(value))}f} (table: {row[metric]:.4f})")
     sentence = f"states {', '.join(differ)}" if differ else f"differs in none of {', '.join(map(METRICS.get, stated))}"
@@ -193,9 +187,9 @@ def _check_statement(table: dict, half: float, place: str, model: str, stated: M
 
 
 def _check_leader(table: dict, place: str, metric: str, model: str) -> Check:
-    """Whether the model said to be highest is so in the table; models with the same number cannot be ranked."""
-    name = METRICS[_known(metric, METRICS, "a table of results")]
-    own = table[_known(model, table, "the table")][metric]
+    """Whether the model stated to be highest is so in the table; models with the same number cannot be ranked."""
+    name = METRICS[metric]
+    own = table[model][metric]
     top = max(row[metric] for row in table.values())
     leaders = [other for other, row in table.items() if row[metric] == top]
     numbers = f"the table, {_names(leaders)} at {top:.4f}"
@@ -214,40 +208,22 @@ def _names(models: Iterable[str]) -> str:
     return ", ".join(MODELS.get(model, model) for model in models)
 
 
-def _validated(results: Mapping | pd.DataFrame) -> dict[str, dict[str, float]]:
-    """model -> metric -> value in [0, 1] of a table that `examine` takes; StudyError for anything else."""
-    if isinstance(results, pd.DataFrame):
-        results = results.set_index("model") if "model" in results else results
-        repeated = results.index[results.index.duplicated()]
-        if len(repeated):
-            raise StudyError(f"model {repeated[0]} is there twice; allowed is one row a model; remove or rename one")
-        results = results.to_dict("index")
-    if not results:
-        raise StudyError(f"the table has no model; give one or more, with {', '.join(METRICS)}")
-    table = {}
-    for model, row in results.items():
-        if not isinstance(model, str) or not model.strip():
-            raise StudyError(f"model {model!r} has no name; give text, in a column `model` or as the index")
-        table[model] = {metric: _share(row[_known(metric, row, model)], f"{metric} of {model}") for metric in METRICS}
-    return table
-
-
-def _share(value: object, name: str) -> float:
-    """A number in [0, 1], or text of one; StudyError for anything else."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not 0 <= number <= 1:
+def _validated(results: Mapping | pd.DataFrame) -> pd.DataFrame:
+    """The numbers of a table that `examine` takes, in [0, 1], one row a model. Raises StudyError for anything else."""
+    table = pd.DataFrame.from_dict(results, orient="index") if isinstance(results, Mapping) else results
+    if "model" in table:
+        table = table.set_index("model")
+    if table.empty or not set(METRICS) <= set(table) or not table.index.is_unique:
         raise StudyError(
-            f"{name} is {value!r}; allowed is a number from 0 to 1: write 92 % as 0.92, with a decimal point, or leave "
-            "the model out"
+            f"a table of models {', '.join(map(str, table.index)) or 'none'} with {', '.join(table) or 'no column'} "
+            f"cannot be examined; give one row a model, each model once, with {', '.join(METRICS)}"
         )
-    return number
-
-
-def _known(name: str, names: Iterable[str], where: str) -> str:
-    """The name itself; StudyError if it is not one of the names."""
-    if name not in names:
-        raise StudyError(f"{where} has no {name!r}, only {', '.join(map(str, names))}; add it, or correct the name")
-    return name
+    numbers = table[list(METRICS)].apply(pd.to_numeric, errors="coerce")
+    for model, metric in product(table.index, METRICS):
+        if not 0 <= numbers.loc[model, metric] <= 1:
+            got = table.astype(object).loc[model, metric]
+            raise StudyError(
+                f"{metric} of {model} is {got!r}; allowed is a number from 0 to 1: write 92 % as 0.92, with a decimal "
+                "point, or leave the model out"
+            )
+    return numbers

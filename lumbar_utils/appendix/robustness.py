@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 from lumbar_utils import freshness, records
 from lumbar_utils.data.decoding import AIR, decode
 from lumbar_utils.data.folder import Cohort
+from lumbar_utils.machine import device_of, explain_out_of_memory
 from lumbar_utils.networks.checkpoints import trained_network
 from lumbar_utils.networks.dataset import normalise
-from lumbar_utils.networks.devices import device_of, explain_out_of_memory
 from lumbar_utils.networks.prediction import probabilities_of, refuse_untrained, taught_classes
 from lumbar_utils.scores import metrics
 from lumbar_utils.scores.evaluation import annotated_levels

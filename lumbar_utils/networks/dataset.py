@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from lumbar_utils import LEVELS, StudyError
 from lumbar_utils.data.decoding import decode
 from lumbar_utils.data.folder import Cohort
-from lumbar_utils.networks.devices import device_of, loader_processes
+from lumbar_utils.machine import device_of, loader_processes
 from lumbar_utils.study import Study
 
 if TYPE_CHECKING:

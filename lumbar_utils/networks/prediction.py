@@ -15,9 +15,9 @@ from lumbar_utils import LEVELS, StudyError, freshness, records
 from lumbar_utils.data.decoding import Fit
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.data.preparation import taught
+from lumbar_utils.machine import device_of, explain_out_of_memory
 from lumbar_utils.networks.checkpoints import trained_network
 from lumbar_utils.networks.dataset import classes_of, loader
-from lumbar_utils.networks.devices import device_of, explain_out_of_memory
 from lumbar_utils.networks.losses import log_probabilities_of
 from lumbar_utils.study import Study
 

@@ -29,9 +29,9 @@ from tqdm.auto import tqdm
 
 from lumbar_utils import StudyError, records
 from lumbar_utils.data.folder import Cohort
+from lumbar_utils.machine import device_of, explain_out_of_memory, precision_of
 from lumbar_utils.networks.checkpoints import read_checkpoint, write_checkpoint
 from lumbar_utils.networks.dataset import classes_of, loader, seed_of
-from lumbar_utils.networks.devices import device_of, explain_out_of_memory, precision_of
 from lumbar_utils.networks.losses import log_probabilities_of, loss_of
 from lumbar_utils.study import Study
 

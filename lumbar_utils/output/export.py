@@ -1,6 +1,6 @@
 """A study's figures, tables and captions, gathered into one folder in the formats that journals ask for.
 
-Vector figures, PNG at 300 dpi, captions and tables are the study's own files; in column/ lie those as wide as a column.
+Vector figures, PNG at 300 dpi, captions and tables are the study's own files.
 What else is asked for is drawn from the PDF, which holds text and lines as such: a study need not keep large
 images that nobody may ask for.
 """
@@ -8,33 +8,33 @@ images that nobody may ask for.
 import contextlib
 import shutil
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 from lumbar_utils import StudyError, freshness, records
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.output.registry import FIGURES, TABLE_FORMATS, TABLES, drawn_from_scores, figure, table
-from lumbar_utils.output.tables import beyond_latin
 from lumbar_utils.study import WITHOUT_EFFECT_ON_RESULTS, record_of
 
 # format -> dpi to draw it at, where a study has no file of its own
 FIGURE_FORMATS = {"pdf": None, "svg": None, "png": 300, "png600": 600, "tiff": 300, "tiff600": 600}
-# folder of a study -> formats that its notebooks write
-STORED = {"figures": ("pdf", "svg", "png", "txt"), "column": ("pdf", "svg")}
+STORED = ("pdf", "svg", "png", "txt")  # of a figure, by the notebook that draws it
 FORMATS = (*FIGURE_FORMATS, *TABLE_FORMATS)
 
 DOCUMENT = r"""\documentclass{article}
 \usepackage{iftex}
 \ifPDFTeX
   \usepackage[T1]{fontenc}
-%s\else
+  \makeatletter\def\UTFviii@undefined@err#1{[?]}\makeatother  % a letter beyond Latin
+\else
   \usepackage{fontspec}
-  \IfFontExistsTF{DejaVu Serif}{\setmainfont{DejaVu Serif}}{}  %% a font that has your letters
+  \IfFontExistsTF{DejaVu Serif}{\setmainfont{DejaVu Serif}}{}  % a font that has your letters
 \fi
 \usepackage{array, booktabs}
 \usepackage[landscape, margin=1cm]{geometry}
 \begin{document}
-%s
+TABLES
 \end{document}
 """
 
@@ -65,19 +65,21 @@ def export(
     items = _items(study, to, formats or FORMATS)
     if only:
         items = [item for item in items if item.name in only]
-    there = [item for item in items if item.source.exists()]
-    if not there:
+    written, missing = [], []
+    for item in items:
+        if item.source.exists():
+            _write(item)
+            written.append(item.target)
+        else:
+            missing.append(f"{item.source.relative_to(study)}: {_maker(item)} makes it")
+    if not written:
         raise StudyError(
             f"{study} has nothing of {', '.join(only) or 'its figures and tables'} as {', '.join(formats or FORMATS)}; "
             "run its notebooks, or name another format"
         )
-    for item in there:
-        _write(item)
-    missing = [item for item in items if not item.source.exists()]
     without = [name for name in only if name not in {item.name for item in items}]
     absent = [f"{name}: there is none as {', '.join(formats)}" for name in without]
-    written = [item.target for item in there]
-    return [*written, *_add(study, to, written)], [*_missing_files(missing), *absent]
+    return [*written, *_add(study, to, written)], [*dict.fromkeys(missing), *absent]
 
 
 def remove_stale_comparison(study: Path, cohort: Cohort, folders: dict[str, Path]) -> None:
@@ -128,13 +130,8 @@ def _refuse_unknown(what: str, named: Sequence[str], known: Sequence[str]) -> No
 def _items(study: Path, to: Path, formats: Sequence[str]) -> list[Item]:
     """Every file to write, whether the study has what it is made from or not."""
     pictures = [kind for kind in FIGURE_FORMATS if kind in formats]
-    items = []
-    for name in _figures(study):
-        page, column = study / "figures", study / "figures" / "column"
-        if pictures:
-            items += [_figure_item(page, to, name, kind) for kind in (*pictures, "txt")]
-        if (column / f"{name}.pdf").exists():
-            items += [_figure_item(column, to / "column", name, kind) for kind in pictures]
+    kinds = [*pictures, "txt"] if pictures else []
+    items = [_figure_item(study / "figures", to, *figure) for figure in product(_figures(study), kinds)]
     for name, row in TABLES.items():
         files = [f"{name}.{kind}" for kind in row.formats if kind in formats]
         items += [Item(name, study / "tables" / file, to / file) for file in files]
@@ -143,29 +140,17 @@ def _items(study: Path, to: Path, formats: Sequence[str]) -> list[Item]:
 
 def _figure_item(folder: Path, to: Path, name: str, kind: str) -> Item:
     """fig5.png is copied; fig5-600dpi.png is drawn from fig5.pdf."""
-    if kind in STORED[folder.name]:
+    if kind in STORED:
         return Item(name, folder / f"{name}.{kind}", to / f"{name}.{kind}")
     dpi, ending = FIGURE_FORMATS[kind], kind.removesuffix("600")
     suffix = "-600dpi" if dpi == 600 else ""
     return Item(name, folder / f"{name}.pdf", to / f"{name}{suffix}.{ending}", dpi)
 
 
-def _missing_files(missing: Sequence[Item]) -> list[str]:
-    """figures/fig5 (pdf, txt): notebook 05 makes it; one line a figure or table."""
-    endings: dict[tuple[str, str], list[str]] = {}
-    for item in missing:
-        place = f"{item.source.parent.name}/{item.name}", _maker(item)
-        endings.setdefault(place, []).append(item.source.suffix.lstrip("."))
-    return [
-        f"{place} ({', '.join(dict.fromkeys(kinds))}): {maker} makes it" for (place, maker), kinds in endings.items()
-    ]
-
-
 def _maker(item: Item) -> str:
     """What makes a figure or table."""
     row = table(item.name) if item.source.parent.name == "tables" else figure(item.name)
-    notebook = row.notebook
-    return f"notebook {notebook}" if notebook else "run"
+    return f"notebook {row.notebook}" if row.notebook else "run"
 
 
 def _write(item: Item) -> None:
@@ -191,17 +176,15 @@ def _draw(pdf: Path, image: Path, dpi: int) -> None:
 
 
 def _add(study: Path, to: Path, written: Sequence[Path]) -> list[Path]:
-    """What the study was and cost, and a document of all tables in LaTeX, to compile or to take the preamble from."""
+    """What the study was and how long it took, and a LaTeX document of all tables, to compile or for its preamble."""
     records.write_json(to / "study.json", described(study))
-    added, costs = [to / "study.json"], records.costs_of(study)
-    if len(costs):
-        records.write_csv(to / "cells.csv", costs)
+    added, times = [to / "study.json"], records.times_of(study)
+    if len(times):
+        records.write_csv(to / "cells.csv", times)
         added.append(to / "cells.csv")
     latex = [path.stem for path in written if path.suffix == ".tex"]
     if not latex:
         return added
-    letters = beyond_latin("".join((to / f"{name}.tex").read_text(encoding="utf-8") for name in latex))
-    codes = [f"{ord(letter):04X}" for letter in letters]
-    known = "".join(rf"  \DeclareUnicodeCharacter{{{code}}}{{[U+{code}]}}" + "\n" for code in codes)
-    records.write_text(to / "tables.tex", DOCUMENT % (known, "\n".join(rf"\input{{{name}}}" for name in latex)))
+    inputs = "\n".join(rf"\input{{{name}}}" for name in latex)
+    records.write_text(to / "tables.tex", DOCUMENT.replace("TABLES", inputs))
     return [*added, to / "tables.tex"]

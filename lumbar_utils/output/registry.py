@@ -4,14 +4,14 @@ A new figure is a drawing function in `output/figures` and a row of FIGURES here
 export, the report, grids and the pipeline read these rows, and show figures and tables in this order.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import pandas as pd
 
 from lumbar_utils import MODELS
 from lumbar_utils.appendix.definitions import spread_over_definitions
-from lumbar_utils.output import captions, tables
+from lumbar_utils.output import tables
 from lumbar_utils.scores.metrics import DEFINITIONS
 
 TABLE_FORMATS = ("csv", "tex", "md", "html")
@@ -23,13 +23,12 @@ class Figure(NamedTuple):
     """One figure of a study.
 
     notebook : number of the notebook that makes it; "" for a grid's, which `run` makes. part : of the report.
-    caption : function of the tables that are drawn. alt : what readers are told who cannot see the figure.
+    alt : what readers are told who cannot see the figure.
     of_images : whether it shows a result on images; beside one, the report says that synthetic images are synthetic.
     """
 
     notebook: str
     part: str
-    caption: Callable[..., str]
     title: str
     alt: str
     of_images: bool = True
@@ -102,97 +101,86 @@ PARTS = {
 
 # name, which is that of its files -> figure
 FIGURES = {
-    "fig4": Figure("01", "data", captions.samples, "Figure 4: the data",
+    "fig4": Figure("01", "data", "Figure 4: the data",
         "Sample images of the data set, with the reference outlines of their vertebrae."),
-    "data_overview": Figure("01", "data", captions.data_overview, "The data at a glance",
+    "data_overview": Figure("01", "data", "The data at a glance",
         "Grey values of each tissue, areas and centres of each level, patients on each side of the split."),
-    "audit": Figure("01", "data", captions.audit, "Findings of the audit",
+    "audit": Figure("01", "data", "Findings of the audit",
         "Bars: findings of the audit by kind and severity, or a line that says nothing was found; images of some."),
-    "fig1": Figure("02", "networks", captions.architecture, "Figure 1: U-Net",
+    "fig1": Figure("02", "networks", "Figure 1: U-Net",
         "Diagram of U-Net's blocks with channels and sizes, encoder left, decoder right.", of_images=False),
-    "fig2": Figure("03", "networks", captions.architecture, "Figure 2: HRNet",
+    "fig2": Figure("03", "networks", "Figure 2: HRNet",
         "Diagram of HRNet: parallel branches of four resolutions that exchange features.", of_images=False),
-    "fig3": Figure("04", "networks", captions.architecture, "Figure 3: EfficientNet",
+    "fig3": Figure("04", "networks", "Figure 3: EfficientNet",
         "Diagram of EfficientNet's blocks with channels and sizes, and its decoder.", of_images=False),
-    "table2": Figure("05", "results", captions.comparison, "Table II as a picture",
+    "table2": Figure("05", "results", "Table II as a picture",
         "Bars: each score of each network with its 95 % interval; diamonds: the paper's."),
-    "differences": Figure("05", "tests", captions.differences, "Differences between networks",
+    "differences": Figure("05", "tests", "Differences between networks",
         "Each pair of networks: mean difference in each score, interval."),
-    "grid": Figure("", "runs", captions.grid, "State of the grid",
+    "grid": Figure("", "runs", "State of the grid",
         "One square a network, seed and fold, coloured by its state, with the best validation F1 so far."),
-    "runs": Figure("06", "runs", captions.runs, "F1 of each run",
+    "runs": Figure("06", "runs", "F1 of each run",
         "F1 of each network in each run; bars: where the spread over runs and patients comes from."),
-    "multiverse": Figure("06", "definitions", captions.multiverse, "Scores under every definition",
+    "multiverse": Figure("06", "definitions", "Scores under every definition",
         "Each score of each network under all its definitions; rimmed: the paper's."),
-    "precision_recall": Figure("06", "metrics", captions.precision_recall, "Precision and recall",
+    "precision_recall": Figure("06", "metrics", "Precision and recall",
         "Precision against recall of pixels as the threshold falls, one panel a level, one curve a network."),
-    "f1_by_level": Figure("05", "errors", captions.by_level, "F1 by level",
+    "f1_by_level": Figure("05", "errors", "F1 by level",
         "Box plots of F1 over test patients, one box a network and vertebral level."),
-    "errors": Figure("06", "errors", captions.errors, "Errors by kind",
+    "errors": Figure("06", "errors", "Errors by kind",
         "Bars a network: vertebrae found, named rightly, shifted by one, missed, extra."),
-    "confusion": Figure("06", "errors", captions.confusion, "Confusion of names",
+    "confusion": Figure("06", "errors", "Confusion of names",
         "Matrices of reference levels against names given, by each network alone and after names were put in order."),
-    "groups": Figure("06", "errors", captions.groups, "F1 in parts of the test set",
+    "groups": Figure("06", "errors", "F1 in parts of the test set",
         "F1 with interval of each network by level, contrast, spacing and finding."),
-    "worst": Figure("06", "errors", captions.worst, "The worst cases",
+    "worst": Figure("06", "errors", "The worst cases",
         "The two worst test images of each network, prediction in colour, reference dashed."),
-    "reliability": Figure("06", "calibration", captions.reliability, "Calibration",
+    "reliability": Figure("06", "calibration", "Calibration",
         "Share of right pixels against stated probability, one curve a network."),
-    "robustness": Figure("06", "calibration", captions.robustness, "Robustness to image degradation",
+    "robustness": Figure("06", "calibration", "Robustness to image degradation",
         "F1 of each network under rising noise, bias, blur, contrast and rotation."),
-    "cost": Figure("06", "calibration", captions.cost, "F1 against computational cost",
+    "cost": Figure("06", "calibration", "F1 against computational cost",
         "F1 of each network against its size, operations, latency and training time."),
-    "fig5": Figure("05", "predictions", captions.predictions, "Figure 5: U-Net",
+    "fig5": Figure("05", "predictions", "Figure 5: U-Net",
         "Best, median and worst test image of U-Net: image, reference, prediction, differences."),
-    "fig6": Figure("05", "predictions", captions.predictions, "Figure 6: HRNet",
+    "fig6": Figure("05", "predictions", "Figure 6: HRNet",
         "Best, median and worst test image of HRNet: image, reference, prediction, differences."),
-    "fig7": Figure("05", "predictions", captions.predictions, "Figure 7: EfficientNet",
+    "fig7": Figure("05", "predictions", "Figure 7: EfficientNet",
         "Best, median and worst test image of EfficientNet: image, reference, prediction, differences."),
-    "learning_curves": Figure("06", "training", captions.learning_curves, "Learning curves",
+    "learning_curves": Figure("06", "training", "Learning curves",
         "Training loss, validation loss and validation F1 against epochs."),
 }  # fmt: skip
 
 
-def made_by(notebook: str) -> list[str]:
-    """Names of the figures that the notebook of this number makes."""
-    return [name for name, row in FIGURES.items() if row.notebook == notebook]
-
-
-def tables_by(notebook: str) -> list[str]:
-    """Names of the tables that the notebook of this number makes."""
-    return [name for name, row in TABLES.items() if row.notebook == notebook]
+def made_by(rows: Mapping[str, Figure | Table], notebook: str) -> list[str]:
+    """Names of the figures or tables, rows of FIGURES or TABLES, that the notebook of this number makes."""
+    return [name for name, row in rows.items() if row.notebook == notebook]
 
 
 def drawn_from_scores() -> list[str]:
     """Names of the figures that notebooks 05 and 06 draw from the scores of label maps."""
-    return [*made_by("05"), *made_by("06")]
+    return [*made_by(FIGURES, "05"), *made_by(FIGURES, "06")]
+
+
+def in_part(rows: Mapping[str, Figure | Table], part: str, there: Iterable[str]) -> list[str]:
+    """Names, of the figures or tables that are there, of those in a part of the report: in order, then others by name.
+
+    rows : FIGURES or TABLES.
+    """
+    there = set(there)
+    further = sorted(there.difference(rows)) if part == "more" else []
+    return [*(name for name, row in rows.items() if row.part == part and name in there), *further]
 
 
 def figure(name: str) -> Figure:
     """The row of a figure; for a name that is not in FIGURES, that of a further network's diagram."""
-    further = Figure("02 to 04", "more", captions.architecture, name, f"Figure {name} of this study; see its title.")
+    further = Figure("02 to 04", "more", name, f"Figure {name} of this study; see its title.")
     return FIGURES.get(name, further)
 
 
 def table(name: str) -> Table:
     """The row of a table; one that is not in TABLES is printed as it is stored."""
     return TABLES.get(name, Table("05", "more", pd.DataFrame.copy, name))
-
-
-def figures_of(part: str, drawn: Iterable[str]) -> list[str]:
-    """Names of those of the drawn figures that are in a part of the report, in order."""
-    return [name for name in _in_order(drawn, FIGURES) if figure(name).part == part]
-
-
-def tables_of(part: str, stored: Iterable[str]) -> list[str]:
-    """Names of those of the stored tables that are in a part of the report, in order."""
-    return [name for name in _in_order(stored, TABLES) if table(name).part == part]
-
-
-def _in_order(names: Iterable[str], rows: Iterable[str]) -> list[str]:
-    """Names in the order of rows, then all others by name."""
-    names = set(names)
-    return [*[name for name in rows if name in names], *sorted(names.difference(rows))]
 
 
 def _print_claims(table: pd.DataFrame) -> pd.DataFrame:

@@ -103,7 +103,7 @@ def print_variance(parts: pd.DataFrame) -> pd.DataFrame:
     `summary.variance_of_runs`.
     """
     if parts.empty:
-        return pd.DataFrame({"what": ["one run, of which nothing can be taken apart"]})
+        return pd.DataFrame({"what": ["a single run has no variance over runs"]})
     texts = [_deviation_text(row.variance, row.share) for row in parts.itertuples()]
     wide = _wide(parts, "what", "part", texts)
     return wide.assign(what=wide["what"].map(_difference_name)).rename(columns={"what": "F1 of"})
@@ -164,6 +164,36 @@ def interval_text(value: float, low: float, high: float) -> str:
     return f"{value:.4f}" if pd.isna(low) else f"{value:.4f} [{low:.3f}, {high:.3f}]"
 
 
+def percent(share: float) -> str:
+    """A share in [0, 1] with one decimal: 90.0 %."""
+    return f"{100 * share:.1f} %"
+
+
+def scores_text(rows: pd.DataFrame) -> str:
+    """Each model with its score and interval. rows : model, value, low, high."""
+    scores = [f"{model_name(row.model)} {interval_text(row.value, row.low, row.high)}" for row in rows.itertuples()]
+    return ", ".join(scores)
+
+
+def intervals_text(cohort: Cohort, units: str = "patients") -> str:
+    """Over what intervals are, and whether they can be trusted. units : that are drawn again."""
+    patients = cohort.cases.loc[cohort.cases["split"] == "test", "patient"].nunique()
+    doubt = f" (below {MIN_PATIENTS} patients they do not hold)" if patients < MIN_PATIENTS else ""
+    return f"95 % bootstrap intervals over {units}{doubt}"
+
+
+def with_intervals(rows: pd.DataFrame, cohort: Cohort, units: str = "patients") -> str:
+    """As `intervals_text`. rows : low, not known where patients are too few."""
+    if rows["low"].isna().all():
+        return "without intervals, for which patients are too few"
+    return f"with {intervals_text(cohort, units)}"
+
+
+def patients_text(counts: pd.Series) -> str:
+    """n = 77, or n = 70-77 where models differ."""
+    return f"n = {_range_text(counts)}"
+
+
 def p_text(p: float, decimals: int = 3) -> str:
     """`= 0.006`, or `< 0.001` for what would be rounded to 0."""
     least = 10**-decimals
@@ -178,7 +208,7 @@ def _share_text(count: float, share: float, low: float, high: float) -> str:
 
 
 def _deviation_text(variance: float, share: float) -> str:
-    return "not told apart" if pd.isna(variance) else f"{variance**0.5:.4f} ({100 * share:.0f} %)"
+    return "not estimable" if pd.isna(variance) else f"{variance**0.5:.4f} ({100 * share:.0f} %)"
 
 
 def _range_text(counts: pd.Series) -> str:
@@ -259,7 +289,7 @@ def training_warnings(folder: Path) -> str:
     UNTRAINED.
     """
     levels = records.read_json(folder / "study.json").get("data", {}).get("untaught", [])
-    text = f" Not scored, as no network was taught it: {', '.join(levels)}." if levels else ""
+    text = f" Not scored, as no network was trained on it: {', '.join(levels)}." if levels else ""
     poor = []
     for file in sorted(folder.glob("*/history.csv")):
         model, f1 = file.parent.name, records.read_csv(file)["val_f1"].max()
@@ -311,7 +341,7 @@ def reading(summary: pd.DataFrame, gaps: pd.DataFrame, pairs: pd.DataFrame, not_
 def describe_lead(names: list[str], leads: bool, seeds: int) -> str:
     """What the lead of the first of `names` over the second means."""
     if not leads:
-        return f"{names[0]} and {names[1]} cannot be told apart here"
+        return f"{names[0]} and {names[1]} do not differ significantly here"
     if seeds >= MIN_SEEDS:
         return f"{names[0]} leads on these images"
     return (
@@ -351,19 +381,12 @@ def latex(name: str, printed: pd.DataFrame, caption: str) -> str:
         size = "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}"
         same_number = "\\addtocounter{table}{-1}" if number else ""
         tables.append(table.replace("\\centering\n", f"{size}{same_number}\n", 1))
-    text = "\n".join(tables)
-    letters = " ".join(beyond_latin(text))
-    return f"% has letters beyond Latin, which take lualatex or xelatex: {letters}\n{text}" if letters else text
+    return "\n".join(tables)
 
 
 def _escape(value) -> str:
     """Text that LaTeX prints as it is, in any of its font encodings: the usual one has other signs for < and >."""
     return unicodedata.normalize("NFC", str(value)).translate(LATEX)
-
-
-def beyond_latin(text: str) -> list[str]:
-    """Letters that pdflatex does not know by itself, in their order in Unicode."""
-    return sorted({sign for sign in text if ord(sign) >= 0x180 and sign not in "–—‘’“”‚„†‡•…‰‹›€™"})
 
 
 def layout(printed: pd.DataFrame) -> tuple[str, str, list[int]]:

@@ -52,31 +52,18 @@ def read(folder: Path) -> Outcome:
 
 
 def newest(runs: Path, reference: Outcome) -> Path:
-    """The finished study with the reference's profile, data set and seed.
-
-    Of several the one with the most similar settings, then the newest. Raises StudyError where there is none.
-    """
+    """The newest finished study with the reference's profile, data set and seed. Raises StudyError if there is none."""
     wanted = {name: reference.record["settings"][name] for name in IDENTITY}
-    found = []
-    for record in runs.glob(f"*/{LAST}"):
+    for record in sorted(runs.glob(f"*/{LAST}"), key=lambda file: -file.stat().st_mtime_ns):
         folder = record.parents[1]
         settings = published(record_of(folder))["settings"]
-        if records.is_complete(record) and all(settings[name] == value for name, value in wanted.items()):
-            different = len(changed_settings(reference.record["settings"], settings))
-            found.append((different, -record.stat().st_mtime_ns, folder))
-    if not found:
-        options = " ".join(f"--{name} {value}" for name, value in wanted.items())
-        raise StudyError(
-            f"no finished study in {runs} to compare with {reference.folder}; "
-            f"run it with `python -m lumbar_utils run {options}`, or name a study's folder"
-        )
-    return min(found)[2]
-
-
-def changed_settings(reference: dict, settings: dict) -> list[str]:
-    """Each setting that differs, as text; without those that only one version of the package has."""
-    changed = [name for name in reference if name in settings and settings[name] != reference[name]]
-    return [f"{name}={settings[name]!r}, not {reference[name]!r}" for name in changed]
+        if records.is_complete(record) and wanted.items() <= settings.items():
+            return folder
+    options = " ".join(f"--{name} {value}" for name, value in wanted.items())
+    raise StudyError(
+        f"no finished study in {runs} to compare with {reference.folder}; "
+        f"run it with `python -m lumbar_utils run {options}`, or name a study's folder"
+    )
 
 
 def compare(reference: pd.DataFrame, study: pd.DataFrame) -> pd.DataFrame:
@@ -99,16 +86,17 @@ def compare(reference: pd.DataFrame, study: pd.DataFrame) -> pd.DataFrame:
 
 def report(cells: pd.DataFrame, reference: Outcome, study: Outcome) -> str:
     """What is compared, the cells that moved visibly, the verdicts that changed, and a conclusion, as text."""
-    moved = cells[(cells["moved"].abs() >= PRINTED) | ~cells["holds"]]
     lines = [_description("reference", reference), _description("study", study)]
-    changed = changed_settings(reference.record["settings"], study.record["settings"])
-    if changed:
-        lines.append(f"the study has other settings: {'; '.join(changed)}")
-    lines.append("")
-    if len(moved):
-        lines += [_print_cells(moved), ""]
-    lines += changed_verdicts(reference.claims, study.claims)
-    return "\n".join([*lines, _conclusion(cells, len(moved))])
+    before, after = reference.record["settings"], study.record["settings"]
+    for name in sorted(before.keys() & after.keys()):
+        if before[name] != after[name]:
+            lines.append(f"the study has another setting: {name}={after[name]!r}, not {before[name]!r}")
+    moved = cells[(cells["moved"].abs() >= PRINTED) | ~cells["holds"]]
+    lines += ["", _print_cells(moved), "", *changed_verdicts(reference.claims, study.claims)]
+    beyond = (~cells["holds"]).sum()
+    lines.append(f"{len(moved)} of {len(cells)} cells moved, {beyond} beyond their tolerance")
+    lines.append("this is not the reference's result" if beyond else "the reference is confirmed")
+    return "\n".join(lines)
 
 
 def changed_verdicts(reference: pd.DataFrame, study: pd.DataFrame) -> list[str]:
@@ -134,26 +122,9 @@ def _description(name: str, outcome: Outcome) -> str:
 
 
 def _print_cells(cells: pd.DataFrame) -> str:
-    """Cells as a table in Markdown, the one that is farthest from holding first."""
-    share = (cells["moved"].abs() / cells["tolerance"].clip(lower=1e-9)).fillna(float("inf"))
-    cells = cells.loc[share.sort_values(ascending=False, kind="stable").index]
-    printed = pd.DataFrame({
-        "model": cells["model"].replace(MODELS),
-        "metric": cells["metric"].replace(METRICS),
-        "cell": cells["column"],
-        "reference": cells["reference"].map("{:.4f}".format),
-        "study": cells["study"].map("{:.4f}".format),
-        "moved": cells["moved"].map("{:+.4f}".format),
-        "tolerance": cells["tolerance"].map("{:.2f}".format),
-        "": cells["holds"].map({True: "", False: "BEYOND"}),
-    })  # fmt: skip
-    return printed.replace({"nan": "-", "+nan": "-"}).to_markdown(index=False, disable_numparse=True)
-
-
-def _conclusion(cells: pd.DataFrame, moved: int) -> str:
-    beyond = (~cells["holds"]).sum()
-    if beyond:
-        return f"{beyond} of {len(cells)} cells moved beyond their tolerance: this is not the reference's result"
-    if moved:
-        return f"{moved} of {len(cells)} cells moved, none beyond its tolerance: the reference is confirmed"
-    return f"all {len(cells)} cells are the reference's in every decimal printed: the reference is confirmed"
+    """Cells as a table in Markdown; empty without any."""
+    if cells.empty:
+        return ""
+    printed = cells.replace({"model": MODELS, "metric": METRICS}).rename(columns={"column": "cell"})
+    printed["holds"] = printed["holds"].map({True: "", False: "BEYOND"})
+    return printed.to_markdown(index=False, floatfmt=".4f", missingval="-")

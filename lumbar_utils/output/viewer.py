@@ -14,13 +14,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from lumbar_utils import LEVELS, StudyError, model_name
 from lumbar_utils.data.folder import Cohort
-from lumbar_utils.output.figures.style import LEVEL_COLOURS, draw_image, make_legible, name_level, style_of
+from lumbar_utils.output.figures.style import LEVEL_COLOURS, draw_image, luminance, name_level, style_of
 from lumbar_utils.scores import metrics
 from lumbar_utils.scores.evaluation import Evaluation, annotated_levels, read_label_map
 
@@ -50,13 +49,12 @@ def examples(cohort: Cohort, cases: list[str], folder: Path | None = None) -> li
     table, levels = cohort.cases.set_index("case", drop=False), annotated_levels(cohort)
     found = []
     for _, case in table.loc[cases].iterrows():
-        example = Example(case["case"], cohort.image(case), cohort.mask(case), case["spacing_mm"])
+        image, reference = cohort.image(case), cohort.mask(case)
+        pred, f1 = None, None
         if folder:
-            pred = read_label_map(folder, case, example.image.shape)
-            f1 = metrics.f1_by_level(pred, example.reference, levels)
-            scored = {"prediction": pred, "f1": float(np.mean(list(f1.values()))), "annotated": tuple(levels)}
-            example = dataclasses.replace(example, **scored)
-        found.append(example)
+            pred = read_label_map(folder, case, image.shape)
+            f1 = float(np.mean(list(metrics.f1_by_level(pred, reference, levels).values())))
+        found.append(Example(case["case"], image, reference, case["spacing_mm"], pred, f1, tuple(levels)))
     return found
 
 
@@ -124,12 +122,11 @@ def draw_case(
     title: str,
     note: str = "",
     opacity: float = 1,
-    filled: bool = False,
 ) -> Figure:
     """One case for a screen: its reference dashed in white upon one colour a model, or alone, in one colour a level.
 
     predictions : model -> (height, width) label map, and its text in the legend. levels : value -> name, to be drawn.
-    opacity : of the contours, in [0, 1]; what is filled has a third of it.
+    opacity : of the contours, in [0, 1].
     """
     fig = plt.figure(figsize=(5.2, 5.7), facecolor="black")
     ax = fig.add_axes((0, 0.035, 1, 0.875 if predictions else 0.915))
@@ -137,10 +134,10 @@ def draw_case(
     for value, level in levels.items():
         for number, (model, (label_map, _)) in enumerate(predictions.items()):
             width = max(2 - 0.5 * number, 1)  # where contours lie on one another, each can be seen
-            _draw_outline(ax, label_map == value, style_of(model).colour, width, opacity, filled)
+            _draw_outline(ax, label_map == value, style_of(model).colour, width, opacity)
         inside = example.reference == value
         colour, line = ("white", "--") if predictions else (LEVEL_COLOURS[level], "-")
-        _draw_outline(ax, inside, colour, 1.2, opacity, filled and not predictions, line)
+        _draw_outline(ax, inside, colour, 1.2, opacity, line)
         if inside.any():
             name_level(ax, inside, level, colour, 8, 1.5)
     fig.text(0.02, 0.985, title, color="white", fontsize=9, va="top")
@@ -151,9 +148,7 @@ def draw_case(
     return fig
 
 
-def _draw_outline(
-    ax: Axes, inside: np.ndarray, colour: str, width: float, opacity: float, filled: bool, line: str = "-"
-) -> None:
+def _draw_outline(ax: Axes, inside: np.ndarray, colour: str, width: float, opacity: float, line: str = "-") -> None:
     """The contour of one level, found in a window around it only, since a slider waits.
 
     inside : (height, width) boolean.
@@ -165,14 +160,11 @@ def _draw_outline(
         rows, columns = top + np.arange(window.shape[0]), left + np.arange(window.shape[1])
         contour = ax.contour(columns, rows, window, [0.5], colors=colour, linewidths=width, linestyles=line)
         contour.set(alpha=opacity, path_effects=_pale_rim(colour, width))
-        if filled:
-            ax.contourf(columns, rows, window, [0.5, 1.5], colors=colour, alpha=opacity / 3)
 
 
 def _pale_rim(colour: str, width: float) -> list:
     """A rim for a line of a dark colour, which a dark image would swallow; none for other colours."""
-    dark = np.dot(to_rgb(colour), (0.3, 0.6, 0.1)) < 0.4
-    return [withStroke(linewidth=width + 1, foreground="#CCCCCC")] if dark else []
+    return [withStroke(linewidth=width + 1, foreground="#CCCCCC")] if luminance(colour) < 0.1 else []
 
 
 def _add_legend(fig: Figure, predictions: dict[str, tuple[np.ndarray, str]]) -> None:
@@ -185,7 +177,6 @@ def _add_legend(fig: Figure, predictions: dict[str, tuple[np.ndarray, str]]) -> 
         lines.values(), lines, loc="upper left", bbox_to_anchor=(0.003, 0.965), ncols=4, labelcolor="white",
         fontsize=8.5, handlelength=1.6, columnspacing=1.3,
     )  # fmt: skip
-    make_legible(fig)
 
 
 class Viewer:
@@ -218,14 +209,7 @@ class Viewer:
             cases &= {file.stem for file in folder.glob("*.png")}
         return cases
 
-    def draw(
-        self,
-        place: int = 1,
-        order: str = "",
-        level: str = ALL_LEVELS,
-        opacity: float = 1,
-        filled: bool = False,
-    ) -> tuple[bytes, str]:
+    def draw(self, place: int = 1, order: str = "", level: str = ALL_LEVELS, opacity: float = 1) -> tuple[bytes, str]:
         """A case as a PNG and as a text.
 
         place : in the order, from 1. order : one of `orders`, by default the first. level : one annotated, or `all`.
@@ -237,7 +221,7 @@ class Viewer:
         title = f"{example.case}, {place} of {len(cases)}"
         if maps and self.f1 is not None:
             title += f"; F1, {'mean of its levels' if level == ALL_LEVELS else level}"
-        fig, stream = draw_case(example, maps, levels, title, self.cohort.note, opacity, filled), io.BytesIO()
+        fig, stream = draw_case(example, maps, levels, title, self.cohort.note, opacity), io.BytesIO()
         fig.savefig(stream, format="png", dpi="figure", pil_kwargs={"compress_level": 3})  # faster than small
         return stream.getvalue(), f"{title}: {', '.join(['reference', *(text for _, text in maps.values())])}"
 
@@ -252,9 +236,15 @@ class Viewer:
 
     def widget(self):
         """The controls above the picture, which follows each of them."""
-        from ipywidgets import HTML, HBox, Layout, VBox
+        from ipywidgets import HTML, Dropdown, FloatSlider, IntSlider, VBox
 
-        controls, picture = self._controls(), HTML()
+        controls = {
+            "place": IntSlider(1, 1, len(self.orders[DATA_ORDER]), description="case", layout={"width": "480px"}),
+            "order": Dropdown(options=[*self.orders], description="order"),
+            "level": Dropdown(options=[ALL_LEVELS, *self.levels.values()], description="level"),
+            "opacity": FloatSlider(1, min=0, max=1, step=0.05, description="opacity"),
+        }
+        picture = HTML()
 
         def follow(change=None):
             if change and change["owner"] is controls["order"]:
@@ -264,24 +254,7 @@ class Viewer:
         for control in controls.values():
             control.observe(follow, "value")
         follow()
-        place, order, *others = controls.values()
-        if len(self.orders) > 1:
-            others = [order, *others]
-        return VBox([place, HBox(others, layout=Layout(flex_flow="row wrap")), picture])
-
-    def _controls(self) -> dict:
-        """Argument of `draw` -> its control."""
-        from ipywidgets import Checkbox, Dropdown, FloatSlider, IntSlider, Layout
-
-        count, levels = len(self.orders[DATA_ORDER]), [ALL_LEVELS, *self.levels.values()]
-        wide, middle, narrow = (Layout(width=width) for width in ("480px", "240px", "170px"))
-        return {
-            "place": IntSlider(1, 1, count, description="case", layout=wide),
-            "order": Dropdown(options=[*self.orders], description="order", layout=middle),
-            "level": Dropdown(options=levels, description="level", layout=narrow),
-            "opacity": FloatSlider(1, min=0, max=1, step=0.05, description="opacity", layout=middle),
-            "filled": Checkbox(False, description="filled", indent=False, layout=Layout(width="80px")),
-        }
+        return VBox([*controls.values(), picture])
 
     def _html(self, values: dict) -> str:
         """A case as HTML, or why it cannot be drawn. values : of the arguments of `draw`."""

@@ -28,7 +28,7 @@ CASES_PER_TASK = 16  # tasks are shared over the cores
 CASE = ["case", "patient"]
 COLUMNS = {
     "scores": [*CASE, "level", "model", "metric", "value"],
-    "instances": [*CASE, "level", "model", "iou", "sureness", "real"],
+    "instances": [*CASE, "level", "model", "iou", "confidence", "real"],
     "bodies": [*CASE, "model", *INSTANCE_COLUMNS],
     "pixels": [*CASE, "model", "true", "pred", "pixels"],
 }
@@ -104,13 +104,13 @@ class Evaluation:
     """Scores of label maps as tidy tables; each row names its model.
 
     scores : case, patient, level, model, metric, value; see `metrics.DEFINITIONS`; level `all` is the whole image.
-    instances : case, patient, level, model, iou, sureness, real; one level of an image as one object, in either map.
-        sureness : confidence of the prediction, its mean probability; nan if not predicted, 1 without probabilities.
+    instances : case, patient, level, model, iou, confidence, real; one level of an image as one object, in either map.
+        confidence : confidence of the prediction, its mean probability; nan if not predicted, 1 without probabilities.
         real : whether it is in the reference.
     bodies : case, patient, model, and `instances.COLUMNS`; one row per vertebra, matched whatever its name.
     pixels : case, patient, model, true, pred, pixels; the confusion matrix (0 background, 1..6 = L1..S1).
     curves : model, level, probability (0..255), hits, pixels over all images; level `vertebra` is any level.
-    reliability : model, bin, pixels, sureness, right (sums over the pixels of a bin) over all images.
+    reliability : model, bin, pixels, confidence, right (sums over the pixels of a bin) over all images.
     """
 
     scores: pd.DataFrame
@@ -293,5 +293,5 @@ def _reliability_table(bins: dict[str, np.ndarray]) -> pd.DataFrame:
     tables = []
     for model, (pixels, confidence, right) in bins.items():
         table = pd.DataFrame({"model": model, "bin": range(len(pixels)), "pixels": pixels.astype(int)})
-        tables.append(table.assign(sureness=confidence, right=right.astype(int)))
+        tables.append(table.assign(confidence=confidence, right=right.astype(int)))
     return pd.concat(tables, ignore_index=True)

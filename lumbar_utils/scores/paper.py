@@ -32,7 +32,7 @@ RESULTS = {
 _STATED = RESULTS | {"hrnet": RESULTS["hrnet"] | {"f1": 0.77208}}
 ELSEWHERE = {"abstract": _STATED, "text": _STATED}
 
-# The model said to be highest: place -> metric -> model. The abstract's "superior" names no score.
+# The model stated to be highest: place -> metric -> model. The abstract's "superior" names no score.
 HIGHEST = {"conclusion": {"precision": "unet", "recall": "unet", "f1": "unet", "map": "unet"}}
 
 INCONSISTENCIES = {"numbering of the tables": "The table of results is headed Table I and cited as Table II."}

@@ -78,7 +78,7 @@ def _coco_statistic(evaluation: Evaluation, model: str, thresholds: tuple[float,
     levels = []
     for _, level in instances.groupby("level", sort=False):
         place = patients.get_indexer(level["patient"].astype(str))
-        levels.append((place, *(level[name].to_numpy() for name in ("iou", "sureness", "real"))))
+        levels.append((place, *(level[name].to_numpy() for name in ("iou", "confidence", "real"))))
 
     def value(rows: np.ndarray) -> np.ndarray:
         counts = _draw_counts(np.asarray(rows), len(patients))

@@ -265,7 +265,7 @@ def of_precisions(function: str, precisions: np.ndarray, values: list[int]) -> I
 
 def theirs(pairs: list[Pair], found: Evaluation, python: Path | None, folder: Path) -> pd.DataFrame:
     """Table of COLUMNS: every library on every pair. python, folder : as of `by_panoptica`; without it, left out."""
-    sure = {(row.case, row.level): row.sureness for row in found.instances.itertuples()}
+    sure = {(row.case, row.level): row.confidence for row in found.instances.itertuples()}
     by_pair = {"scikit-learn": by_scikit_learn, "torchmetrics": by_torchmetrics, "monai": by_monai}
     by_pair |= {"surface-distance": by_surface_distance} if surface_distance else {}
     by_all = {"faster-coco-eval": by_faster_coco_eval, "torchmetrics": by_mean_average_precision}
@@ -282,7 +282,7 @@ def ours(found: Evaluation) -> pd.DataFrame:
     """case, level, metric, ours: what `evaluate` says, distances without their unit, and COCO's average precision."""
     rows = []
     for level, of_level in found.instances.groupby("level", sort=False):
-        parts = [of_level[name].to_numpy() for name in ("iou", "sureness", "real")]
+        parts = [of_level[name].to_numpy() for name in ("iou", "confidence", "real")]
         for metric, thresholds in THRESHOLDS.items():
             value = coco_average_precision(*parts, np.ones(len(of_level)), thresholds)
             rows.append((IMAGES, level, metric, float(value)))

@@ -71,8 +71,7 @@ def machine(asked: argparse.Namespace, notes: Notes) -> None:
     import torchvision
 
     from lumbar_utils.data.preparation import prepare
-    from lumbar_utils.machine import best_device, environment, without_cuda
-    from lumbar_utils.networks.devices import precision_of
+    from lumbar_utils.machine import best_device, environment, precision_of, without_cuda
     from lumbar_utils.networks.prediction import predict
     from lumbar_utils.networks.training import fit
     from lumbar_utils.study import Study
@@ -198,7 +197,7 @@ def speed(asked: argparse.Namespace, notes: Notes) -> None:
     from training_speed import few, measure, summarise
 
     from lumbar_utils.data.preparation import prepare
-    from lumbar_utils.networks.devices import explain_out_of_memory
+    from lumbar_utils.machine import explain_out_of_memory
 
     rounds = 1 if asked.tiny else 3
     # an epoch long enough that the start of loader processes hardly counts

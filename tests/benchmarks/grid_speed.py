@@ -32,10 +32,11 @@ def run_cells(folder: Path, resources, grid, models: tuple[str, ...]) -> tuple[f
 
     shutil.rmtree(folder / "runs", ignore_errors=True)
     jobs = [job for job in jobs_of(grid, models) if job.model]
-    cohorts = {job.study.folder: prepare(job.study) for job in jobs}
+    for job in jobs:
+        prepare(job.study)
     started = time.perf_counter()
     with contextlib.redirect_stderr(io.StringIO()):
-        failed = cluster.train(jobs, cohorts, resources, say=lambda _: None)
+        failed = cluster.train(jobs, resources, say=lambda _: None)
     return time.perf_counter() - started, failed
 
 

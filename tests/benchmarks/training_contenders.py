@@ -26,10 +26,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from lumbar_utils.data.decoding import Fit, decode
 from lumbar_utils.data.folder import Cohort
+from lumbar_utils.machine import device_of, precision_of
 from lumbar_utils.networks import segmentation
 from lumbar_utils.networks.augmentation import augmentation
 from lumbar_utils.networks.dataset import NOT_AUGMENTED, loader
-from lumbar_utils.networks.devices import device_of, precision_of
 from lumbar_utils.networks.models import build, network_of
 from lumbar_utils.study import Study
 

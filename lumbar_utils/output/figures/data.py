@@ -1,4 +1,4 @@
-"""Figures of images and label maps: the data set, its audit, and what networks predict for it."""
+"""Figures of images and label maps, with their captions: the data set, its audit, and what networks predict for it."""
 
 import textwrap
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from lumbar_utils import model_name
+from lumbar_utils import LEVELS, model_name
+from lumbar_utils.data.folder import Cohort
 from lumbar_utils.output.figures.style import (
     COLUMN,
     LEVEL_COLOURS,
@@ -25,9 +26,8 @@ from lumbar_utils.output.figures.style import (
     label_panels,
     panels,
 )
+from lumbar_utils.output.tables import describe_data
 from lumbar_utils.scores.measurements import Body, find_bodies, measure
-
-__all__ = ["audit_page", "data_overview", "labelled_scan", "measurements", "predictions", "samples", "worst"]
 
 SEVERITY_COLOURS = {"error": "#D55E00", "warning": "#E69F00", "accepted": "#D5D5D5"}
 DIFFERENCE_COLOURS = {"missed": "#56B4E9", "invented": "#E69F00", "wrong level": "#CC79A7"}
@@ -36,15 +36,13 @@ PICTURES_ACROSS = 3  # of an audit
 SAMPLES_ACROSS = 4
 
 
-def data_overview(
-    intensities: pd.DataFrame, areas: pd.DataFrame, split: pd.DataFrame, note: str = "", width: float = PAGE
-) -> Figure:
+def data_overview(intensities: pd.DataFrame, areas: pd.DataFrame, split: pd.DataFrame, note: str = "") -> Figure:
     """Four panels: grey values of each tissue, area and position of each level, patients on each side of the split.
 
     intensities : tissue, grey (0..255), share. areas : case, level, area, unit, x, y (shares of width and height).
     split : patient, split.
     """
-    fig, axes = panels(2, 2, (width, 4.6)) if width == PAGE else panels(4, 1, (width, 7.6))
+    fig, axes = panels(2, 2, (PAGE, 4.6))
     _grey_values(axes.flat[0], intensities)
     _areas(axes.flat[1], areas)
     _centres(axes.flat[2], areas)
@@ -86,6 +84,16 @@ def _centres(ax: Axes, areas: pd.DataFrame) -> None:
 
 def _levels_in(areas: pd.DataFrame) -> list[str]:
     return [level for level in LEVEL_COLOURS if level in set(areas["level"])]
+
+
+def data_overview_caption(areas: pd.DataFrame, cohort: Cohort) -> str:
+    """areas : one row a vertebra."""
+    patients = cohort.cases.drop_duplicates("patient")["split"].value_counts()
+    return (
+        f"(a) Grey values of each tissue, (b) areas and (c) centres of {len(areas)} vertebrae, (d) patients to train "
+        f"on ({patients.get('train', 0)}), to validate on ({patients.get('validation', 0)}) and to test on "
+        f"({patients.get('test', 0)}). Data: {describe_data(cohort, 'all')}."
+    )
 
 
 def audit_page(findings: pd.DataFrame, pictures: Sequence = (), note: str = "") -> Figure:
@@ -133,6 +141,13 @@ def _finding_bars(ax: Axes, counts: pd.DataFrame) -> None:
     ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=len(SEVERITY_COLOURS))
 
 
+def audit_caption(findings: pd.DataFrame, data: str) -> str:
+    """findings : severity, one row a finding. data : description of the data, which may be too broken for a cohort."""
+    counts = findings["severity"].value_counts()
+    numbers = ", ".join(f"{severity} {counts.get(severity, 0)}" for severity in SEVERITY_COLOURS)
+    return f"Findings of the audit by kind and severity ({numbers}), with pictures. Data: {data}."
+
+
 def samples(examples: Sequence, note: str = "") -> Figure:
     """Images with the contours and names of their levels, four in a row.
 
@@ -144,6 +159,20 @@ def samples(examples: Sequence, note: str = "") -> Figure:
         draw_contours(ax, example.reference)
     label_panels(axes, [example.case for example in examples])
     return finish(fig, note)
+
+
+def samples_caption(examples: Sequence, cohort: Cohort) -> str:
+    """examples : those drawn."""
+    return (
+        f"The first image of {len(examples)} patients with the reference contours of {', '.join(cohort.annotated)}. "
+        f"Data: {describe_data(cohort, 'all')}."
+    )
+
+
+def overlay_caption(model: str, count: int, cohort: Cohort) -> str:
+    """count : how many images are drawn."""
+    data = describe_data(cohort, "all")
+    return f"Label maps of {model_name(model)} over {count} of {data}. There is no reference to score by."
 
 
 def labelled_scan(examples: Sequence, warnings: Sequence[str] = (), note: str = "") -> Figure:
@@ -162,6 +191,12 @@ def labelled_scan(examples: Sequence, warnings: Sequence[str] = (), note: str = 
     if lines:
         fig.suptitle("\n".join(lines), x=0.005, ha="left", fontsize=7, color=WARNING_COLOUR)
     return finish(fig, note)
+
+
+def labelled_scan_caption(name: str, model: str, slices: Sequence[str], warnings: Sequence[str], note: str) -> str:
+    """slices : names of those drawn. note : what has to be said of every result."""
+    text = f"Label map of {model_name(model)} over {name}: {', '.join(slices)}. There is no reference to score by."
+    return " ".join([text, *warnings, note])
 
 
 def predictions(examples: Sequence, model: str, note: str = "") -> Figure:
@@ -207,7 +242,27 @@ def _draw_differences(ax: Axes, example) -> None:
         ax.imshow(layer)
 
 
-def worst(examples: Sequence, captions: Sequence[str], across: int, note: str = "") -> Figure:
+def predictions_caption(examples: Sequence, model: str, cohort: Cohort) -> str:
+    """examples : those drawn, each with case and f1."""
+    if not examples:
+        return f"{model_name(model)} has no label maps of the test images."
+    cases = ", ".join(f"{example.case} ({example.f1:.3f})" for example in examples)
+    return (
+        f"Test images of {model_name(model)} from the best through the median to the worst by F1: {cases}. From left "
+        f"to right: image, reference, prediction, differences.{_not_annotated(cohort)} Chosen from "
+        f"{describe_data(cohort)}."
+    )
+
+
+def _not_annotated(cohort: Cohort) -> str:
+    """A sentence on the levels that are drawn where they are predicted, although the reference leaves them out."""
+    missing = [level for level in LEVELS if level not in cohort.annotated]
+    if not missing:
+        return ""
+    return f" The reference does not annotate {', '.join(missing)}: drawn where predicted, and no difference."
+
+
+def worst(examples: Sequence, titles: Sequence[str], across: int, note: str = "") -> Figure:
     """Predictions that went wrong, each with its reference in white and a text on what is wrong, `across` in a row.
 
     examples : as for `predictions`.
@@ -219,10 +274,22 @@ def worst(examples: Sequence, captions: Sequence[str], across: int, note: str = 
         for value in np.unique(example.reference[example.reference > 0]):
             ax.contour(example.reference == value, levels=[0.5], colors="white", linewidths=0.6, linestyles="--")
         draw_contours(ax, example.prediction)
-    label_panels(axes, captions)
+    label_panels(axes, titles)
     for ax in fig.axes:
         ax.set_title(ax.get_title(loc="left"), loc="left", fontsize=SMALLEST)
     return finish(fig, note)
+
+
+def worst_caption(titles: Sequence[str], cohort: Cohort) -> str:
+    """titles : above each picture; the first line names network and case, the second begins with the F1."""
+    cases = []
+    for title in titles:
+        network_and_case, errors_of_case = title.split("\n")[:2]
+        cases.append(f"{network_and_case} ({errors_of_case.split(':')[0]})")
+    return (
+        f"The worst test images of each network, the reference dashed: {'; '.join(cases)}. "
+        f"Chosen from {describe_data(cohort)}."
+    )
 
 
 def _image_grid(count: int, across: int, row_height: float) -> tuple[Figure, np.ndarray]:

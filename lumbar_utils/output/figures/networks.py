@@ -1,4 +1,4 @@
-"""Figures of the networks: their architecture as boxes and arrows, and their learning curves.
+"""Figures of the networks, with their captions: architecture as boxes and arrows, and learning curves.
 
 In a diagram depth runs from left to right and resolution from top to bottom; its lengths are in inches.
 """
@@ -13,6 +13,7 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.textpath import TextPath
 
 from lumbar_utils import model_name
+from lumbar_utils.data.folder import Cohort
 from lumbar_utils.output.figures.style import (
     OUTLINED,
     PAGE,
@@ -22,10 +23,8 @@ from lumbar_utils.output.figures.style import (
     label_panels,
     panels,
     style_of,
-    two_panels,
 )
-
-__all__ = ["architecture", "learning_curves"]
+from lumbar_utils.output.tables import describe_data
 
 BOX_COLOURS = {"encoder": "#DCE9F5", "decoder": "#DDF0E4", "branch": "#FBE7D8", "head": "#EEEEEE"}
 ARROWS = {
@@ -40,12 +39,12 @@ GAP_IN = 0.17  # between rows
 LINE_IN = 1.2 * SMALLEST / 72  # height of a line of text
 
 
-def learning_curves(history: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
+def learning_curves(history: pd.DataFrame, note: str = "") -> Figure:
     """Loss and validation F1 over epochs, the best epoch of each model marked.
 
     history : model, epoch, train_loss, val_loss, val_f1 in [0, 1].
     """
-    fig, (left, right) = two_panels(width, 2.5, 4.2)
+    fig, ((left, right),) = panels(1, 2, (PAGE, 2.5))
     for model, rows in history.groupby("model", sort=False):
         colour, marker, _ = style_of(model)
         best = rows.loc[rows["val_f1"].idxmax()]
@@ -62,6 +61,23 @@ def learning_curves(history: pd.DataFrame, note: str = "", width: float = PAGE) 
         ax.xaxis.get_major_locator().set_params(integer=True)
     add_legend(fig, right)
     return finish(fig, note)
+
+
+def learning_curves_caption(history: pd.DataFrame, cohort: Cohort) -> str:
+    """history : model, epoch, val_f1; of a grid, whose cases are all test cases, means over its runs."""
+    data = f"Data: {describe_data(cohort, 'validation')}."
+    if (cohort.cases["split"] == "test").all():
+        data = f"Means over runs, each with its own validation images. Data: {describe_data(cohort, 'all')}."
+    best = history.loc[history.groupby("model", sort=False)["val_f1"].idxmax()]
+    last = history.groupby("model")["epoch"].max()
+    scores = [
+        f"{model_name(row.model)} {row.val_f1:.3f} (epoch {row.epoch} of {last[row.model]})"
+        for row in best.itertuples()
+    ]
+    return (
+        "Loss on training and validation images and macro F1 of validation pixels over epochs, the best epoch of each "
+        f"kept: {'; '.join(scores)}. {data}"
+    )
 
 
 def architecture(
@@ -172,3 +188,14 @@ def _draw_arrow(ax: Axes, start: tuple, end: tuple, kind: str) -> None:
         start, end = (x0 + width / 2, y0), (x1 - width / 2, y1)
     style = dict(arrowstyle="-|>", mutation_scale=6, shrinkA=0, shrinkB=0, **ARROWS[kind])
     ax.annotate("", end, start, zorder=1, arrowprops=style)
+
+
+def architecture_caption(model: str, stages: pd.DataFrame, unused: int = 0) -> str:
+    """stages : as from `diagram.describe`; unused : parameters that take no part."""
+    total, last = stages["parameters"].sum() + unused, stages.iloc[-1]
+    spare = f", {unused / 1e6:.2f} million of them unused" if unused else ""
+    return (
+        f"{model_name(model)} as built for this study: {total / 1e6:.2f} million parameters{spare}. Each box is a "
+        f"stage with its channels, the size of its output and its parameters; input and output have {last['height']} x "
+        f"{last['width']} pixels."
+    )

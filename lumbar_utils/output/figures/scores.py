@@ -1,4 +1,4 @@
-"""Figures of the scores: metrics, F1 by level, precision and recall, kinds of errors, confusion, calibration."""
+"""Figures of the scores, with their captions: metrics, F1 by level, curves, errors, confusion, calibration."""
 
 import numpy as np
 import pandas as pd
@@ -6,8 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import NullFormatter
 
 from lumbar_utils import LEVELS, METRICS, model_name
+from lumbar_utils.data.folder import Cohort
 from lumbar_utils.output.figures.style import (
     HALO,
     PAGE,
@@ -18,11 +20,11 @@ from lumbar_utils.output.figures.style import (
     label_panels,
     panels,
     style_of,
-    two_panels,
 )
-from lumbar_utils.scores.metrics import calibration_error
-
-__all__ = ["comparison", "confusion", "errors", "precision_recall", "reliability", "scores_by_level"]
+from lumbar_utils.output.tables import describe_data, patients_text, percent, scores_text, with_intervals
+from lumbar_utils.scores.evaluation import ANY_LEVEL
+from lumbar_utils.scores.instances import summarise_instances
+from lumbar_utils.scores.metrics import average_precision, calibration_error
 
 # from harmless to grave and from light to dark (Tol's "muted"); none is a model's or a level's colour
 OUTCOME_COLOURS = {
@@ -33,55 +35,63 @@ HALF = 128  # steps of 1/255: a probability of 0.5
 BOXES = {"linewidth": 0.7, "saturation": 1, "medianprops": HALO}
 
 
-def comparison(table: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
+def comparison(table: pd.DataFrame, note: str = "") -> Figure:
     """Table II as a picture: this run as bars with 95 % intervals, the paper as marks.
 
     table : model, metric, value, low, high, n, paper.
     """
-    fig, axes = panels(1, 1, (width, 2.6))
+    fig, axes = panels(1, 1, (PAGE, 2.6))
     ax = axes[0, 0]
     metrics = [metric for metric in METRICS if metric in set(table["metric"])]
     models = list(dict.fromkeys(table["model"]))
     share = 0.8 / len(models)
-    turn, between = (0, " ") if width == PAGE else (90, "\n")
     for place, model in enumerate(models):
         rows = table[table["model"] == model].set_index("metric").reindex(metrics)
         x = np.arange(len(metrics)) + (place - (len(models) - 1) / 2) * share
         bars = ax.bar(x, rows["value"], share * 0.92, color=style_of(model).colour, label=model_name(model))
         ax.vlines(x, rows["low"], rows["high"], linewidth=0.9, **HALO)
-        _write_values(ax, bars, style_of(model).colour, turn)
+        _write_values(ax, bars, style_of(model).colour)
         ax.plot(x, rows["paper"], "D", color="white", markeredgecolor="black", markersize=4, markeredgewidth=0.8)
     ax.plot([], [], "D", color="white", markeredgecolor="black", markersize=4, label="paper, of its own images")
     ax.plot([], [], color="black", linewidth=0.9, label="95 % interval over patients")
     ax.set(ylabel=f"Score (n = {table['n'].max()} patients)", ylim=(0, 1.02))
-    ax.set_xticks(np.arange(len(metrics)), [METRICS[metric].replace(" ", between) for metric in metrics])
+    ax.set_xticks(np.arange(len(metrics)), [METRICS[metric] for metric in metrics])
     add_legend(fig, ax)
     return finish(fig, note)
 
 
-def _write_values(ax: Axes, bars, colour: str, turn: float) -> None:
+def _write_values(ax: Axes, bars, colour: str) -> None:
     """The value of each bar at its foot, where no mark of the paper lies."""
     for bar in bars:
         if not np.isnan(bar.get_height()):
             middle = bar.get_x() + bar.get_width() / 2
-            text = ax.text(middle, 0.03, f"{bar.get_height():.3f}", fontsize=SMALLEST, ha="center", rotation=turn)
+            text = ax.text(middle, 0.03, f"{bar.get_height():.3f}", fontsize=SMALLEST, ha="center")
             text.set(color=contrast_colour(colour), path_effects=[withStroke(linewidth=2, foreground=colour)])
 
 
-def scores_by_level(scores: pd.DataFrame, metric: str = "f1", note: str = "", width: float = PAGE) -> Figure:
-    """Spread of a metric over test patients, per level and model: over the whole range, and enlarged above the worst.
+def comparison_caption(table: pd.DataFrame, cohort: Cohort) -> str:
+    """table : Table II, tidy."""
+    f1 = table[table["metric"] == "f1"]
+    return (
+        f"Scores {with_intervals(table, cohort)}, and the paper's as marks, which are of its own images. "
+        f"F1: {scores_text(f1)}; {patients_text(f1['n'])}. Data: {describe_data(cohort)}."
+    )
+
+
+def scores_by_level(scores: pd.DataFrame, note: str = "") -> Figure:
+    """Spread of F1 over test patients, per level and model: over the whole range, and enlarged above the worst.
 
     scores : case, patient, level, model, metric, value in [0, 1]; the cases of a patient are averaged.
     """
     import seaborn as sns  # takes seconds
 
-    rows = scores[scores["metric"] == metric].groupby(["model", "level", "patient"], sort=False)["value"].mean()
+    rows = scores[scores["metric"] == "f1"].groupby(["model", "level", "patient"], sort=False)["value"].mean()
     rows = rows.reset_index().assign(model=lambda table: table["model"].map(model_name))
     low = 0.05 * np.floor(rows["value"].quantile(0.05) / 0.05)
     ranges = {"whole range": (-0.02, 1.02)}
     if low:
         ranges[f"enlarged, without what lies below {low:.2f}"] = (low, 1)
-    fig, axes = panels(len(ranges), 1, (width, 0.4 + 1.8 * len(ranges)), sharex=True)
+    fig, axes = panels(len(ranges), 1, (PAGE, 0.4 + 1.8 * len(ranges)), sharex=True)
     palette = {name: style_of(name).colour for name in rows["model"].unique()}
     patients = rows["patient"].nunique()
     for ax, limits in zip(axes.flat, ranges.values(), strict=True):
@@ -89,7 +99,7 @@ def scores_by_level(scores: pd.DataFrame, metric: str = "f1", note: str = "", wi
             rows, x="level", y="value", hue="model", order=sorted(rows["level"].unique()), palette=palette, ax=ax,
             fliersize=2, legend=ax is axes[0, 0], **BOXES,
         )  # fmt: skip
-        ax.set(ylabel=METRICS.get(metric, metric), ylim=limits, xlabel=f"Vertebra (n = {patients} test patients)")
+        ax.set(ylabel="F1", ylim=limits, xlabel=f"Vertebra (n = {patients} test patients)")
     add_legend(fig, axes[0, 0])
     axes[0, 0].get_legend().remove()
     if low:
@@ -97,31 +107,37 @@ def scores_by_level(scores: pd.DataFrame, metric: str = "f1", note: str = "", wi
     return finish(fig, note)
 
 
-def confusion(own: pd.DataFrame, in_order: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
+def scores_by_level_caption(scores: pd.DataFrame, cohort: Cohort) -> str:
+    """scores : of an Evaluation."""
+    rows = scores[scores["metric"] == "f1"].groupby(["model", "level", "patient"], sort=False)["value"].mean()
+    means = rows.groupby(["model", "level"], sort=False).mean()
+    lowest = means[means.groupby("model", sort=False).idxmin()]
+    numbers = ", ".join(f"{model_name(model)} {value:.3f} at {level}" for (model, level), value in lowest.items())
+    return (
+        f"F1 of each patient (n = {scores['patient'].nunique()}) by level. Lowest mean over patients: "
+        f"{numbers}. Data: {describe_data(cohort)}."
+    )
+
+
+def confusion(own: pd.DataFrame, in_order: pd.DataFrame, note: str = "") -> Figure:
     """Which name each level is given, one column a model: by the network alone, and once names are put in order.
 
     own, in_order : one row a vertebra: model, level, named (empty: not found), as `bodies` of an Evaluation.
     """
     models, namings = list(dict.fromkeys(own["model"])), {"network alone": own, "names in order": in_order}
-    if width == PAGE:
-        order = [(model, naming) for naming in namings for model in models]
-        fig, axes = panels(2, len(models), (width, 2.45 * 2), sharex=True, sharey=True)
-        between, xlabel = ", ", "Name given (% of the level)"
-    else:
-        order = [(model, naming) for model in models for naming in namings]
-        fig, axes = panels(len(models), 2, (width, 2.05 * len(models)), sharex=True, sharey=True)
-        between, xlabel = "\n", "Name given (%)"
+    order = [(model, naming) for naming in namings for model in models]
+    fig, axes = panels(2, len(models), (PAGE, 2.45 * 2), sharex=True, sharey=True)
     levels = [level for level in LEVELS if level in set(own["level"])]
     for ax, (model, naming) in zip(axes.flat, order, strict=True):
         bodies = namings[naming]
         _name_matrix(ax, bodies[bodies["model"] == model], levels)
-    label_panels(axes.flat, [f"{model_name(model)}{between}{naming}" for model, naming in order])
+    label_panels(axes.flat, [f"{model_name(model)}, {naming}" for model, naming in order])
     counts = own[(own["model"] == models[0]) & (own["level"] != "")]["level"].value_counts()
     for ax in axes[:, 0]:
         ax.set_ylabel("Reference level (n vertebrae)")
         ax.set_yticklabels([f"{level} ({counts[level]})" for level in levels])
     for ax in axes[-1]:
-        ax.set_xlabel(xlabel)
+        ax.set_xlabel("Name given (% of the level)")
     return finish(fig, note)
 
 
@@ -140,16 +156,32 @@ def _name_matrix(ax: Axes, bodies: pd.DataFrame, levels: list[str]) -> None:
     ax.tick_params(axis="y", rotation=0)
 
 
-def precision_recall(curves: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
+def confusion_caption(own: pd.DataFrame, in_order: pd.DataFrame, cohort: Cohort) -> str:
+    """own, in_order : bodies of an Evaluation before and after names are put in order."""
+    before, after = _rightly_named(own), _rightly_named(in_order)
+    shares = [f"{model_name(model)} {percent(before[model])}, then {percent(after[model])}" for model in before.index]
+    return (
+        "Names given to the vertebrae of each level, in per cent, by the network alone (above) and once names are put "
+        f"in order (below). Under their own name: {'; '.join(shares)}. Data: {describe_data(cohort)}."
+    )
+
+
+def _rightly_named(bodies: pd.DataFrame) -> pd.Series:
+    """Model -> share of the reference's vertebrae that got their own name."""
+    real = bodies[bodies["level"] != ""]
+    return (real["named"] == real["level"]).groupby(real["model"], sort=False).mean()
+
+
+def precision_recall(curves: pd.DataFrame, note: str = "") -> Figure:
     """Precision against recall of pixels as the threshold falls: one panel a level, then any level, all enlarged alike.
 
     curves : model, level, probability (0..255), hits, pixels, summed over images; as of an Evaluation. The area under a
         curve is its average precision. A model that gave no probabilities has no curve.
     """
     levels, given = list(dict.fromkeys(curves["level"])), curves[curves["pixels"] > 0]
-    across = min(4 if width == PAGE else 2, len(levels) + 1)
+    across = min(4, len(levels) + 1)
     rows = -(-(len(levels) + 1) // across)
-    fig, axes = panels(rows, across, (width, 0.3 + 1.7 * rows))
+    fig, axes = panels(rows, across, (PAGE, 0.3 + 1.7 * rows))
     level_axes, lowest = axes.flat[: len(levels)], 1.0
     for ax, level in zip(level_axes, levels, strict=True):
         for model, counts in given[given["level"] == level].groupby("model", sort=False):
@@ -206,26 +238,41 @@ def _curve_key(ax: Axes, models: list[str]) -> None:
     ax.legend(handles=handles, title=title, title_fontsize=7, loc="center left", alignment="left", handlelength=3)
 
 
-def errors(bodies: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
+def precision_recall_caption(curves: pd.DataFrame, cohort: Cohort) -> str:
+    """curves : of an Evaluation."""
+    of_any = curves[(curves["level"] == ANY_LEVEL) & (curves["pixels"] > 0)].sort_values("probability")
+    areas = [
+        f"{model_name(model)} {average_precision(rows[['hits', 'pixels']].to_numpy().T):.3f}"
+        for model, rows in of_any.groupby("model", sort=False)
+    ]
+    result = f"Average precision (AP) of any level: {', '.join(areas)}" if areas else "No network gave probabilities"
+    return (
+        "Precision against recall of a level's pixels as the threshold falls, marks at a probability of 0.5, lines of "
+        f"equal F1 in grey; the pixels of all images are taken together, so there is no interval. {result}. "
+        f"Data: {describe_data(cohort)}."
+    )
+
+
+def errors(bodies: pd.DataFrame, note: str = "") -> Figure:
     """Outcomes of the vertebrae, in per cent of the reference's; beside it F1 of the outlines found, whatever the name.
 
     bodies : model, level, outcome, f1, merged, split; as of an Evaluation.
     """
-    fig, (left, right) = two_panels(width, 2.4, 3.6, (2, 1))
+    fig, ((left, right),) = panels(1, 2, (PAGE, 2.4), width_ratios=(2, 1))
     models = list(dict.fromkeys(bodies["model"]))
-    _outcome_bars(left, bodies, models, " " if width == PAGE else "\n")
+    _outcome_bars(left, bodies, models)
     _outline_boxes(right, bodies, models)
     label_panels((left, right), ("found and named", "outlined, of those found"))
     add_legend(fig, left)
     return finish(fig, note)
 
 
-def _outcome_bars(ax: Axes, bodies: pd.DataFrame, models: list[str], between: str) -> None:
-    """Stacked bars, one a model. between : a model's name and its number of vertebrae."""
+def _outcome_bars(ax: Axes, bodies: pd.DataFrame, models: list[str]) -> None:
+    """Stacked bars, one a model."""
     counts = pd.crosstab(bodies["model"], bodies["outcome"]).reindex(index=models, columns=list(OUTCOME_COLOURS))
     total = bodies[bodies["level"] != ""].groupby("model").size().reindex(models)
     shares, start = (100 * counts.fillna(0)).div(total, axis=0), np.zeros(len(models))
-    names = [f"{model_name(model)}{between}(n = {total[model]})" for model in models]
+    names = [f"{model_name(model)} (n = {total[model]})" for model in models]
     for outcome, colour in OUTCOME_COLOURS.items():
         ax.barh(names, shares[outcome], left=start, color=colour, label=outcome, height=0.6, edgecolor="white")
         start += shares[outcome].to_numpy()
@@ -244,24 +291,56 @@ def _outline_boxes(ax: Axes, bodies: pd.DataFrame, models: list[str]) -> None:
     ax.set_yticks([])
 
 
-def reliability(table: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
+def errors_caption(bodies: pd.DataFrame, cohort: Cohort) -> str:
+    """bodies : of an Evaluation."""
+    sentences = []
+    for model, rows in summarise_instances(bodies).groupby("model", sort=False):
+        values = rows.set_index("metric")["value"]
+        count = ((bodies["model"] == model) & (bodies["level"] != "")).sum()
+        if "rightly named" in values:
+            sentences.append(
+                f"{model_name(model)} found {percent(values['found'])} of {count}, of these "
+                f"{percent(values['rightly named'])} rightly named, with outlines of F1 "
+                f"{values['outline F1']:.3f} whatever the name"
+            )
+        else:
+            sentences.append(f"{model_name(model)} found none of {count}")
+    return f"What became of each vertebra of the reference. {'; '.join(sentences)}. Data: {describe_data(cohort)}."
+
+
+def reliability(table: pd.DataFrame, note: str = "") -> Figure:
     """Accuracy of pixels against the confidence of the network in them; the diagonal is perfect calibration.
 
-    table : model, bin, pixels, sureness (confidence), right (sums over the pixels of a bin).
+    table : model, bin, pixels, confidence, right (sums over the pixels of a bin).
     """
-    fig, (left, right) = two_panels(width, 2.5, 4.8, (1, 2))
+    fig, ((left, right),) = panels(1, 2, (PAGE, 2.5), width_ratios=(1, 2))
     left.plot([0, 100], [0, 100], color="#888888", linewidth=0.7)
     for model, bins in table[table["pixels"] > 0].groupby("model", sort=False):
         total = bins["pixels"].sum()
-        error = calibration_error(bins[["pixels", "sureness", "right"]].to_numpy().T)
+        error = calibration_error(bins[["pixels", "confidence", "right"]].to_numpy().T)
         filled = bins[bins["pixels"] >= 1e-3 * total]  # a bin of a few pixels tells nothing
         name, curve = model_name(model), style_of(model).curve() | {"markersize": 3.5}
-        x = 100 * filled["sureness"] / filled["pixels"]
+        x = 100 * filled["confidence"] / filled["pixels"]
         left.plot(x, 100 * filled["right"] / filled["pixels"], label=name, **curve)
         right.plot(x, 100 * filled["pixels"] / total, label=f"{name}, calibration error {100 * error:.1f} %", **curve)
     left.set(xlabel="Probability given (%)", ylabel="Pixels that are right (%)", xlim=(0, 100), ylim=(0, 100))
     left.set_aspect("equal")
     right.set(xlabel="Probability given (%)", ylabel="Pixels of a vertebra (%)", yscale="log")
+    right.yaxis.set_major_formatter("{x:g}")
+    right.yaxis.set_minor_formatter(NullFormatter())
     label_panels((left, right), ("reliability", "how often it is given"))
     add_legend(fig, right)
     return finish(fig, note)
+
+
+def reliability_caption(table: pd.DataFrame, cohort: Cohort) -> str:
+    """table : model, bin, pixels, confidence, right."""
+    calibration_errors = [
+        f"{model_name(model)} {percent(calibration_error(bins[['pixels', 'confidence', 'right']].to_numpy().T))}"
+        for model, bins in table.groupby("model", sort=False)
+    ]
+    return (
+        "(a) Share of right pixels against the probability they were given, (b) how often it is given: pixels that are "
+        "a vertebra in either map, of all images together, so there is no interval. "
+        f"Expected calibration error: {', '.join(calibration_errors)}. Data: {describe_data(cohort)}."
+    )

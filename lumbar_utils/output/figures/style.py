@@ -1,9 +1,8 @@
-"""What all figures share: widths, colours, files, legible names; images with contours and a scale bar."""
+"""What all figures share: their width, colours and files; images with contours and a scale bar."""
 
-import functools
+import re
 import textwrap
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -13,13 +12,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.font_manager import fontManager, get_font
 from matplotlib.patheffects import withStroke
-from matplotlib.text import Text
 
 from lumbar_utils import model_name, records
-
-__all__ = ["COLUMN", "LEVEL_COLOURS", "MODEL_COLOURS", "PAGE", "draw_contours", "draw_image", "save", "two_widths"]
 
 COLUMN, PAGE = 3.5, 7.16  # widths of a column and of a page in IEEE's journals, inches
 STYLE = Path(__file__).with_name("style.mplstyle")
@@ -29,8 +24,7 @@ OUTLINED = {"markeredgecolor": "black", "markeredgewidth": 0.8}  # a mark that s
 HALO = {"color": "black", "path_effects": [withStroke(linewidth=2.2, foreground="white")]}
 DARK = 0.4  # luminance below which white letters are read better than black ones
 UNDATED = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}  # metadata by format
-FONT = "DejaVu Sans"  # comes with matplotlib: Latin, Greek, Cyrillic, Arabic and more
-LONGEST_WORD = 24  # characters
+LONG_WORD = re.compile(r"(\S{12})\S+(\S{12})")  # of more than 24 letters, a case's name for instance
 
 
 class ModelStyle(NamedTuple):
@@ -62,8 +56,7 @@ FURTHER_STYLES = (
     ModelStyle("#882255", "*", (0, (3, 3))),
     ModelStyle("#44AA99", "p", (0, (8, 3))),
 )
-PREFERRED = 4  # of FURTHER_STYLES: a further model's name chooses one of these, unless another model has it
-_TAKEN: list[ModelStyle] = []  # by further models
+_STYLE_OF_FURTHER: dict[str, ModelStyle] = {}  # in the order in which they are first drawn
 MODEL_COLOURS = {name: style.colour for name, style in MODEL_STYLES.items()}
 # Okabe and Ito 2008: colour-blind readers tell them apart; a level's name stands beside its contour
 LEVEL_COLOURS = {
@@ -73,55 +66,23 @@ LEVEL_COLOURS = {
 plt.style.use(["default", STYLE])  # from matplotlib's own defaults, whatever the user's matplotlibrc says
 
 
-class TwoWidths(NamedTuple):
-    """One figure drawn twice: as wide as a page and as wide as a column."""
-
-    page: Figure
-    column: Figure
-
-
-def two_widths(draw: Callable[..., Figure], *tables, note: str = "") -> TwoWidths:
-    """Draw a figure in both widths. draw : function of tables, `note` and `width`."""
-    return TwoWidths(draw(*tables, note=note, width=PAGE), draw(*tables, note=note, width=COLUMN))
-
-
-def save(figure: Figure | TwoWidths, folder: Path, name: str, caption: str) -> list[Path]:
-    """Write <name>.pdf, .svg, .png (300 dpi) and .txt (the caption), each in one piece and with the same bytes always.
-
-    The column width of a figure that has two is written to column/, as .pdf and .svg.
-    """
-    page, column = figure if isinstance(figure, TwoWidths) else (figure, None)
-    written = _write(page, folder, name, ("pdf", "svg", "png"))
-    if column:
-        written += _write(column, folder / "column", name, ("pdf", "svg"))
-    records.write_text(folder / f"{name}.txt", f"{caption}\n")
-    return [*written, folder / f"{name}.txt"]
-
-
-def _write(fig: Figure, folder: Path, name: str, formats: Iterable[str]) -> list[Path]:
+def save(figure: Figure, folder: Path, name: str, caption: str) -> list[Path]:
+    """Write <name>.pdf, .svg, .png (300 dpi) and .txt (the caption), each complete and with the same bytes always."""
     paths = []
-    for ending in formats:
-        path = folder / f"{name}.{ending}"
-        with records.atomic_file(path) as temporary:
-            fig.savefig(temporary, format=ending, metadata=UNDATED[ending])
-        paths.append(path)
-    return paths
+    for ending, undated in UNDATED.items():
+        paths.append(folder / f"{name}.{ending}")
+        with records.atomic_file(paths[-1]) as temporary:
+            figure.savefig(temporary, format=ending, metadata=undated)
+    records.write_text(folder / f"{name}.txt", f"{caption}\n")
+    return [*paths, folder / f"{name}.txt"]
 
 
 def style_of(model: str) -> ModelStyle:
-    """The style of a model by its key (`unet`): of the study's three their own, else one that no other model has."""
-    return MODEL_STYLES.get(model_name(model)) or _further_style(model)
-
-
-@functools.cache
-def _further_style(model: str) -> ModelStyle:
-    """The style that a further model's name chooses, or the next that is free."""
-    preferred = FURTHER_STYLES[zlib.crc32(model.encode()) % PREFERRED]
-    mixed = [ModelStyle(one.colour, *other[1:]) for other in FURTHER_STYLES for one in FURTHER_STYLES]
-    free = (style for style in (preferred, *FURTHER_STYLES, *mixed) if style not in _TAKEN)
-    style = next(free, preferred)
-    _TAKEN.append(style)
-    return style
+    """The style of a model by its key (`unet`): of the study's three their own, else the next that is free."""
+    name = model_name(model)
+    if name in MODEL_STYLES:
+        return MODEL_STYLES[name]
+    return _STYLE_OF_FURTHER.setdefault(name, FURTHER_STYLES[len(_STYLE_OF_FURTHER) % len(FURTHER_STYLES)])
 
 
 def luminance(colour: str) -> float:
@@ -141,24 +102,11 @@ def panels(rows: int, columns: int, size: tuple[float, float], **options) -> tup
     return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
 
 
-def two_panels(
-    width: float, page_height: float, column_height: float, ratios: tuple[float, float] = (1, 1)
-) -> tuple[Figure, np.ndarray]:
-    """A figure of two axes: side by side on a page, in that ratio of widths; one above the other in a column.
-
-    page_height, column_height : of the figure, inches.
-    """
-    if width == PAGE:
-        fig, axes = panels(1, 2, (width, page_height), gridspec_kw={"width_ratios": ratios})
-    else:
-        fig, axes = panels(2, 1, (width, column_height))
-    return fig, axes.ravel()
-
-
 def label_panels(axes: Iterable[Axes], titles: Iterable[str] = ()) -> None:
-    """Letters for panels, from a on, with a title each, flush left above them."""
+    """Letters for panels, from a on, with a title each, flush left above them; long words lose their middle."""
     for number, (ax, title) in enumerate(zip_longest(axes, titles, fillvalue="")):
-        ax.set_title(f"{chr(ord('a') + number)}  {title}".rstrip(), loc="left")
+        shortened = LONG_WORD.sub(r"\1…\2", title)
+        ax.set_title(f"{chr(ord('a') + number)}  {shortened}".rstrip(), loc="left")
 
 
 def add_legend(fig: Figure, ax: Axes) -> None:
@@ -166,7 +114,6 @@ def add_legend(fig: Figure, ax: Axes) -> None:
     handles, names = ax.get_legend_handles_labels()
     for columns in range(len(names), 0, -1):
         legend = fig.legend(handles, names, loc="outside upper center", ncols=columns)
-        make_legible(fig)
         if columns == 1 or legend.get_window_extent().width <= fig.bbox.width:
             return
         legend.remove()
@@ -177,12 +124,11 @@ def finish(fig: Figure, note: str, below: bool = False) -> Figure:
 
     below : whether the note stands under a label that all axes share.
     """
-    note = textwrap.fill(legible(note), round(18 * fig.get_figwidth()))
+    note = textwrap.fill(note, round(18 * fig.get_figwidth()))
     if note and below:
         fig.supxlabel(f"{fig.get_supxlabel()}\n{note}", fontsize=6.5)
     elif note:
         fig.supxlabel(note, x=0.005, ha="left", fontsize=SMALLEST, style="italic", color="#555555")
-    make_legible(fig)
     layout = fig.get_layout_engine()
     fig.draw_without_rendering()  # makes the ticks
     layout.execute(fig)  # shares out the room between them
@@ -219,80 +165,17 @@ def name_level(ax: Axes, inside: np.ndarray, level: str, colour: str, fontsize: 
     text.set(ha="right", va="center", path_effects=[withStroke(linewidth=rim, foreground="black")])
 
 
-def scale_bar(ax: Axes, shape: tuple[int, int], spacing_mm: float, colour: str = "white") -> None:
+def scale_bar(ax: Axes, shape: tuple[int, int], spacing_mm: float) -> None:
     """A bar in the lower left corner of an image of that (height, width): 50 mm, or what fits in 0.4 of its width.
 
-    White on black or black on white, so that it shows on any image; none where the size of a pixel is not known.
+    White on black, so that it shows on any image; none where the size of a pixel is not known.
     """
     height, width = shape
     fitting = [length for length in (1, 2, 5, 10, 20, 50) if length <= 0.4 * width * spacing_mm]
     if not fitting:  # nan too
         return
-    rim = "black" if colour == "white" else "white"
     start, end = 0.04 * width, 0.04 * width + fitting[-1] / spacing_mm
-    (bar,) = ax.plot([start, end], [0.96 * height] * 2, color=colour, lw=2, solid_capstyle="butt")
-    bar.set_path_effects([withStroke(linewidth=3, foreground=rim)])
-    name = ax.text((start + end) / 2, 0.94 * height, f"{fitting[-1]} mm", color=colour, fontsize=SMALLEST, ha="center")
-    name.set_path_effects([withStroke(linewidth=1.2, foreground=rim)])
-
-
-def make_legible(fig: Figure) -> None:
-    """Make every text of a figure legible, in a font of this machine that has its letters; see `legible`.
-
-    `$` is a dollar sign, except where matplotlib itself wrote it.
-    """
-    for ax in fig.axes:
-        for axis in (ax.xaxis, ax.yaxis):
-            labels = [label.get_text() for label in axis.get_majorticklabels()]
-            legible_labels = [legible(label) for label in labels]
-            if legible_labels != labels:  # matplotlib writes tick labels anew at each drawing
-                axis.set_ticks(axis.get_majorticklocs(), legible_labels)
-    for text in fig.findobj(Text):
-        content = text.get_text()
-        if "$" in content and r"\mathdefault" not in content:
-            text.set_parse_math(False)
-        if _missing_letters(content, fontManager.findfont(text.get_fontproperties())):
-            fonts = _fonts_with(_missing_letters(content, fontManager.findfont(FONT)))
-            text.set(fontstyle="normal", fontfamily=[FONT, *fonts])
-        text.set_text(legible(content))
-
-
-def legible(text: str) -> str:
-    """A text in which long words lose their middle and letters that no font here has become numbers, [U+4E2D]."""
-    for letter in _missing_letters(text, fontManager.findfont(FONT)):
-        if not _fonts_with(frozenset(letter)):
-            text = text.replace(letter, f"[U+{ord(letter):04X}]")
-    lines = [" ".join(map(_shorten, line.split(" "))) for line in text.split("\n")]
-    return "\n".join(lines)
-
-
-def _shorten(word: str) -> str:
-    return word if len(word) <= LONGEST_WORD else f"{word[: LONGEST_WORD // 2]}…{word[-LONGEST_WORD // 2 :]}"
-
-
-def _missing_letters(text: str, font_file: str) -> frozenset[str]:
-    """Letters of a text that a font file lacks."""
-    letters = _letters_of(font_file)
-    return frozenset(letter for letter in text if letter != "\n" and ord(letter) not in letters)
-
-
-@functools.cache
-def _fonts_with(letters: frozenset[str]) -> tuple[str, ...]:
-    """Installed fonts that have some of the letters, as few as are needed for all that can be shown."""
-    missing, fonts = {ord(letter) for letter in letters}, []
-    # the Last Resort font draws every letter as a box
-    upright = [font for font in fontManager.ttflist if font.style == "normal" and "Last Resort" not in font.name]
-    for font in sorted(upright if missing else [], key=lambda font: (font.name, font.fname)):
-        if missing & _letters_of(font.fname):
-            fonts.append(font.name)
-            missing -= _letters_of(font.fname)
-    return tuple(fonts)
-
-
-@functools.cache
-def _letters_of(file: str) -> frozenset[int]:
-    """Code points that a font file has; none of one that cannot be drawn."""
-    try:
-        return frozenset(get_font(file).get_charmap())
-    except (ValueError, RuntimeError, OSError):  # bitmaps of emoji for instance
-        return frozenset()
+    (bar,) = ax.plot([start, end], [0.96 * height] * 2, color="white", lw=2, solid_capstyle="butt")
+    bar.set_path_effects([withStroke(linewidth=3, foreground="black")])
+    name = ax.text((start + end) / 2, 0.94 * height, f"{fitting[-1]} mm", color="white", fontsize=SMALLEST, ha="center")
+    name.set_path_effects([withStroke(linewidth=1.2, foreground="black")])

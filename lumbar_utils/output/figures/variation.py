@@ -1,6 +1,7 @@
-"""Figures of how scores vary: between networks, parts of the test set, definitions, runs, worse images, and costs."""
+"""Figures of how scores vary, with captions: over networks, subgroups, definitions, runs, degraded images, costs."""
 
 import textwrap
+from collections.abc import Iterable
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from lumbar_utils import METRICS, model_name
+from lumbar_utils.appendix.definitions import spread_over_definitions
+from lumbar_utils.data.folder import Cohort
 from lumbar_utils.output.figures.style import (
     OUTLINED,
     PAGE,
@@ -20,13 +23,19 @@ from lumbar_utils.output.figures.style import (
     label_panels,
     panels,
     style_of,
-    two_panels,
+)
+from lumbar_utils.output.tables import (
+    describe_data,
+    describe_runs,
+    interval_text,
+    intervals_text,
+    percent,
+    scores_text,
+    seeds_of,
+    with_intervals,
 )
 from lumbar_utils.scores.statistics import interval
-
-__all__ = [
-    "cost_against_accuracy", "grid_overview", "groups", "multiverse", "paired_differences", "robustness_curves", "runs",
-]  # fmt: skip
+from lumbar_utils.scores.summary import leads
 
 SHARED_LEAD = "#EEEEEE"  # where several models lead
 DEFINED_METRICS = {"precision": "Precision", "recall": "Recall", "f1": "F1", "map": "mAP"}
@@ -43,7 +52,7 @@ MOST_FLAT = 10  # runs, beyond which their names stand upright
 MOST_NAMED = 24  # runs, beyond which squares are too narrow for text
 
 
-def paired_differences(differences: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
+def paired_differences(differences: pd.DataFrame, note: str = "") -> Figure:
     """Model against model, metric by metric: mean difference and 95 % interval about a line at none.
 
     differences : metric, first, second, difference, low, high; other metrics than those of Table II are left out.
@@ -51,8 +60,7 @@ def paired_differences(differences: pd.DataFrame, note: str = "", width: float =
     rows = differences[differences["metric"].isin(list(METRICS))]
     pairs = list(dict.fromkeys(zip(rows["first"], rows["second"], strict=True)))
     metrics = [metric for metric in METRICS if metric in set(rows["metric"])]
-    down, across = (1, len(metrics)) if width == PAGE else (len(metrics), 1)
-    fig, axes = panels(down, across, (width, 0.7 + down * (0.2 + 0.24 * len(pairs))), sharey=True)
+    fig, axes = panels(1, len(metrics), (PAGE, 0.9 + 0.24 * len(pairs)), sharey=True)
     for ax, metric in zip(axes.flat, metrics, strict=True):
         for row in rows[rows["metric"] == metric].itertuples():
             _draw_interval(ax, row.difference, row.low, row.high, pairs.index((row.first, row.second)), row.first)
@@ -63,14 +71,26 @@ def paired_differences(differences: pd.DataFrame, note: str = "", width: float =
     label_panels(axes.flat, [METRICS[metric] for metric in metrics])
     names = [_printed(" - ".join(pair)) for pair in pairs]
     axes[0, 0].set(yticks=range(len(pairs)), yticklabels=names, ylim=(len(pairs) - 0.5, -0.5))
-    line_end = " " if width == PAGE else "\n"
-    fig.supxlabel(f"Difference in score, first minus second,{line_end}with 95 % interval over patients", fontsize=7)
+    fig.supxlabel("Difference in score, first minus second, with 95 % interval over patients", fontsize=7)
     return finish(fig, note, below=True)
 
 
 def _printed(models: str) -> str:
     """`unet - hrnet` as `U-Net - HRNet`."""
     return " - ".join(map(model_name, models.split(" - ")))
+
+
+def paired_differences_caption(gaps: pd.DataFrame, cohort: Cohort) -> str:
+    """gaps : as from `summary.differences`."""
+    f1 = [
+        f"{model_name(row.first)} - {model_name(row.second)} {interval_text(row.difference, row.low, row.high)}"
+        for row in gaps[gaps["metric"] == "f1"].itertuples()
+    ]
+    units = "patients and seeds" if seeds_of(cohort.cases) > 1 else "patients"
+    return (
+        f"Model against model on the same patients: differences in score {with_intervals(gaps, cohort, units)}. "
+        f"F1: {'; '.join(f1)}. Data: {describe_data(cohort)}."
+    )
 
 
 def _draw_interval(ax: Axes, value: float, low: float, high: float, place: float, model: str) -> None:
@@ -81,15 +101,15 @@ def _draw_interval(ax: Axes, value: float, low: float, high: float, place: float
     ax.plot(value, place, marker, color=colour, markersize=3.8)
 
 
-def groups(table: pd.DataFrame, metric: str = "f1", note: str = "", width: float = PAGE) -> Figure:
-    """A metric in parts of the test set, one panel a kind of part, with 95 % intervals over patients.
+def groups(table: pd.DataFrame, note: str = "") -> Figure:
+    """F1 in parts of the test set, one panel a kind of part, with 95 % intervals over patients.
 
     table : kind, group, model, value, low, high, n.
     """
     kinds, models = list(dict.fromkeys(table["kind"])), list(dict.fromkeys(table["model"]))
     counts = [table.loc[table["kind"] == kind, "group"].nunique() for kind in kinds]
     height = 0.5 + sum(0.29 * count + 0.35 for count in counts)
-    fig, axes = panels(len(kinds), 1, (width, height), sharex=True, gridspec_kw={"height_ratios": counts})
+    fig, axes = panels(len(kinds), 1, (PAGE, height), sharex=True, height_ratios=counts)
     for ax, kind in zip(axes[:, 0], kinds, strict=True):
         rows = table[table["kind"] == kind]
         parts = sorted(rows["group"].unique(), key=lambda group: (group == "none", group))
@@ -100,8 +120,7 @@ def groups(table: pd.DataFrame, metric: str = "f1", note: str = "", width: float
         ax.set(yticks=range(len(parts)), yticklabels=[f"{part} (n = {patients[part]})" for part in parts])
         ax.set(ylim=(len(parts) - 0.5, -0.5))
     label_panels(axes[:, 0], [f"by {kind}" for kind in kinds])
-    line_end = "; " if width == PAGE else "\n"
-    axes[-1, 0].set_xlabel(f"{METRICS.get(metric, metric)}, mean with 95 % interval{line_end}n: patients")
+    axes[-1, 0].set_xlabel("F1, mean with 95 % interval; n: patients")
     for model in models:
         colour, marker, _ = style_of(model)
         axes[0, 0].plot([], [], marker=marker, color=colour, markersize=3.8, label=model_name(model))
@@ -109,25 +128,33 @@ def groups(table: pd.DataFrame, metric: str = "f1", note: str = "", width: float
     return finish(fig, note)
 
 
-def multiverse(universe: pd.DataFrame, printed: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
+def groups_caption(table: pd.DataFrame, cohort: Cohort) -> str:
+    """table : kind, group, model, value, low, high, n; of F1."""
+    lowest = table.loc[table["value"].idxmin()]
+    none = "None: vertebrae without a finding; a patient may have both. " if "none" in set(table["group"]) else ""
+    return (
+        f"F1 in parts of the test set by {', '.join(dict.fromkeys(table['kind']))}, {with_intervals(table, cohort)}. "
+        f"The lowest is {interval_text(lowest['value'], lowest['low'], lowest['high'])}, of "
+        f"{model_name(lowest['model'])} for {lowest['group']} (n = {lowest['n']}). {none}Data: {describe_data(cohort)}."
+    )
+
+
+def multiverse(universe: pd.DataFrame, printed: pd.DataFrame, note: str = "") -> Figure:
     """Every definition of a metric as one column of dots, sorted by their mean; below, who leads under it.
 
     universe : definition, metric (of DEFINED_METRICS), model, value. printed : the paper's, without definition.
     """
-    down, across = (1, 4) if width == PAGE else (2, 2)
-    size = (width, 0.3 + 2.5 * down)
-    fig, axes = panels(2 * down, across, size, gridspec_kw={"height_ratios": [12, 1] * down})
+    fig, axes = panels(2, 4, (PAGE, 2.8), height_ratios=(12, 1))
     models = list(dict.fromkeys(universe["model"]))
-    for above, below, metric in zip(axes[::2].flat, axes[1::2].flat, DEFINED_METRICS, strict=True):
+    for above, below, metric in zip(*axes, DEFINED_METRICS, strict=True):
         wide = universe[universe["metric"] == metric].pivot(index="definition", columns="model", values="value")[models]
         wide = wide.loc[wide.mean(axis=1).sort_values().index].reset_index(drop=True)
         _draw_definitions(above, wide, printed[printed["metric"] == metric])
         _draw_leaders(below, wide, above.get_xlim())
         above.set_xticks([])
-    label_panels(axes[::2].flat, DEFINED_METRICS.values())
-    for above, below in zip(axes[::2, 0], axes[1::2, 0], strict=True):
-        above.set_ylabel("Score")
-        below.set_ylabel("leads", rotation=0, ha="right", va="center")
+    label_panels(axes[0], DEFINED_METRICS.values())
+    axes[0, 0].set_ylabel("Score")
+    axes[1, 0].set_ylabel("leads", rotation=0, ha="right", va="center")
     for model in models:
         colour, marker, _ = style_of(model)
         axes[0, 0].plot([], [], marker, color=colour, markersize=4, label=model_name(model))
@@ -157,12 +184,24 @@ def _draw_leaders(ax: Axes, wide: pd.DataFrame, xlim: tuple[float, float]) -> No
     ax.spines[:].set_visible(False)
 
 
-def runs(table: pd.DataFrame, parts: pd.DataFrame, metric: str = "f1", note: str = "", width: float = PAGE) -> Figure:
-    """A metric of each network in each run, the mean over runs as a line; beside it where its variance comes from.
+def multiverse_caption(universe: pd.DataFrame, cohort: Cohort) -> str:
+    """universe : definition, metric, model, value."""
+    (f1,) = spread_over_definitions(universe).query("metric == 'f1'").to_dict("records")
+    models = dict.fromkeys(universe["model"])
+    counts = ", ".join(f"{model_name(model)} leads under {f1[f'{model}_leads']}" for model in models)
+    return (
+        "The same label maps under every definition of each metric, sorted by the mean; rimmed marks are the paper's "
+        f"numbers, of its own images. Of {f1['definitions']} definitions of F1, {counts}. "
+        f"Data: {describe_data(cohort)}."
+    )
+
+
+def runs(table: pd.DataFrame, parts: pd.DataFrame, note: str = "") -> Figure:
+    """F1 of each network in each run, the mean over runs as a line; beside it where its variance comes from.
 
     table : model, seed, fold, value, n. parts : what, part, variance, share; empty with a single run.
     """
-    fig, (left, right) = two_panels(width, 2.7, 5, (1.5, 1))
+    fig, ((left, right),) = panels(1, 2, (PAGE, 2.7), width_ratios=(1.5, 1))
     order = sorted(set(zip(table["seed"], table["fold"], strict=True)))
     models = list(dict.fromkeys(table["model"]))
     for number, model in enumerate(models):
@@ -176,7 +215,7 @@ def runs(table: pd.DataFrame, parts: pd.DataFrame, metric: str = "f1", note: str
             left.axvline(place - 0.5, color="#CCCCCC", linewidth=0.7)
     left.set_xticks(range(len(order)), [f"{seed} / {fold}" for seed, fold in order], fontsize=SMALLEST)
     left.tick_params(axis="x", rotation=90 if len(order) > MOST_FLAT else 0)
-    left.set(xlabel="Seed / fold of the run", ylabel=METRICS.get(metric, metric))
+    left.set(xlabel="Seed / fold of the run", ylabel="F1")
     left.set_xlim(-0.6, len(order) - 0.4)
     count = "1 run" if len(order) == 1 else f"{len(order)} runs, line: mean"
     label_panels((left, right), (count, "where the spread comes from"))
@@ -188,7 +227,7 @@ def runs(table: pd.DataFrame, parts: pd.DataFrame, metric: str = "f1", note: str
 def _variance_bars(ax: Axes, parts: pd.DataFrame) -> None:
     """One bar a model or difference of two: shares of the variance, which add up, and its root behind them."""
     if parts.empty:
-        ax.text(0.5, 0.5, "one run: seeds and splits\ncannot be told from it", ha="center", va="center", fontsize=7)
+        ax.text(0.5, 0.5, "a single run has no variance\nover seeds and splits", ha="center", va="center", fontsize=7)
         ax.axis("off")
         return
     quantities = list(dict.fromkeys(parts["what"]))
@@ -209,10 +248,32 @@ def _variance_bars(ax: Axes, parts: pd.DataFrame) -> None:
     )
 
 
+def runs_caption(table: pd.DataFrame, parts: pd.DataFrame, cohort: Cohort) -> str:
+    """table, parts : as from `summary.by_run` and `summary.variance_of_runs`."""
+    counts = ", ".join(f"{model_name(model)} in {count}" for model, count in leads(table).items())
+    return (
+        f"(a) F1 of each network in each run, a seed on a fold, lines: means; {describe_runs(cohort.cases)}. Highest: "
+        f"{counts}. (b) {_variance_sentences(parts, dict.fromkeys(table['model']))} Data: {describe_data(cohort)}."
+    )
+
+
+def _variance_sentences(parts: pd.DataFrame, models: Iterable[str]) -> str:
+    """Sentences on where the variance over runs comes from. parts : what, part, share; empty with a single run."""
+    if parts.empty:
+        return "A single run has no variance over runs."
+    shares = parts[parts["part"] == "patient"].set_index("what")["share"].dropna()
+    patients = [f"{percent(shares[model])} for {model_name(model)}" for model in models if model in shares]
+    of_patients = f" Of the variance of a patient's F1, patients make up {', '.join(patients)}." if patients else ""
+    return (
+        f"The variance divided among patients, folds and seeds; SD: its root.{of_patients} Runs of one seed share "
+        "patients to train on, so they are no independent repetitions."
+    )
+
+
 def grid_overview(jobs: pd.DataFrame, note: str = "") -> Figure:
     """One square a job: a network in a run, coloured by its state, with its best validation F1 yet in it.
 
-    jobs : as from `progress.table_of`.
+    jobs : as from `pipeline.table_of`.
     """
     jobs = jobs[jobs["model"] != ""]
     models = list(dict.fromkeys(jobs["model"]))
@@ -237,21 +298,30 @@ def grid_overview(jobs: pd.DataFrame, note: str = "") -> Figure:
     return finish(fig, note)
 
 
-def robustness_curves(table: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
+def grid_overview_caption(jobs: pd.DataFrame) -> str:
+    """jobs : as from `pipeline.table_of`."""
+    counts = jobs.loc[jobs["model"] != "", "state"].value_counts()
+    states = ", ".join(f"{count} {state}" for state, count in counts.items())
+    return (
+        f"Jobs of the grid, one a network, seed and fold, by state ({states}), with the best F1 on the validation "
+        "patients of that run, on which the epoch is chosen: it says nothing of test patients."
+    )
+
+
+def robustness_curves(table: pd.DataFrame, note: str = "") -> Figure:
     """Mean F1 over patients as images get worse: one panel a kind, one curve a model, from the untouched image on.
 
     table : model, kind, unit, strength, patient, f1 in [0, 1]; the cases of a patient are averaged. The band is a
         bootstrap 95 % interval over patients; the models see the same ones, so that bands which touch may differ.
     """
     kinds = list(dict.fromkeys(table["kind"]))
-    half = -(-len(kinds) // 2)
-    down, across = (2, half) if width == PAGE else (half, 2)
-    fig, axes = panels(down, across, (width, 1.95 * down), sharey=True)
+    across = -(-len(kinds) // 2)
+    fig, axes = panels(2, across, (PAGE, 3.9), sharey=True)
     for ax, kind in zip(axes.flat, kinds, strict=False):
         rows = table[table["kind"] == kind]
         _draw_kind(ax, rows)
         unit = rows["unit"].iloc[0]
-        label = textwrap.fill(unit[:1].upper() + unit[1:], round(16 * width / across))
+        label = textwrap.fill(unit[:1].upper() + unit[1:], round(16 * PAGE / across))
         ax.set(xlabel=label, ylim=(0, 1))
         ax.tick_params(labelleft=True)
     label_panels(axes.flat[: len(kinds)], kinds)
@@ -261,11 +331,8 @@ def robustness_curves(table: pd.DataFrame, note: str = "", width: float = PAGE) 
     title = f"n = {patients} test patients\nband: bootstrap 95 %\nfirst point: untouched"
     options = {"title": title, "title_fontsize": 7, "alignment": "left"}
     handles = axes.flat[0].get_legend_handles_labels()
-    if len(kinds) % 2:  # the last panel is free
-        axes.flat[-1].axis("off")
-        axes.flat[-1].legend(*handles, loc="center left", bbox_to_anchor=(0.1, 0.5), **options)
-    else:
-        axes.flat[0].legend(*handles, loc="lower left", **options)
+    axes.flat[-1].axis("off")  # of the five kinds none is there
+    axes.flat[-1].legend(*handles, loc="center left", bbox_to_anchor=(0.1, 0.5), **options)
     return finish(fig, note)
 
 
@@ -289,15 +356,29 @@ def _mean_interval(values: np.ndarray) -> tuple[float, float]:
     return interval(lambda rows: values[rows].mean(axis=-1), len(values))
 
 
-def cost_against_accuracy(costs: pd.DataFrame, summary: pd.DataFrame, note: str = "", width: float = PAGE) -> Figure:
+def robustness_curves_caption(table: pd.DataFrame, cohort: Cohort) -> str:
+    """table : model, kind, strength, case, patient, f1."""
+    steps = ["model", "kind", "strength"]
+    means = table.groupby([*steps, "patient"], sort=False)["f1"].mean().groupby(steps, sort=False).mean().reset_index()
+    scores = []
+    for model, rows in means.groupby("model", sort=False):
+        lowest = rows.loc[rows["f1"].idxmin()]
+        scores.append(f"{model_name(model)} {rows['f1'].iloc[0]:.3f}, lowest {lowest['f1']:.3f} ({lowest['kind']})")
+    return (
+        f"F1 on images that get worse, with {intervals_text(cohort)} "
+        f"(n = {table['patient'].nunique()}, {table['case'].nunique()} images). From untouched images on: "
+        f"{'; '.join(scores)}. Data: of the {describe_data(cohort)}."
+    )
+
+
+def cost_against_accuracy(costs: pd.DataFrame, summary: pd.DataFrame, note: str = "") -> Figure:
     """F1 against parameters, multiply-adds of an image, its latency and the training of each model; logarithmic axes.
 
     costs : model and the columns of COSTS, one row a model, as from `cost.cost`; latency_low_ms and latency_high_ms,
         its quartiles, are drawn as a bar. summary : model, metric, value, and low and high where there is an interval.
     """
     f1 = summary[summary["metric"] == "f1"].set_index("model")
-    down, across, height = (1, 4, 2.3) if width == PAGE else (2, 2, 3.9)
-    fig, axes = panels(down, across, (width, height), sharey=True)
+    fig, axes = panels(1, 4, (PAGE, 2.3), sharey=True)
     for ax, (column, (label, unit)) in zip(axes.flat, COSTS.items(), strict=True):
         for row in costs.to_dict("records"):
             _draw_cost(ax, row, f1.loc[row["model"]], column, unit)
@@ -308,8 +389,7 @@ def cost_against_accuracy(costs: pd.DataFrame, summary: pd.DataFrame, note: str 
         ax.xaxis.set_minor_formatter(NullFormatter())
     label_panels(axes.flat, ("size", "operations", "latency", "training"))
     axes[0, 0].yaxis.set_major_locator(MaxNLocator(4))
-    for ax in axes[:, 0]:
-        ax.set_ylabel("F1" + (", 95 % interval" if "low" in f1 else ""))
+    axes[0, 0].set_ylabel("F1" + (", 95 % interval" if "low" in f1 else ""))
     add_legend(fig, axes[0, 0])
     return finish(fig, note)
 
@@ -322,3 +402,16 @@ def _draw_cost(ax: Axes, row: dict, f1: pd.Series, column: str, unit: float) -> 
     if column == "latency_ms" and "latency_low_ms" in row:
         ax.hlines(y, row["latency_low_ms"] / unit, row["latency_high_ms"] / unit, color=colour, linewidth=1)
     ax.plot(x, y, marker, color=colour, markersize=5, label=model_name(row["model"]))
+
+
+def cost_against_accuracy_caption(costs: pd.DataFrame, summary: pd.DataFrame, cohort: Cohort) -> str:
+    """costs : as from `cost.cost`; summary : model, metric, value, low, high."""
+    prices = [
+        f"{model_name(row.model)} {row.parameters / 1e6:.2f} million parameters, {row.latency_ms:.1f} ms"
+        for row in costs.itertuples()
+    ]
+    f1 = summary[summary["metric"] == "f1"]
+    return (
+        f"F1 {with_intervals(summary, cohort)} against what a network costs, times as measured on this machine. "
+        f"{'; '.join(prices)}. F1: {scores_text(f1)}. Data: {describe_data(cohort)}."
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from lumbar_utils import MODELS, freshness, model_name, records
-from lumbar_utils.output.registry import made_by, tables_by
+from lumbar_utils.output.registry import FIGURES, TABLES, made_by
 from lumbar_utils.output.tables import images_of
 from lumbar_utils.study import record_of
 
@@ -26,8 +26,8 @@ FILES = {  # notebook -> what it writes into the study's folder, without its fig
 
 def expected_files(notebook: str) -> list[str]:
     """Files that a notebook of FILES writes into the study's folder, tables and figures included."""
-    tables = [f"tables/{name}.csv" for name in tables_by(notebook[:2])]
-    figures = [f"figures/{name}.png" for name in made_by(notebook[:2])]
+    tables = [f"tables/{name}.csv" for name in made_by(TABLES, notebook[:2])]
+    figures = [f"figures/{name}.png" for name in made_by(FIGURES, notebook[:2])]
     return [*FILES[notebook], *tables, *figures]
 
 
@@ -152,7 +152,7 @@ class Results:
 
     @cached_property
     def jobs(self) -> pd.DataFrame:
-        """The jobs of a grid when it was last compared, as from `progress.table_of`; empty for a study."""
+        """The jobs of a grid when it was last compared, as from `pipeline.table_of`; empty for a study."""
         return self.csv("cells.csv")
 
     @property

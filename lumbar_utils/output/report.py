@@ -1,4 +1,7 @@
-"""The report's page: one HTML file that loads nothing else."""
+"""The report of a study: the page report.html, which loads nothing else, and the documents in record/.
+
+They are made from the study's folder alone and hold no time of their making, so the same folder gives the same bytes.
+"""
 
 import base64
 import io
@@ -9,9 +12,8 @@ import pandas as pd
 from PIL import Image
 
 from lumbar_utils import METRICS, StudyError, __version__, records
-from lumbar_utils.output import registry
-from lumbar_utils.output.report import record
-from lumbar_utils.output.report.results import Results
+from lumbar_utils.output import record, registry
+from lumbar_utils.output.results import Results, read
 from lumbar_utils.scores.paper import VERDICTS
 from lumbar_utils.scores.statistics import MIN_PATIENTS
 from lumbar_utils.study import PATHS, Study
@@ -20,13 +22,12 @@ NO_RESULT = ("runs", "cache")  # settings that only say where on this machine fi
 MOST_FINDINGS = 200
 LONG = 25  # rows; a longer table of the study is folded
 SCREEN_WIDTH = 1432  # pixels: 200 dpi in print width, and more than the page shows
-SMALL = 200_000  # bytes; a smaller figure is embedded at full size
 
 
 class Table(NamedTuple):
     """A table of the page. The first cell of a row is its heading.
 
-    file : of the study, with the same content. folded : shown after a click only. links : of the rows' headings.
+    file : of the study, with the same content. folded : shown after a click only.
     """
 
     name: str
@@ -35,11 +36,10 @@ class Table(NamedTuple):
     caption: str = ""
     file: str = ""
     folded: bool = False
-    links: tuple[str, ...] = ()
 
 
 class Figure(NamedTuple):
-    """A figure of the page: a PNG in base64 with its size in pixels. files : words -> file of the same picture."""
+    """A figure of the page: a PNG in base64 with its size in pixels. files : format -> file of the same picture."""
 
     name: str
     row: registry.Figure
@@ -48,6 +48,19 @@ class Figure(NamedTuple):
     width: int
     height: int
     files: dict[str, str]
+
+
+def write(folder: Path) -> Path:
+    """Write report.html and record/ into a study's folder, finished or not; returns the page.
+
+    Raises StudyError for a folder without a study.
+    """
+    results = read(folder)
+    documents = record.documents(results)
+    for name, text in documents.items():
+        records.write_text(folder / "record" / name, text)
+    records.write_text(folder / "report.html", render(results, list(documents)))
+    return folder / "report.html"
 
 
 def render(results: Results, documents: list[str]) -> str:
@@ -90,7 +103,7 @@ def tables_of(results: Results, part: str) -> list[Table]:
     """The tables of a part of the report that have rows, as printed, with the captions that the notebooks gave them."""
     tables = []
     stored = [file.stem for file in results.folder.glob("tables/[!.]*.csv")]
-    for name in registry.tables_of(part, stored):
+    for name in registry.in_part(registry.TABLES, part, stored):
         row, file = registry.table(name), f"tables/{name}.csv"
         printed = registry.print_table(name, results.csv(file))
         if len(printed):
@@ -114,43 +127,24 @@ def figures_of(results: Results, part: str) -> list[Figure]:
     """The figures of a part of the report that the study has."""
     figures = []
     drawn = [file.stem for file in results.folder.glob("figures/[!.]*.png")]
-    for name in registry.figures_of(part, drawn):
+    for name in registry.in_part(registry.FIGURES, part, drawn):
         row, picture = registry.figure(name), embedded(results.folder / "figures" / f"{name}.png")
-        figures.append(Figure(name, row, note_of(results, row), *picture, figure_files(results, name)))
+        files = {kind: f"figures/{name}.{kind}" for kind in ("pdf", "svg", "png")}
+        files = {kind: file for kind, file in files.items() if results.has(file)}
+        figures.append(Figure(name, row, note_of(results, row), *picture, files))
     return figures
 
 
-def figure_files(results: Results, name: str) -> dict[str, str]:
-    """Words -> file, of every format in which the study has a figure."""
-    files = {kind: f"figures/{name}.{kind}" for kind in ("pdf", "svg", "png")}
-    files |= {f"{kind} for a column": f"figures/column/{name}.{kind}" for kind in ("pdf", "svg")}
-    return {words: file for words, file in files.items() if results.has(file)}
-
-
 def embedded(file: Path) -> tuple[str, int, int]:
-    """A PNG in base64, with its width and height: reduced to SCREEN_WIDTH if that makes the file smaller.
-
-    Its colours stay as they are, since they have meanings.
-    """
-    content = file.read_bytes()
-    picture = _open(content, file)
-    if len(content) >= SMALL and picture.width > SCREEN_WIDTH:
-        height = round(picture.height * SCREEN_WIDTH / picture.width)
-        reduced = picture.convert("RGB").resize((SCREEN_WIDTH, height), Image.Resampling.BICUBIC)
-        buffer = io.BytesIO()
-        reduced.save(buffer, "png")
-        if buffer.tell() < len(content):
-            content, picture = buffer.getvalue(), reduced
-    return base64.b64encode(content).decode(), picture.width, picture.height
-
-
-def _open(content: bytes, file: Path) -> Image.Image:
+    """A PNG in base64, with its width and height, reduced to SCREEN_WIDTH."""
     try:
-        picture = Image.open(io.BytesIO(content))
-        picture.load()
+        picture = Image.open(file).convert("RGB")
     except (OSError, SyntaxError):  # what Pillow raises for a damaged PNG
         raise StudyError(f"{file} is cut off or damaged; copy it again, or delete it and run the study again") from None
-    return picture
+    picture.thumbnail((SCREEN_WIDTH, picture.height))
+    buffer = io.BytesIO()
+    picture.save(buffer, "png", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode(), picture.width, picture.height
 
 
 def training(results: Results) -> Table:
@@ -198,15 +192,13 @@ def cell_times(results: Results) -> list[Table]:
 
 
 def grid(results: Results) -> Table | None:
-    """The jobs of a grid with their costs, each linked to its executed copy."""
+    """The jobs of a grid."""
     jobs = results.jobs
     if jobs.empty:
         return None
     rows = jobs.assign(job=jobs["step"].str.replace("_", " "))
-    rows = rows[["job", "seed", "fold", "state", "seconds", "memory_mb", "disk_mb"]].map(registry.cell_text)
-    rows = rows.rename(columns={"memory_mb": "memory (MB)", "disk_mb": "disk (MB)"})
-    links = tuple(f"../{job.study}/notebooks/{job.step}.ipynb" for job in jobs.itertuples())
-    return Table("jobs", f"{len(jobs)} jobs of the grid", rows, file="cells.csv", folded=True, links=links)
+    rows = rows[["job", "seed", "fold", "state", "seconds"]].map(registry.cell_text)
+    return Table("jobs", f"{len(jobs)} jobs of the grid", rows, file="cells.csv", folded=True)
 
 
 def settings(results: Results) -> Table:

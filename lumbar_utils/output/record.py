@@ -15,7 +15,7 @@ import jinja2
 import pandas as pd
 
 from lumbar_utils import LEVELS, METRICS, __version__, records
-from lumbar_utils.output.report.results import Results
+from lumbar_utils.output.results import Results
 from lumbar_utils.output.tables import describe_runs, interval_text
 from lumbar_utils.study import STARTS, Study
 
