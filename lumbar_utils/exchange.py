@@ -10,13 +10,12 @@ from torch import nn
 
 from lumbar_utils import FURTHER, MODELS, StudyError, records
 from lumbar_utils.application import read_trained
+from lumbar_utils.data import familiarity
 from lumbar_utils.networks.checkpoints import WEIGHTS, best_weights, trained_network
 from lumbar_utils.networks.dataset import classes_of
 from lumbar_utils.networks.losses import log_probabilities_of
 from lumbar_utils.output.export import published
 from lumbar_utils.study import Study, record_of
-
-ABOUT = ("split.csv", "seen.json")  # of a study's folder: who was trained on, and what their images are like
 
 
 def export_networks(trained: Path, to: Path, formats: Sequence[str]) -> list[Path]:
@@ -39,10 +38,10 @@ def export_networks(trained: Path, to: Path, formats: Sequence[str]) -> list[Pat
             files.append(write_onnx(trained, model, to / f"{model}.onnx"))
     if "safetensors" in formats:
         records.write_json(to / "study.json", published(record))
-        files.append(to / "study.json")
-        present = [trained / name for name in ABOUT if (trained / name).exists()]
+        files += [to / "study.json", to / "seen.json"]
+        records.write_json(to / "seen.json", familiarity.seen_by(trained))
         cards = [trained / "record" / f"model_card_{model}.md" for model in models]
-        for file in [*present, *(card for card in cards if card.exists())]:
+        for file in [trained / "split.csv", *(card for card in cards if card.exists())]:
             shutil.copyfile(file, to / file.name)
             files.append(to / file.name)
     return files

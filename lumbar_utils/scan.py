@@ -22,6 +22,7 @@ from lumbar_utils.machine import device_of, explain_out_of_memory
 from lumbar_utils.networks.checkpoints import trained_network, weights_file
 from lumbar_utils.networks.dataset import classes_of, normalise
 from lumbar_utils.networks.prediction import probabilities_of
+from lumbar_utils.scores.measurements import measure
 from lumbar_utils.scores.ordering import relabel_volume
 from lumbar_utils.study import Study
 
@@ -52,6 +53,16 @@ class Labels(NamedTuple):
     label_map: np.ndarray
     vertebrae: pd.DataFrame
 
+    def in_square_pixels(self, number: int) -> np.ndarray:
+        """The label map of a slice in the pixels of its image, (height, width)."""
+        shape = self.images.shape[:0:-1]
+        return cv2.resize(self.label_map[number], shape, interpolation=cv2.INTER_NEAREST_EXACT)
+
+    def pictured(self) -> np.ndarray:
+        """Numbers of the slices to show, PICTURED of the way through those that contain vertebrae."""
+        shown = _with_vertebrae(self.label_map)
+        return shown[np.unique(np.rint(np.multiply(PICTURED, len(shown) - 1)).astype(int))]
+
 
 def predict_scan(trained: Path, model: str, source: Path, destination: Path, dicom_seg: bool = False) -> Path:
     """Label the vertebrae of a volume, or of each sagittal DICOM series, by a model that a study trained.
@@ -59,7 +70,8 @@ def predict_scan(trained: Path, model: str, source: Path, destination: Path, dic
     trained : folder of that study. source : a volume of data.files.VOLUMES, a DICOM file, or a folder of these at any
         depth. destination : new folder, returned, for each scan of
         <name>_labels.nii.gz : label map on the scan's own grid, uint8, 0 background, 1..6 = L1..S1;
-        <name>_vertebrae.csv : see `tabulate`; <name>.png, .pdf, .svg and .txt : three slices with contours;
+        <name>_vertebrae.csv : see `tabulate`; <name>_measurements.csv : see `scores.measurements.measure`;
+        <name>.png, .pdf, .svg and .txt : three slices with contours; <name>_measured.* : the middle one, measured;
         <name>_labels.dcm : with `dicom_seg`, a DICOM SEG; and, written last, predict.json.
     A name is that of the file; of DICOM a pseudonym, and only the DICOM SEG identifies the patient.
     Raises StudyError if `trained` holds no such model, nothing can be labelled, or `destination` exists.
@@ -213,11 +225,14 @@ def _with_vertebrae(label_map: np.ndarray) -> np.ndarray:
 
 
 def _write(folder: Path, name: str, scan: Scan, labels: Labels, warnings: list[str], model: str) -> list[Path]:
-    """Write label map, table and picture; returns the files."""
-    label_file, table = folder / f"{name}_labels.nii.gz", folder / f"{name}_vertebrae.csv"
+    """Write label map, tables and pictures; returns the files."""
+    names = (f"{name}_labels.nii.gz", f"{name}_vertebrae.csv", f"{name}_measurements.csv")
+    label_file, vertebrae, measurements = (folder / file for file in names)
     sitk.WriteImage(volumes.onto_axes_of(scan.volume, labels.label_map), str(label_file))
-    records.write_csv(table, labels.vertebrae)
-    return [label_file, table, *_draw(folder, name, labels, warnings, model)]
+    records.write_csv(vertebrae, labels.vertebrae)
+    squared = np.stack([labels.in_square_pixels(number) for number in range(len(labels.images))])
+    records.write_csv(measurements, measure(squared, labels.spacing_mm))
+    return [label_file, vertebrae, measurements, *_draw(folder, name, labels, warnings, model)]
 
 
 def _write_dicom_seg(file: Path, scan: Scan, labels: Labels, model: str) -> Path:
@@ -226,19 +241,19 @@ def _write_dicom_seg(file: Path, scan: Scan, labels: Labels, model: str) -> Path
 
 
 def _draw(folder: Path, name: str, labels: Labels, warnings: list[str], model: str) -> list[Path]:
-    """Write a picture of PICTURED slices; returns the files."""
+    """Write the pictures of a labelled scan; returns the files."""
     from lumbar_utils.output import figures
     from lumbar_utils.output.viewer import Example
 
-    shown = _with_vertebrae(labels.label_map)
-    numbers = np.unique(np.rint(np.multiply(PICTURED, len(shown) - 1)).astype(int))
-    examples = []
-    for number in shown[numbers]:
-        image = labels.images[number]
-        drawn = cv2.resize(labels.label_map[number], image.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        title = f"slice {number + 1} of {len(labels.images)} from the right"
-        examples.append(Example(title, image, drawn, labels.spacing_mm))
     note = f"{name}, labelled by {model_name(model)}. {DISCLAIMER}"
+    examples = []
+    for number in labels.pictured():
+        title = f"slice {number + 1} of {len(labels.images)} from the right"
+        examples.append(Example(title, labels.images[number], labels.in_square_pixels(number), labels.spacing_mm))
     titles = [example.case for example in examples]
     caption = figures.labelled_scan_caption(name, model, titles, warnings, DISCLAIMER)
-    return figures.save(figures.labelled_scan(examples, warnings, note), folder, name, caption)
+    files = figures.save(figures.labelled_scan(examples, warnings, note), folder, name, caption)
+    middle = examples[len(examples) // 2]
+    measured = figures.measurements(middle.image, middle.reference, middle.spacing_mm, note)
+    caption = figures.measurements_caption(f"{name}, {middle.case}, labelled by {model_name(model)}. {DISCLAIMER}")
+    return [*files, *figures.save(measured, folder, f"{name}_measured", caption)]

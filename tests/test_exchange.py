@@ -27,7 +27,7 @@ def exported(trained, tmp_path_factory):  # noqa: F811
     to = tmp_path_factory.mktemp("exported")
     command = ["export", str(trained), "--to", str(to), "--format", "safetensors", "--format", "onnx"]
     result = CliRunner().invoke(app, command)
-    assert (result.exit_code, result.stdout) == (0, f"6 files -> {to}\n")
+    assert (result.exit_code, result.stdout) == (0, f"7 files -> {to}\n")
     return to
 
 
@@ -52,6 +52,11 @@ def test_convolutions_are_rounded_to_half_precision_and_vectors_are_exact(traine
         else:
             assert after[name].dtype == torch.float16
             assert torch.allclose(values, after[name].float(), rtol=2**-11, atol=2**-24)
+
+
+def test_what_the_networks_have_seen_goes_with_them(exported):
+    seen = records.read_json(exported / "seen.json")
+    assert (seen["images"], seen["height_mm"], seen["width_mm"]) == (4, [64, 64], [48, 48])
 
 
 def test_onnx_gives_the_label_maps_of_the_study(trained, exported, tmp_path):  # noqa: F811

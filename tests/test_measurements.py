@@ -1,7 +1,5 @@
 """Measures of drawn bodies and of phantoms, whose truth is known; agreement of two measurements."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -235,7 +233,7 @@ def test_one_unit_has_a_bias_and_no_limits():
 
 def drawn_texts(label_map, spacing_mm):
     image = np.random.default_rng(0).integers(0, 255, label_map.shape, np.uint8)
-    figure = figures.measurements(SimpleNamespace(image=image, label_map=label_map, spacing_mm=spacing_mm), "a note")
+    figure = figures.measurements(image, label_map, spacing_mm, "a note")
     assert figure.get_figwidth() == figures.style.COLUMN
     assert figure.get_supxlabel() == "a note"
     (axes,) = figure.axes

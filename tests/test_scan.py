@@ -117,7 +117,8 @@ def test_the_files_of_a_volume_open_on_its_grid_and_tell_what_was_found(trained,
     out = tmp_path / "out"
     result = CliRunner().invoke(app, ["predict", str(trained), "unet", str(file), str(out)])
     assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, str(out))
-    endings = ["_labels.nii.gz", "_vertebrae.csv", ".pdf", ".png", ".svg", ".txt"]
+    drawn = [".pdf", ".png", ".svg", ".txt"]
+    endings = ["_labels.nii.gz", "_vertebrae.csv", "_measurements.csv", *drawn, *(f"_measured{end}" for end in drawn)]
     assert sorted(path.name for path in out.iterdir()) == sorted(
         [*(f"spine.v2{end}" for end in endings), "predict.json"]
     )
@@ -132,6 +133,9 @@ def test_the_files_of_a_volume_open_on_its_grid_and_tell_what_was_found(trained,
     assert table["slices"].tolist() == [3] * 6
     assert table["volume_mm3"].tolist() == pytest.approx([(3 * 7 * 20 - 4) * 0.8 * 0.8 * 4] * 6, abs=0.1)
     assert table["confidence"].between(0.99, 1).all()
+    measured = pd.read_csv(out / "spine.v2_measurements.csv").set_index(["level", "measure"])
+    assert measured.loc[("L3", "depth"), "value"] == pytest.approx(20 * 0.8, abs=0.8)
+    assert measured.loc[("L3", "anterior height"), "value"] == pytest.approx(7 * 0.8, abs=0.8)
     caption = (out / "spine.v2.txt").read_text()
     assert "U-Net over spine.v2: slice 2 of 5 from the right, slice 3" in caption
     assert "Not a medical device" in caption

@@ -301,14 +301,16 @@ def _image_grid(count: int, across: int, row_height: float) -> tuple[Figure, np.
     return fig, axes.ravel()[:count]
 
 
-def measurements(example, note: str = "", width: float = COLUMN) -> Figure:
+def measurements(
+    image: np.ndarray, label_map: np.ndarray, spacing_mm: float, note: str = "", width: float = COLUMN
+) -> Figure:
     """A slice around its spine with what is measured on it (see `scores.measurements`).
 
     Lines are end plates, and heights between corners. Numbers are the anterior, middle and posterior height of a body,
     and in white the middle height of a disc. The end plates of the lordosis go on behind the bodies, dashed.
-    example : image (height, width) uint8, label_map of that shape, spacing_mm (nan if unknown: lengths in px).
+    image : (height, width) uint8. label_map : of that shape. spacing_mm : nan if unknown, then lengths are in px.
     """
-    view = _around_labels(example)
+    view = _around_labels(SimpleNamespace(image=image, label_map=label_map, spacing_mm=spacing_mm))
     bodies, table = find_bodies(view.label_map), measure(view.label_map, view.spacing_mm)
     values = {(row.level, row.measure): row.value for row in table.itertuples()}
     height, across = view.image.shape
@@ -327,6 +329,15 @@ def measurements(example, note: str = "", width: float = COLUMN) -> Figure:
         _draw_lordosis(axes[0, 0], bodies, ends)
     axes[0, 0].set(title=title, xlim=(-0.5, across - 0.5), ylim=(height - 0.5, -0.5))
     return finish(fig, note)
+
+
+def measurements_caption(what: str) -> str:
+    """what : which slice, and who or what outlined it."""
+    return (
+        "End plates, corners and heights of the vertebral bodies as measured on the label map, the middle heights of "
+        "the discs in white, and the end plates of the lordosis dashed. All values, with definitions and sources in "
+        f"lumbar_utils/scores/measurements.py, are in the table of measurements. {what}"
+    )
 
 
 def _around_labels(example) -> SimpleNamespace:
