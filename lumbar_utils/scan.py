@@ -28,7 +28,7 @@ from lumbar_utils.study import Study
 
 DISCLAIMER = "Not a medical device: for research only."
 MIN_LEVELS = 5  # found in a scan of a lumbar spine
-MIN_CONFIDENCE = 0.6  # mean over the vertebrae of a scan
+MIN_CONFIDENCE = 0.6  # of a vertebra: where names are wrong by one level, the uppermost is often below
 MAX_OBLIQUE_DEG = 20
 PICTURED = (0.25, 0.5, 0.75)  # of the way through the slices that contain vertebrae
 
@@ -202,11 +202,10 @@ def warnings_of(labels: Labels, volume: sitk.Image, seen: dict) -> list[str]:
     found, warnings = labels.vertebrae["level"].tolist(), []
     if len(found) < MIN_LEVELS:
         warnings.append(f"Vertebrae found: {', '.join(found) or 'none'}; five or more are expected in a lumbar scan.")
-    confidence = labels.vertebrae["confidence"].mean()
-    if confidence < MIN_CONFIDENCE:
-        warnings.append(
-            f"The mean confidence is {confidence:.2f}: below {MIN_CONFIDENCE} outlines and names are doubtful."
-        )
+    doubtful = labels.vertebrae[labels.vertebrae["confidence"] < MIN_CONFIDENCE]
+    if len(doubtful):
+        listed = ", ".join(f"{row.level} ({row.confidence:.2f})" for row in doubtful.itertuples())
+        warnings.append(f"The confidence of {listed} is below {MIN_CONFIDENCE}: all names may be wrong by one level.")
     turned = volumes.oblique_deg(volume)
     if turned > MAX_OBLIQUE_DEG:
         warnings.append(

@@ -19,12 +19,12 @@ from lumbar_utils.study import ROOT, kind_and_path, record_of
 ENOUGH = 300  # images to take ranges of
 NEAR_BLACK = 26  # a tenth of the range of 8 bits
 MARGIN = 0.25  # of a range's width, beyond each of its ends
-MARGIN_MM = 0.15  # of the end itself, for lengths: all images of a data set may have one field of view
+MARGIN_MM = 0.15  # of a length itself: all images of a data set may have one field of view
 FIELD_OF_VIEW = {"height_mm": "high", "width_mm": "wide"}
 GREY_VALUES = {
-    "near_black": "the share of pixels that are near black",
-    "skewness": "the skewness of the grey values",
-    "median_to_bright": "the median grey value as a share of the 90th percentile",
+    "near_black": "share of near-black pixels",
+    "skewness": "skewness of the grey values",
+    "median_to_bright": "median over 90th percentile",
 }
 
 
@@ -67,30 +67,39 @@ def grey_values(image: np.ndarray) -> dict[str, float]:
 
 
 def unlike(ranges: dict, images: Iterable[np.ndarray], spacing_mm: float) -> list[str]:
-    """A sentence for each range that a scan lies outside of, beyond a margin: what it is, what was seen, what follows.
+    """Sentences where a scan lies outside of what was seen, beyond a margin: what it is, what was seen, what follows.
 
     ranges : of `seen`. images : slices of one volume, (height, width) uint8, which count by their median.
     spacing_mm : side of a pixel.
     """
     images, sentences = list(images), []
-    sides_mm = np.array(images[0].shape) * spacing_mm
-    for (name, direction), side_mm in zip(FIELD_OF_VIEW.items(), sides_mm, strict=True):
-        low, high = ranges.get(name, (0, np.inf))
-        if not low * (1 - MARGIN_MM) <= side_mm <= high * (1 + MARGIN_MM):
-            sentences.append(
-                f"The field of view is {side_mm:.0f} mm {direction}; the networks were trained on {low:.0f} to "
-                f"{high:.0f} mm. Vertebrae may be missed or given wrong names."
-            )
-    values = [list(grey_values(image).values()) for image in images]
-    for (name, meaning), value in zip(GREY_VALUES.items(), np.median(values, axis=0), strict=True):
-        low, high = ranges.get(name, (-np.inf, np.inf))
-        margin = MARGIN * (high - low) if name in ranges else 0
-        if not low - margin <= value <= high + margin:
-            sentences.append(
-                f"The contrast is unusual: {meaning} is {value:.2f}; in the training images it was {low:.2f} to "
-                f"{high:.2f}. Outlines may be wrong."
-            )
+    sides_mm = dict(zip(FIELD_OF_VIEW, np.array(images[0].shape) * spacing_mm, strict=True))
+    sides = [
+        f"{side_mm:.0f} mm {FIELD_OF_VIEW[name]} (in training {_span(ranges[name], 0)})"
+        for name, side_mm in sides_mm.items()
+        if name in ranges and _is_outside(side_mm, ranges[name], MARGIN_MM * side_mm)
+    ]
+    if sides:
+        sentences.append(f"The field of view is {' and '.join(sides)}: vertebrae may be missed or given wrong names.")
+    table = [list(grey_values(image).values()) for image in images]
+    medians = dict(zip(GREY_VALUES, np.median(table, axis=0), strict=True))
+    values = [
+        f"{GREY_VALUES[name]} {value:.2f} (in training {_span(ranges[name], 2)})"
+        for name, value in medians.items()
+        if name in ranges and _is_outside(value, ranges[name], MARGIN * np.ptp(ranges[name]))
+    ]
+    if values:
+        sentences.append(f"The contrast is unusual: {', '.join(values)}. Vertebrae may be missed or outlined wrongly.")
     return sentences
+
+
+def _is_outside(value: float, limits: list[float], margin: float) -> bool:
+    return not limits[0] - margin <= value <= limits[1] + margin
+
+
+def _span(limits: list[float], digits: int) -> str:
+    """`low to high`, or one number where they are the same."""
+    return " to ".join(dict.fromkeys(f"{limit:.{digits}f}" for limit in limits))
 
 
 def seen_by(trained: Path) -> dict:
