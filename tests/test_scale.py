@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from lumbar_utils import MODELS, StudyError
+from lumbar_utils import StudyError
 from lumbar_utils.__main__ import app
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.networks.checkpoints import read_checkpoint
@@ -130,11 +130,11 @@ def test_what_is_trained_on_the_command_line_is_found_trained(tmp_path, cache):
 def test_a_further_network_is_trained_predicts_and_stands_in_the_comparison(tmp_path, cache):
     study = Study("smoke", runs=tmp_path, cache=cache, device="cpu", epochs=1)
     cohort = prepare(study)
-    for model in (*MODELS, "tu-resnet18"):
+    for model in ("unet", "tu-resnet18"):
         fit(study, cohort, model)
         predict(study, cohort, model)
-    table = table2(summarise(evaluate(cohort, label_maps(study, cohort))))
-    assert table["model"].unique().tolist() == [*MODELS, "tu-resnet18"]
+    table = table2(summarise(evaluate(cohort, label_maps(study, cohort, ["unet"]))))
+    assert table["model"].unique().tolist() == ["unet", "tu-resnet18"]
     assert table.loc[table["model"] == "tu-resnet18", "paper"].isna().all()
     applied = CliRunner().invoke(app, ["predict", str(study.folder), "tu-resnet18", "phantom", str(tmp_path / "new")])
     assert applied.exit_code == 0, applied.output
