@@ -19,6 +19,20 @@ from lumbar_utils.study import Study
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "spider_t2space"
 
 
+# the modules that take longest: one process makes the study that many others share (`trained`), while the other one is
+# busy with the grid; short modules at the end leave no process idle for long
+LONGEST = (
+    "test_notebooks", "test_grid", "test_benchmarks", "test_figures", "test_command_line", "test_lab", "test_recipes",
+    "test_training", "test_grid_faults", "test_kills",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """The longest modules first, the others in their order."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.module.__name__, len(LONGEST)))
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory) -> Path:
     """Phantoms and decoded images, drawn once for all tests of a process."""
