@@ -34,11 +34,15 @@ PICTURED = (0.25, 0.5, 0.75)  # of the way through the slices that contain verte
 
 
 class Scan(NamedTuple):
-    """A volume to label. files : it was read from; of DICOM one a slice, and `numbers` are those of the slices."""
+    """A volume to label. files : it was read from; of DICOM one a slice, and `numbers` are those of the slices.
+
+    notes : on slices that are missing.
+    """
 
     volume: sitk.Image
     files: list[Path]
     numbers: list[int]
+    notes: list[str]
 
 
 class Labels(NamedTuple):
@@ -85,28 +89,27 @@ def predict_scan(trained: Path, model: str, source: Path, destination: Path, dic
     seen = familiarity.seen_by(trained)
     if not seen:
         print("note: the images that the network was trained on are not there to compare a scan with")
+    find = partial(label, study, network, classes)
     with records.atomic_folder(destination) as folder:
-        files, read_from, facts = [], [], {}
+        files, facts = [], {}
         for name, read in scans.items():
             try:
                 scan = read()
-                labels = label(study, network, classes, scan.volume)
+                labels = find(scan.volume)
             except volumes.Unsuitable as reason:
                 left_out.append(f"{name} {reason}")
                 print(f"left out: {left_out[-1]}")
                 continue
-            warnings = warnings_of(labels, scan.volume, seen)
+            warnings = warnings_of(labels, scan, seen)
             print(*(f"{name}: {warning}" for warning in warnings), sep="\n", end="\n" if warnings else "")
-            files += _write(folder, name, scan, labels, warnings, model)
-            if dicom_seg and labels.label_map.any():
-                files.append(_write_dicom_seg(folder / f"{name}_labels.dcm", scan, labels, model))
-            read_from.append(records.fingerprint_files(scan.files))
-            facts[name] = {"levels": labels.vertebrae["level"].tolist(), "warnings": warnings}
+            files += _write(folder, name, scan, labels, warnings, model, dicom_seg)
+            source_files = records.fingerprint_files(scan.files)
+            facts[name] = {"from": source_files, "levels": labels.vertebrae["level"].tolist(), "warnings": warnings}
         if not facts:
             raise StudyError(f"nothing in {source} can be labelled: {left_out[-1]}")
         weights = records.fingerprint_files([weights_file(trained / model)])
         about = {"model": model, "levels": levels, "note": DISCLAIMER, "scans": facts, "left_out": left_out}
-        records.mark_finished(folder / "predict.json", records.fingerprint(weights, read_from), files, **about)
+        records.mark_finished(folder / "predict.json", records.fingerprint(weights, facts), files, **about)
     return destination
 
 
@@ -118,7 +121,7 @@ def _scans(source: Path, left_out: list[str], dicom_seg: bool) -> dict[str, Call
     if suffix and source.is_file():
         if dicom_seg:
             raise StudyError(f"--dicom-seg needs DICOM images, to which a DICOM SEG refers; {source} is none")
-        return {name or "scan": lambda: Scan(volumes.read(source), [source], [])}
+        return {name or "scan": lambda: Scan(volumes.read(source), [source], [], [])}
     if dicom_seg:
         segmentation_object.refuse_missing()
     series, broken = dicom.series_in(source)
@@ -135,10 +138,11 @@ def _scans(source: Path, left_out: list[str], dicom_seg: bool) -> dict[str, Call
 
 
 def _read_series(name: str, images: list[dicom.Image], least: int, left_out: list[str]) -> Scan:
-    description = {"left_out": left_out}
+    description = {"left_out": left_out, "notes": []}
     stack = dicom.stack_of(name, images, description, least)
     volume, numbers = dicom.volume_of(stack)
-    return Scan(volume, [image.path for image in stack], numbers)
+    notes = [note.removeprefix(f"{name} ") for note in description["notes"]]
+    return Scan(volume, [image.path for image in stack], numbers, notes)
 
 
 def label(study: Study, network: nn.Module, classes: list[int], volume: sitk.Image) -> Labels:
@@ -197,16 +201,16 @@ def tabulate(label_map: np.ndarray, probabilities: np.ndarray, spacing_mm: tuple
     return pd.DataFrame(rows, columns=["level", "confidence", "volume_mm3", "slices"])
 
 
-def warnings_of(labels: Labels, volume: sitk.Image, seen: dict) -> list[str]:
+def warnings_of(labels: Labels, scan: Scan, seen: dict) -> list[str]:
     """Sentences on what makes the labels doubtful. seen : of data.familiarity, or empty."""
-    found, warnings = labels.vertebrae["level"].tolist(), []
+    found, warnings = labels.vertebrae["level"].tolist(), [f"The scan {note}." for note in scan.notes]
     if len(found) < MIN_LEVELS:
         warnings.append(f"Vertebrae found: {', '.join(found) or 'none'}; five or more are expected in a lumbar scan.")
     doubtful = labels.vertebrae[labels.vertebrae["confidence"] < MIN_CONFIDENCE]
     if len(doubtful):
         listed = ", ".join(f"{row.level} ({row.confidence:.2f})" for row in doubtful.itertuples())
         warnings.append(f"The confidence of {listed} is below {MIN_CONFIDENCE}: all names may be wrong by one level.")
-    turned = volumes.oblique_deg(volume)
+    turned = volumes.oblique_deg(scan.volume)
     if turned > MAX_OBLIQUE_DEG:
         warnings.append(
             f"The slices are turned by {turned:.0f} degrees from the sagittal plane or within it, more than "
@@ -223,20 +227,25 @@ def _with_vertebrae(label_map: np.ndarray) -> np.ndarray:
     return shown if len(shown) else np.arange(len(label_map))
 
 
-def _write(folder: Path, name: str, scan: Scan, labels: Labels, warnings: list[str], model: str) -> list[Path]:
-    """Write label map, tables and pictures; returns the files."""
+def _write(
+    folder: Path, name: str, scan: Scan, labels: Labels, warnings: list[str], model: str, dicom_seg: bool
+) -> list[Path]:
+    """Write label map, tables, pictures and, if vertebrae were found, a DICOM SEG; returns the files."""
     names = (f"{name}_labels.nii.gz", f"{name}_vertebrae.csv", f"{name}_measurements.csv")
     label_file, vertebrae, measurements = (folder / file for file in names)
-    sitk.WriteImage(volumes.onto_axes_of(scan.volume, labels.label_map), str(label_file))
+    on_grid = volumes.onto_axes_of(scan.volume, labels.label_map)
+    try:
+        sitk.WriteImage(on_grid, str(label_file))
+    except RuntimeError:  # ITK's message is a page
+        raise StudyError(f"could not write {label_file}; make room or grant access and run again") from None
     records.write_csv(vertebrae, labels.vertebrae)
     squared = np.stack([labels.in_square_pixels(number) for number in range(len(labels.images))])
     records.write_csv(measurements, measure(squared, labels.spacing_mm))
-    return [label_file, vertebrae, measurements, *_draw(folder, name, labels, warnings, model)]
-
-
-def _write_dicom_seg(file: Path, scan: Scan, labels: Labels, model: str) -> Path:
-    on_grid = sitk.GetArrayFromImage(volumes.onto_axes_of(scan.volume, labels.label_map))
-    return segmentation_object.write(file, on_grid[scan.numbers], scan.files, model_name(model))
+    files = [label_file, vertebrae, measurements, *_draw(folder, name, labels, warnings, model)]
+    if dicom_seg and labels.label_map.any():
+        slices, file = sitk.GetArrayFromImage(on_grid)[scan.numbers], folder / f"{name}_labels.dcm"
+        files.append(segmentation_object.write(file, slices, scan.files, model_name(model)))
+    return files
 
 
 def _draw(folder: Path, name: str, labels: Labels, warnings: list[str], model: str) -> list[Path]:

@@ -10,7 +10,14 @@ from conftest import write_dataset
 
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.scores.evaluation import evaluate
-from lumbar_utils.scores.ordering import compare_naming, consecutive_levels, relabel, relabel_all, separate_bodies
+from lumbar_utils.scores.ordering import (
+    compare_naming,
+    consecutive_levels,
+    relabel,
+    relabel_all,
+    relabel_volume,
+    separate_bodies,
+)
 from lumbar_utils.study import Study
 
 
@@ -156,3 +163,17 @@ def test_all_slices_of_a_patient_name_its_vertebrae_together(tmp_path, cache):
         np.savez_compressed(maps / f"{case['case']}.npz", probabilities=chances)
     named = evaluate(cohort, relabel_all(cohort, {"a": maps})).bodies["named"]
     assert named.tolist() == ["L1", "L2", "L1", "L2"]
+
+
+def test_a_lateral_slice_neither_spoils_the_vote_of_a_volume_nor_keeps_its_specks():
+    middle, lateral = spine(), np.zeros((80, 60), np.uint8)
+    lateral[4:16, 20:40] = 2  # one body with the wrong name
+    lateral[70:76, 2:8] = 6  # a speck, smaller than a tenth of a body
+    volume = np.stack([probabilities(mask) * 255 for mask in (middle, middle, lateral)]).astype(np.uint8)
+    expected = np.zeros((80, 60), np.uint8)
+    expected[4:16, 20:40] = 1
+    assert np.array_equal(relabel_volume(volume), [middle, middle, expected])
+
+
+def test_a_volume_without_vertebrae_stays_empty():
+    assert not relabel_volume(np.zeros((3, 6, 40, 30), np.uint8)).any()

@@ -140,7 +140,9 @@ def test_the_files_of_a_volume_open_on_its_grid_and_tell_what_was_found(trained,
     assert "U-Net over spine.v2: slice 2 of 5 from the right, slice 3" in caption
     assert "Not a medical device" in caption
     record = json.loads((out / "predict.json").read_text())
-    assert record["scans"] == {"spine.v2": {"levels": list(LEVELS), "warnings": []}}
+    assert record["scans"]["spine.v2"]["from"] == records.fingerprint_files([file])
+    assert record["scans"]["spine.v2"]["levels"] == list(LEVELS)
+    assert record["scans"]["spine.v2"]["warnings"] == []
     assert len(record["files"]) == len(endings)
 
 
@@ -200,6 +202,23 @@ def test_a_dicom_slice_that_is_missing_stays_empty_and_the_others_in_place(label
     expected[3] = 0
     assert [stack[numbers.index(number)].path for number in (6, 5, 4, 2, 1, 0)] == [*files[:3], *files[4:]]
     assert np.array_equal(labelled(volume).label_map, expected)
+
+
+def test_a_dicom_slice_that_is_missing_is_warned_of(trained, tmp_path):
+    write_dicom(tmp_path / "in", painted(slices=7, bodies=slice(1, 6)))
+    next(path for path in (tmp_path / "in").iterdir() if pydicom.dcmread(path).ImagePositionPatient[0] == 0).unlink()
+    out = scan.predict_scan(trained, "unet", tmp_path / "in", tmp_path / "out")
+    record = json.loads((out / "predict.json").read_text())
+    warning = "The scan lacks slices: neighbours lie up to 8 mm apart, most 4 mm."
+    assert record["scans"]["p0001_s1"]["warnings"] == [warning]
+    assert warning in (out / "p0001_s1.txt").read_text()
+
+
+def test_no_dicom_seg_is_written_of_images_without_a_frame_of_reference(tmp_path):
+    write_dicom(tmp_path, painted(), FrameOfReferenceUID="")
+    with pytest.raises(StudyError, match=r"no DICOM SEG .*: its FrameOfReferenceUID is absent; leave --dicom-seg out"):
+        dicom_seg.write(tmp_path / "seg.dcm", painted(), sorted(tmp_path.iterdir()), "U-Net")
+    assert not (tmp_path / "seg.dcm").exists()
 
 
 def test_dicom_slices_at_uneven_distances_are_refused(tmp_path):
@@ -300,7 +319,7 @@ def test_a_doubtful_scan_is_warned_of(labelled):
     volume = scan_of(np.where(labels == 3, 6, labels), turned=25)  # S1 right below L2
     found = labelled(volume)
     doubtful = found._replace(vertebrae=found.vertebrae.assign(confidence=[0.55, 0.9, 0.6]))
-    assert scan.warnings_of(doubtful, volume, {}) == [
+    assert scan.warnings_of(doubtful, scan.Scan(volume, [], [], []), {}) == [
         "Vertebrae found: L1, L2, L3; five or more are expected in a lumbar scan.",
         "The confidence of L1 (0.55) is below 0.6: all names may be wrong by one level.",
         "The slices are turned by 25 degrees from the sagittal plane or within it, more than 20.",
@@ -329,8 +348,8 @@ def test_a_scan_like_those_seen_raises_no_warning_and_another_does():
         "or given wrong names."
     ]
     assert familiarity.unlike(seen, [255 - image], 2.0) == [
-        "The contrast is unusual: share of near-black pixels 0.00 (in training 0.49 to 0.73), skewness of the grey values "
-        "-1.90 (in training 1.90), median over 90th percentile 0.91 (in training 0.29). Vertebrae may be missed or "
-        "outlined wrongly."
+        "The contrast is unusual: share of near-black pixels 0.00 (in training 0.49 to 0.73), skewness of the grey "
+        "values -1.90 (in training 1.90), median over 90th percentile 0.91 (in training 0.29). Vertebrae may be "
+        "missed or outlined wrongly."
     ]
     assert familiarity.unlike({}, [image], 1.0) == []

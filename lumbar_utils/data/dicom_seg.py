@@ -44,6 +44,8 @@ def write(file: Path, labels: np.ndarray, images: Sequence[Path], model: str) ->
     with warnings.catch_warnings(action="ignore"):  # of odd values in the headers of the source
         sources = [pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in images]
         try:
+            if not sources[0].get("FrameOfReferenceUID"):
+                raise ValueError("its FrameOfReferenceUID is absent")
             segmentation = highdicom.seg.Segmentation(
                 source_images=sources, pixel_array=numbers[labels], segmentation_type="BINARY",
                 segment_descriptions=[_segment(i, LEVELS[value - 1], model) for i, value in enumerate(present, 1)],
