@@ -1,8 +1,8 @@
 """Heights, depths and angles of vertebral bodies, discs, slips and lordosis, measured on label maps.
 
 A body is reduced to the four straight sides of its convex hull, which close the hollows of end plates and walls; two
-sides cross in a corner. An end plate is thus the line over its rims. Depths include osteophytes. The hull goes over the
-steps of the pixels: a tilted body comes out larger by up to a pixel.
+sides cross in a corner. An end plate is thus the line over its rims. Spurs of a mask are cut off before, and so are the
+tips of long osteophytes. The hull goes over the steps of the pixels: a tilted body comes out up to a pixel larger.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,9 @@ from lumbar_utils import LEVELS, StudyError
 
 MIN_PIXELS = 50  # of a body, and
 MIN_SHARE = 0.25  # of the largest body of the slice: what is smaller is a fragment
+SPUR = 0.35  # of a body's side, the root of its area: what is narrower and juts out is cut off
 FITTED = np.linspace(0.2, 0.8, 25)  # shares of a side to which its line is fitted: beyond them corners are rounded
-TURNS = 4  # of a body's axes, until they are those of its end plates
+TURNS = 8  # of a body's axes, until they are those of its end plates
 MIDDLE = 0.06  # of the depth, to either side of its middle: there the hollow of an end plate is averaged
 SLICES = 1  # to either side of a body's middle slice
 NAMES = [*LEVELS, *map("-".join, pairwise(LEVELS))]
@@ -97,13 +98,36 @@ def find_bodies(label_map: np.ndarray) -> dict[str, Body]:
     for number, (level, (left, top, across, down, _)) in enumerate(boxes.items()):
         if left > 0 and top > 0 and left + across < width and top + down < height:
             above, below = centres[max(number - 1, 0)], centres[min(number + 1, len(centres) - 1)]
-            body = _body(ndimage.binary_fill_holes(np.pad(masks[level], 1)), below - above)
+            of_bottom = 0.0 if level == "S1" else 0.5  # the lower end of S1 has a direction of its own
+            body = _body(_without_spurs(np.pad(masks[level], 1)), below - above, of_bottom)
             bodies[level] = Body(*(np.array([left - 1, top - 1]) + body))
     return bodies
 
 
-def _body(mask: np.ndarray, down: np.ndarray) -> np.ndarray:
-    """(6, 2) the points of a Body. mask : with a margin. down : (x, y) along the spine; (0, 0) if unknown."""
+def _without_spurs(mask: np.ndarray) -> np.ndarray:
+    """A mask, with a margin, without its holes and without what is narrow and juts out; its corners stay."""
+    filled = ndimage.binary_fill_holes(mask).astype(np.uint8)
+    radius = SPUR / 2 * np.sqrt(filled.sum())
+    core = cv2.morphologyEx(filled, cv2.MORPH_OPEN, _disk(radius))
+    _, numbers, boxes, _ = cv2.connectedComponentsWithStats(core)
+    if len(boxes) < 2:  # all of it is narrow
+        return filled > 0
+    largest = numbers == 1 + boxes[1:, cv2.CC_STAT_AREA].argmax()
+    # a disk misses a right corner by 0.41 of its radius
+    return (filled > 0) & (cv2.dilate(largest.astype(np.uint8), _disk(radius / 2)) > 0)
+
+
+def _disk(radius: float) -> np.ndarray:
+    side = 2 * max(1, round(radius)) + 1
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+
+
+def _body(mask: np.ndarray, down: np.ndarray, of_bottom: float) -> np.ndarray:
+    """(6, 2) the points of a Body.
+
+    mask : with a margin. down : (x, y) along the spine; (0, 0) if unknown. of_bottom : share of the lower end plate,
+        beside the upper one, in the direction of the body's axes.
+    """
     points = _edge_points(mask)
     centre = points.mean(axis=0)
     down = down / np.hypot(*down) if down[1] > 0 else np.array([0.0, 1.0])
@@ -112,7 +136,7 @@ def _body(mask: np.ndarray, down: np.ndarray) -> np.ndarray:
         along, across = axes @ (points - centre).T
         ends = along.min(), along.max()
         top, bottom = _fit_side(along, across, ends), -_fit_side(along, -across, ends)
-        down = axes[1] - (top[0] + bottom[0]) / 2 * axes[0]
+        down = axes[1] - ((1 - of_bottom) * top[0] + of_bottom * bottom[0]) * axes[0]
         down /= np.hypot(*down)
     front = _fit_side(across, along, [np.polyval(line, ends[0]) for line in (top, bottom)])
     back = -_fit_side(across, -along, [np.polyval(line, ends[1]) for line in (top, bottom)])

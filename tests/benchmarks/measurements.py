@@ -6,8 +6,8 @@
 STUDY_OR_GRID is a folder of study.json, cases.csv and <model>/label_maps; its data set must still be there. Every test
 image is measured as in `lumbar_utils.scores.measurements`. Only levels that both maps have are compared.
 
-Printed is one row per model and measure over all levels; a unit is one level, or pair, of one patient, and its slices
-are averaged before:
+Printed is one row per model and measure, over all levels but for lordosis. A unit is one level, or pair, of a patient;
+its slices are averaged before:
 
 patients, units  how many are compared
 bias, low, high  mean of network - reference and 95 % limits of agreement (`statistics.limits_of_agreement`)
@@ -70,6 +70,8 @@ def named_levels(pred: np.ndarray, true: np.ndarray) -> set[str]:
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """One row per model, measure and unit; see the module."""
     rows = []
+    lordosis = table["measure"] == "lordosis"  # its two are not pooled
+    table = table.assign(measure=table["measure"].where(~lordosis, "lordosis " + table["level"]))
     for keys, own in table.groupby(["model", "measure", "unit"], sort=False):
         units = own["patient"] + " " + own["level"]
         named = own["named"]
