@@ -203,12 +203,7 @@ def count_states(table: pd.DataFrame) -> str:
 def describe_jobs(study: Study | Grid, models: Sequence[str] = tuple(MODELS)) -> str:
     """Every job of a study or grid with its state, as text, and how long those that are not finished will take."""
     table = table_of(jobs_of(study, models))
-    errors = (
-        table["error"].str.split("\n").map(lambda lines: lines[min(1, len(lines) - 1)].strip()[:80])
-    )  # what went wrong
-    lines = table.assign(error=errors)[
-        ["seed", "fold", "step", "state", "epoch", "epochs", "val_f1", "seconds", "error"]
-    ]
+    lines = table.drop(columns=["dataset", "study", "model"]).assign(error=table["error"].map(_short))
     text = lines.to_string(index=False, na_rep="", float_format="{:.4g}".format)
     return f"{study.folder.name}\n{text}\n\n{count_states(table)}{time_left(table)}"
 
