@@ -98,10 +98,12 @@ def predict_scan(trained: Path, model: str, source: Path, destination: Path, dic
                 labels = find(scan.volume)
             except volumes.Unsuitable as reason:
                 left_out.append(f"{name} {reason}")
-                print(f"left out: {left_out[-1]}")
+                if len(scans) > 1:  # else it is the error below
+                    print(f"left out: {left_out[-1]}")
                 continue
             warnings = warnings_of(labels, scan, seen)
-            print(*(f"{name}: {warning}" for warning in warnings), sep="\n", end="\n" if warnings else "")
+            for warning in warnings:
+                print(f"{name}: {warning}")
             files += _write(folder, name, scan, labels, warnings, model, dicom_seg)
             source_files = records.fingerprint_files(scan.files)
             facts[name] = {"from": source_files, "levels": labels.vertebrae["level"].tolist(), "warnings": warnings}
