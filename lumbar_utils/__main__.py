@@ -12,9 +12,8 @@ from typing import Annotated, Literal
 import typer
 
 from lumbar_utils import MODELS, Failure, StudyError
-from lumbar_utils.study import CONVERTED, DATA, Grid, Study, kind_and_path, record_of, with_absolute_paths
+from lumbar_utils.study import CONVERTED, DATA, PRETRAINED, Grid, Study, kind_and_path, record_of, with_absolute_paths
 
-PRETRAINED = DATA / "pretrained"
 NETWORK_FORMATS = ("safetensors", "onnx")  # of `export`, beside those of figures and tables
 
 UsageError = typer.BadParameter.__base__  # of typer's own copy of click, where it has no public name

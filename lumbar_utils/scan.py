@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,13 +18,17 @@ from lumbar_utils.data import dicom, familiarity, volumes
 from lumbar_utils.data import dicom_seg as segmentation_object
 from lumbar_utils.data.decoding import Fit
 from lumbar_utils.data.files import VOLUMES, split_suffix
+from lumbar_utils.data.folder import Cohort
 from lumbar_utils.machine import device_of, explain_out_of_memory
 from lumbar_utils.networks.checkpoints import trained_network, weights_file
 from lumbar_utils.networks.dataset import classes_of, normalise
 from lumbar_utils.networks.prediction import probabilities_of
 from lumbar_utils.scores.measurements import measure
 from lumbar_utils.scores.ordering import relabel_volume
-from lumbar_utils.study import Study
+from lumbar_utils.study import Study, absolute
+
+if TYPE_CHECKING:
+    from lumbar_utils.output.viewer import Example
 
 DISCLAIMER = "Not a medical device: for research only."
 MIN_LEVELS = 5  # found in a scan of a lumbar spine
@@ -62,10 +66,20 @@ class Labels(NamedTuple):
         shape = self.images.shape[:0:-1]
         return cv2.resize(self.label_map[number], shape, interpolation=cv2.INTER_NEAREST_EXACT)
 
-    def pictured(self) -> np.ndarray:
-        """Numbers of the slices to show, PICTURED of the way through those that contain vertebrae."""
-        shown = _with_vertebrae(self.label_map)
-        return shown[np.unique(np.rint(np.multiply(PICTURED, len(shown) - 1)).astype(int))]
+    def examples(self) -> list["Example"]:
+        """The slices to show, PICTURED of the way through those that contain vertebrae."""
+        from lumbar_utils.output.viewer import Example
+
+        shown, examples = _with_vertebrae(self.label_map), []
+        for number in shown[np.unique(np.rint(np.multiply(PICTURED, len(shown) - 1)).astype(int))]:
+            title = f"slice {number + 1} of {len(self.images)} from the right"
+            examples.append(Example(title, self.images[number], self.in_square_pixels(number), self.spacing_mm))
+        return examples
+
+    def measurements(self) -> pd.DataFrame:
+        """See `scores.measurements.measure`."""
+        squared = [self.in_square_pixels(number) for number in range(len(self.images))]
+        return measure(np.stack(squared), self.spacing_mm)
 
 
 def predict_scan(trained: Path, model: str, source: Path, destination: Path, dicom_seg: bool = False) -> Path:
@@ -113,6 +127,22 @@ def predict_scan(trained: Path, model: str, source: Path, destination: Path, dic
         about = {"model": model, "levels": levels, "note": DISCLAIMER, "scans": facts, "left_out": left_out}
         records.mark_finished(folder / "predict.json", records.fingerprint(weights, facts), files, **about)
     return destination
+
+
+def label_scan(trained: Path, model: str, source: str, cohort: Cohort) -> Labels:
+    """The first scan of a source, labelled to be looked at in a notebook; see `predict_scan`.
+
+    source : "" for the first test image of the cohort. Raises Unsuitable if it cannot be labelled.
+    """
+    settings, levels = read_trained(trained, model)
+    study = Study(**settings | {"dataset": "phantom"})
+    network, classes = trained_network(study, model, trained / model), classes_of(levels)
+    if source:
+        read = next(iter(_scans(absolute(source), [], False).values()))
+        return label(study, network, classes, read().volume)
+    case = cohort.cases[cohort.cases["split"] == "test"].iloc[0]
+    labels = label(study, network, classes, volumes.of_slices(cohort.image(case)[None]))
+    return labels._replace(spacing_mm=case["spacing_mm"])
 
 
 def _scans(source: Path, left_out: list[str], dicom_seg: bool) -> dict[str, Callable[[], Scan]]:
@@ -241,8 +271,7 @@ def _write(
     except RuntimeError:  # ITK's message is a page
         raise StudyError(f"could not write {label_file}; make room or grant access and run again") from None
     records.write_csv(vertebrae, labels.vertebrae)
-    squared = np.stack([labels.in_square_pixels(number) for number in range(len(labels.images))])
-    records.write_csv(measurements, measure(squared, labels.spacing_mm))
+    records.write_csv(measurements, labels.measurements())
     files = [label_file, vertebrae, measurements, *_draw(folder, name, labels, warnings, model)]
     if dicom_seg and labels.label_map.any():
         slices, file = sitk.GetArrayFromImage(on_grid)[scan.numbers], folder / f"{name}_labels.dcm"
@@ -253,13 +282,8 @@ def _write(
 def _draw(folder: Path, name: str, labels: Labels, warnings: list[str], model: str) -> list[Path]:
     """Write the pictures of a labelled scan; returns the files."""
     from lumbar_utils.output import figures
-    from lumbar_utils.output.viewer import Example
 
-    note = f"{name}, labelled by {model_name(model)}. {DISCLAIMER}"
-    examples = []
-    for number in labels.pictured():
-        title = f"slice {number + 1} of {len(labels.images)} from the right"
-        examples.append(Example(title, labels.images[number], labels.in_square_pixels(number), labels.spacing_mm))
+    note, examples = f"{name}, labelled by {model_name(model)}. {DISCLAIMER}", labels.examples()
     titles = [example.case for example in examples]
     caption = figures.labelled_scan_caption(name, model, titles, warnings, DISCLAIMER)
     files = figures.save(figures.labelled_scan(examples, warnings, note), folder, name, caption)

@@ -14,6 +14,7 @@ from lumbar_utils.machine import best_device
 
 ROOT = Path(__file__).resolve().parents[1]  # notebooks, data and figures lie beside the package
 DATA = ROOT / "data"
+PRETRAINED = DATA / "pretrained"  # networks that come with the project
 CONVERTED = ("composite", "spider", "dicom", "nifti")  # sources that are first written into the canonical folder
 
 # a coffee break on two CPU cores: 192 x 192 pixels, a narrow U-Net and a small HRNet

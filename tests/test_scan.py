@@ -1,5 +1,6 @@
 """Scans painted by hand, labelled by a network whose weights name their grey values: known voxel by voxel."""
 
+import dataclasses
 import json
 import sys
 
@@ -16,6 +17,8 @@ from typer.testing import CliRunner
 from lumbar_utils import LEVELS, StudyError, records, scan
 from lumbar_utils.__main__ import app
 from lumbar_utils.data import dicom, dicom_seg, familiarity, volumes
+from lumbar_utils.data import folder as canonical
+from lumbar_utils.data.folder import Slice
 from lumbar_utils.networks.checkpoints import trained_network, write_checkpoint
 from lumbar_utils.networks.models import network_of
 from lumbar_utils.study import Study
@@ -353,3 +356,21 @@ def test_a_scan_like_those_seen_raises_no_warning_and_another_does():
         "missed or outlined wrongly."
     ]
     assert familiarity.unlike({}, [image], 1.0) == []
+
+
+def test_a_notebook_labels_a_named_scan_and_else_the_first_test_image(trained, tmp_path):
+    sitk.WriteImage(scan_of(painted()), str(tmp_path / "spine.nrrd"))
+    description = {"name": "painted", "licence": "CC0 1.0", "synthetic": False, "annotated_levels": list(LEVELS)}
+    description["labels"] = {"0": "background"} | {str(value): level for value, level in enumerate(LEVELS, 1)}
+    slices = [Slice(name, name, GREY.astype(np.uint8)[painted()[2]], painted()[2]) for name in ("a", "b")]
+    cohort = canonical.read(canonical.write(tmp_path / "data", slices, description))
+    cohort = dataclasses.replace(cohort, cases=cohort.cases.assign(split=["train", "test"]))
+    of_scan = scan.label_scan(trained, "unet", str(tmp_path / "spine.nrrd"), cohort)
+    assert np.array_equal(of_scan.label_map, painted())
+    assert [example.case for example in of_scan.examples()] == [
+        f"slice {number} of 5 from the right" for number in (2, 3, 4)
+    ]
+    of_image = scan.label_scan(trained, "unet", "", cohort)
+    assert np.array_equal(of_image.label_map, painted()[2:3])
+    depths = of_image.measurements().set_index(["level", "measure"]).loc[("L3", "depth")]
+    assert (depths["value"], depths["unit"]) == (pytest.approx(20, abs=1), "px")  # the side of its pixels is unknown

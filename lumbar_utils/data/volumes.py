@@ -238,6 +238,13 @@ def oblique_deg(volume: sitk.Image) -> float:
     return float(np.degrees(np.arccos(np.clip(cosines, 0, 1)).max()))
 
 
+def of_slices(slices: np.ndarray) -> sitk.Image:
+    """A volume of (slices, height, width) from right to left, each head up and front left, in voxels of 1 mm."""
+    volume = sitk.GetImageFromArray(slices)
+    volume.SetDirection((0, 0, 1, 1, 0, 0, 0, -1, 0))
+    return volume
+
+
 def onto_axes_of(volume: sitk.Image, labels: np.ndarray) -> sitk.Image:
     """Labels of the slices of `oriented(volume)` on the volume's own grid, in the order of its axes.
 
