@@ -1,5 +1,7 @@
 """Trained networks as files for other programs: the same label maps from safetensors and from ONNX."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import onnx
@@ -10,7 +12,7 @@ from conftest import write_dataset
 from test_application import trained  # noqa: F401 (a fixture)
 from typer.testing import CliRunner
 
-from lumbar_utils import StudyError, records
+from lumbar_utils import LEVELS, MODELS, StudyError, records
 from lumbar_utils.__main__ import app
 from lumbar_utils.application import predict_source, read_trained
 from lumbar_utils.data.preparation import prepare
@@ -18,7 +20,8 @@ from lumbar_utils.exchange import export_networks
 from lumbar_utils.networks.checkpoints import best_weights
 from lumbar_utils.networks.prediction import predict
 from lumbar_utils.networks.training import fit
-from lumbar_utils.study import Study
+from lumbar_utils.phantom import phantom
+from lumbar_utils.study import PRETRAINED, Study
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +104,35 @@ def test_what_cannot_be_exported_or_read_is_named(trained, exported, tmp_path): 
     weights.write_bytes(b"\0" * weights.stat().st_size)
     with pytest.raises(StudyError, match=r"weights.safetensors cannot be read .*; fetch the project's file"):
         best_weights(tmp_path / "cut" / "unet")
+
+
+RECORDED = Path(__file__).with_name("pretrained_label_maps.npz")
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    """Two phantoms of 320 x 320 pixels, the same bits every time."""
+    folder = tmp_path_factory.mktemp("phantoms") / "phantoms"
+    phantom.generate(folder, 2, size=320)
+    return folder
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_networks_of_the_project_give_the_recorded_label_maps(phantoms, tmp_path, model):
+    out = predict_source(PRETRAINED, model, str(phantoms), tmp_path / "out")
+    recorded = np.load(RECORDED)[model]
+    given = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted((out / "label_maps").glob("*.png"))]
+    assert np.mean(recorded == np.array(given)) > 0.999  # another processor rounds otherwise
+    assert np.unique(recorded).tolist() == list(range(len(LEVELS) + 1))
+
+
+def test_the_networks_of_the_project_are_small_and_say_where_they_are_from():
+    weights = sorted(PRETRAINED.glob("*/weights.safetensors"))
+    assert [file.parent.name for file in weights] == sorted(MODELS)
+    assert sum(file.stat().st_size for file in weights) < 25e6
+    data = records.read_json(PRETRAINED / "study.json")["data"]
+    assert "CC BY 4.0" in data["licence"]
+    for model in MODELS:
+        card = (PRETRAINED / f"model_card_{model}.md").read_text(encoding="utf-8")
+        assert "SPIDER" in card
+        assert "OPEN" not in card

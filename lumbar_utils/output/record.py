@@ -136,6 +136,7 @@ def facts(results: Results) -> dict[str, str]:
     study, data, about = results.study, results.data, results.data.get("about", {})
     settings = study["settings"]
     absent = [level for level in LEVELS if level not in data["annotated"]]
+    known = data.get("taught", data["annotated"])  # phantoms teach levels that the data do not annotate
     return {
         **dict.fromkeys(Study.model_fields, OPEN),
         **{name: str(value) for name, value in settings.items()},
@@ -149,6 +150,8 @@ def facts(results: Results) -> dict[str, str]:
         "cases": str(data["cases"]),
         "levels": ", ".join(data["annotated"]),
         "absent": ", ".join(absent) or "none",
+        "predicted": ", ".join(known),
+        "unpredicted": ", ".join(level for level in LEVELS if level not in known) or "none",
         "left_out": "; ".join(about.get("left_out", [])) or "nothing recorded",
         "findings": f"{len(results.findings)} findings of the audit are recorded",
         "spacing": _spacing(results),
