@@ -1,18 +1,25 @@
 # The study in two commands: `make study` and `make test`. Needs Python 3.11 or newer and a network to install from.
 .DELETE_ON_ERROR:
-.PHONY: study test lint lab gpu env lock clean
+.PHONY: study label test lint lab gpu env lock clean
 
 PYTHON  ?= $(firstword $(foreach name,python3.12 python3.13 python3.11 python3.14 python3,$(shell $(name) -c \
              'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 PROFILE ?= auto
 DATASET ?= phantom
 SEED    ?= 0
+MODEL   ?= hrnet
+SCAN    ?=
+OUT     ?= labelled
 ARGS    ?=
 BIN     := .venv/bin
 READY   := .venv/.ready
 
 study: $(READY)
 	$(BIN)/python -m lumbar_utils run --profile $(PROFILE) --dataset "$(DATASET)" --seed $(SEED) $(ARGS)
+
+# label and measure a scan; OUT is a new folder, MODEL one of unet, hrnet, efficientnet
+label: $(READY)
+	$(BIN)/python -m lumbar_utils predict pretrained $(MODEL) "$(SCAN)" "$(OUT)"
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --max-worker-restart 0
