@@ -66,7 +66,12 @@ def test_a_notebook_has_one_cell_of_plain_parameters(path):
     assert len(tagged) == 1
     values = {node.target.id: ast.literal_eval(node.value) for node in ast.parse(tagged[0].source).body}
     expected = {"profile": "auto", "dataset": "phantom", "seed": 0, "runs": "data/runs", "overrides": {}}
-    own = {"model": values.get("model"), "add": {}, "seeds": [], "scan": ""}  # of the training notebooks, and of the comparison
+    own = {
+        "model": values.get("model"),
+        "add": {},
+        "seeds": [],
+        "scan": "",
+    }  # of the training notebooks, and of the comparison
     assert values == expected | {name: own[name] for name in values if name in own}
 
 
