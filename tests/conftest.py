@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,16 @@ def trained(tmp_path_factory, worker_id) -> tuple[list, subprocess.CompletedProc
             result = command_line(*arguments)
             said.write_text(json.dumps([result.returncode, result.stdout, result.stderr]))
     return arguments, subprocess.CompletedProcess(arguments, *json.loads(said.read_text()))
+
+
+@pytest.fixture
+def one_job_left(trained, tmp_path) -> list[str]:
+    """The command of a grid of one seed and one network, on a copy of `trained`: all but notebook 01 is finished."""
+    arguments, _ = trained
+    runs = shutil.copytree(arguments[4], tmp_path / "runs")
+    (record,) = runs.glob("*/notebooks/01_data_exploration.json")
+    record.unlink()
+    return [*map(str, arguments[:4]), str(runs), *arguments[5:], "--seeds", "0", "--models", "unet"]
 
 
 def write_dataset(folder: Path, patients: int = 6, shape: tuple[int, int] = (64, 48), annotated=("L1", "L2")) -> Path:

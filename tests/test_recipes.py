@@ -7,11 +7,9 @@ import sys
 from pathlib import Path
 
 import nbformat
-import pytest
 import yaml
-from conftest import command_line, write_dataset
+from conftest import command_line
 from nbclient import NotebookClient
-from test_grid import asked
 
 from lumbar_utils.study import ROOT
 
@@ -26,14 +24,14 @@ def block(language, word):
     return next(text for text in blocks if word in text)
 
 
-@pytest.fixture
-def options(tmp_path):
-    """A grid of one seed and one network."""
-    write_dataset(tmp_path / "data")
-    return list(map(str, asked(tmp_path, "--seeds", 0, "--models", "unet")))
+def assert_run(stdout, runs):
+    """Whether a grid had one job to run, and a worker ran it."""
+    assert "2 jobs, 1 finished; 1 to run" in stdout and "2 jobs: 2 finished" in stdout
+    (log,) = runs.glob("*/notebooks/*.log")
+    assert log.stem == "01_data_exploration" and log.read_text().count("begins") == 1
 
 
-def test_the_recipe_for_slurm_submits_workers_that_run_the_grid(tmp_path, options):
+def test_the_recipe_for_slurm_submits_workers_that_run_the_grid(tmp_path, one_job_left):
     bin_ = tmp_path / "bin"
     bin_.mkdir()
     for name, text in {"sbatch": SBATCH, "scancel": SCANCEL}.items():
@@ -41,14 +39,14 @@ def test_the_recipe_for_slurm_submits_workers_that_run_the_grid(tmp_path, option
         (bin_ / name).chmod(0o755)
     (tmp_path / "slurm.py").write_text(block("python", "SLURMCluster").replace("jobs=9", "jobs=1"))
     result = subprocess.run(
-        [sys.executable, tmp_path / "slurm.py", *options[1:]], capture_output=True, text=True, cwd=tmp_path,
+        [sys.executable, tmp_path / "slurm.py", *one_job_left[1:]], capture_output=True, text=True, cwd=tmp_path,
         env=os.environ | {"PATH": f"{bin_}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert "2 jobs: 2 finished" in result.stdout
+    assert_run(result.stdout, tmp_path / "runs")
 
 
-def test_the_recipe_for_kubernetes_starts_a_scheduler_workers_and_a_driver(tmp_path, options):
+def test_the_recipe_for_kubernetes_starts_a_scheduler_workers_and_a_driver(tmp_path, one_job_left):
     parts = {
         (part["kind"], part["metadata"]["name"]): part["spec"] for part in yaml.safe_load_all(block("yaml", "kind"))
     }
@@ -71,17 +69,17 @@ def test_the_recipe_for_kubernetes_starts_a_scheduler_workers_and_a_driver(tmp_p
     try:
         while not (tmp_path / "scheduler.json").exists():
             assert scheduler.poll() is None
-        driver = [*command("Job", "grid"), *options[1:]]
+        driver = [*command("Job", "grid"), *one_job_left[1:]]
         result = subprocess.run(driver, capture_output=True, text=True, env=env)
     finally:
         for process in (worker, scheduler):
             process.terminate()
             process.wait()
     assert result.returncode == 0, result.stderr
-    assert "2 jobs: 2 finished" in result.stdout
+    assert_run(result.stdout, tmp_path / "runs")
 
 
-def test_workers_without_the_resource_are_refused_with_the_remedy(tmp_path, options):
+def test_workers_without_the_resource_are_refused_with_the_remedy(tmp_path, one_job_left):
     file, dask = tmp_path / "scheduler.json", Path(sys.executable).with_name("dask")
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
     told = ["--scheduler-file", file, "--dashboard-address", ":0"]
@@ -90,7 +88,7 @@ def test_workers_without_the_resource_are_refused_with_the_remedy(tmp_path, opti
     try:
         while not file.exists():
             assert started[0].poll() is None
-        result = command_line(*options, "--scheduler", file)
+        result = command_line(*one_job_left, "--scheduler", file)
     finally:
         for process in started:
             process.terminate()
@@ -99,18 +97,17 @@ def test_workers_without_the_resource_are_refused_with_the_remedy(tmp_path, opti
     assert "has no worker that takes jobs; start some with" in result.stderr and "--resources cell=1" in result.stderr
 
 
-def test_a_grid_run_from_a_notebook_shows_its_progress_and_its_overview(tmp_path, monkeypatch):
+def test_a_grid_run_from_a_notebook_shows_its_progress_and_its_overview(tmp_path, one_job_left, monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)  # which the command line sets, in this process too
-    write_dataset(tmp_path / "data")
-    settings = {name: str(tmp_path / name) for name in ("runs", "cache")} | {"dataset": str(tmp_path / "data")}
-    settings |= {"height": 64, "width": 64, "epochs": 1, "device": "cpu"}
+    cache = one_job_left[6].removeprefix("cache=")
+    settings = {"runs": str(tmp_path / "runs"), "cache": cache, "device": "cpu"}
     code = block("python", "cluster.run").replace('Study("quick", folds=5)', f'Study("smoke", **{settings})')
     code = code.replace("seeds=(0, 1, 2)", "seeds=(0,)").replace("run([grid])", 'run([grid], models=("unet",))')
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     (cell,) = NotebookClient(notebook, kernel_name="python3").execute().cells
     printed = "".join(output["text"] for output in cell.outputs if output["output_type"] == "stream")
-    assert "2 jobs, 0 finished; 2 to run" in printed
+    assert "2 jobs, 1 finished; 1 to run" in printed
     states = notebook.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"].values()
     shown = " ".join(str(state["state"].get("value")) for state in states).replace("\u2007", " ")
-    assert "jobs: 100%" in shown and "2/2" in shown and "failed=0, running=0" in shown
+    assert "jobs: 100%" in shown and "1/1" in shown and "failed=0, running=0" in shown
     assert any("image/png" in output.get("data", {}) for output in cell.outputs)
