@@ -137,7 +137,7 @@ def test_the_report_links_the_notebook_of_every_job_and_misses_nothing(grid):
 
 def test_a_second_run_does_nothing_and_says_so(command, grid):
     before = begun(grid)
-    result = command_line(*command)
+    result = in_process(*command)
     assert "9 jobs, 9 finished; 0 to run" in result.stdout and "05_evaluate_and_compare: up to date" in result.stdout
     assert result.returncode == 0 and begun(grid) == before
 
@@ -236,12 +236,12 @@ def test_a_job_that_fails_is_tried_twice_and_recorded_and_the_others_go_on(root,
 def test_two_drivers_at_once_run_no_job_twice(tmp_path):
     write_dataset(tmp_path / "data")
     command = [sys.executable, "-m", "lumbar_utils"]
-    command += map(str, asked(tmp_path, "--seeds", 0, "--folds", 2, "--models", "unet", "--workers", 1))
+    command += map(str, asked(tmp_path, "--seeds", 0, "--models", "unet", "--workers", 1))
     drivers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for driver in drivers:
         driver.communicate()
     logs = list((tmp_path / "runs").glob("*/notebooks/*.log"))
-    assert len(logs) == 3 and [log.read_text().count("begins") for log in logs] == [1, 1, 1]
+    assert len(logs) == 2 and [log.read_text().count("begins") for log in logs] == [1, 1]
     assert [driver.returncode for driver in drivers] == [0, 0]
 
 
