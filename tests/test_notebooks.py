@@ -12,11 +12,11 @@ import nbformat
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from conftest import command_line
+from conftest import command_line, in_process
 from papermill.cli import papermill
 
 from lumbar_utils import StudyError, pipeline
-from lumbar_utils.execution import refuse_undeclared, start
+from lumbar_utils.execution import execute, refuse_undeclared, start
 from lumbar_utils.output.results import read
 from lumbar_utils.study import ROOT, Grid, Study
 
@@ -277,7 +277,7 @@ def test_executed_notebooks_hold_figures_and_no_error(whole_run):
 
 def test_a_second_run_does_nothing_and_says_so(whole_run):
     arguments, _ = whole_run
-    result = command_line(*arguments)
+    result = in_process(*arguments)
     assert result.returncode == 0
     assert [f"{path.stem}: up to date" in result.stdout for path in NOTEBOOKS] == [True] * 6
 
@@ -286,12 +286,12 @@ def test_a_deleted_figure_is_made_again_without_training(whole_run):
     arguments, _ = whole_run
     folder = folder_of(whole_run)
     written = (folder / "unet" / "checkpoints" / "best.ckpt").stat().st_mtime_ns
-    figure = folder / "figures" / "fig7.pdf"
+    figure = folder / "figures" / "fig4.pdf"
     before = figure.read_bytes()
     figure.unlink()
     result = command_line(*arguments)
-    assert "04_train_efficientnet: up to date" in result.stdout
-    assert "05_evaluate_and_compare: done" in result.stdout
+    assert "01_data_exploration: done" in result.stdout
+    assert [f"{path.stem}: up to date" in result.stdout for path in NOTEBOOKS] == [False] + [True] * 5
     assert figure.read_bytes() == before
     assert (folder / "unet" / "checkpoints" / "best.ckpt").stat().st_mtime_ns == written
 
@@ -331,8 +331,7 @@ def test_every_cell_gives_the_same_once_more_in_reverse_order(trained, tmp_path,
     again = [nbformat.v4.new_code_cell(cell.source) for cell in reversed(cells)]
     notebook.cells = [*cells, *again]
     nbformat.write(notebook, tmp_path / path.name)
-    script = "import sys, pathlib, lumbar_utils.execution as it; it.execute(*map(pathlib.Path, sys.argv[1:]), {})"
-    subprocess.run([sys.executable, "-c", script, tmp_path / path.name, tmp_path / "out" / path.name], check=True)
+    execute(tmp_path / path.name, tmp_path / "out" / path.name, {})
     outputs = [told_by(cell) for cell in code_of(tmp_path / "out" / path.name)]
     assert outputs[: len(cells)] == outputs[len(cells) :][::-1]
     assert "trained already" in str(outputs) or "_train_" not in path.name
