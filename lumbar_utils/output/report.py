@@ -138,7 +138,8 @@ def figures_of(results: Results, part: str) -> list[Figure]:
 def embedded(file: Path) -> tuple[str, int, int]:
     """A PNG in base64, with its width and height, reduced to SCREEN_WIDTH."""
     try:
-        picture = Image.open(file).convert("RGB")
+        with Image.open(file) as stored:
+            picture = stored.convert("RGB")
     except (OSError, SyntaxError):  # what Pillow raises for a damaged PNG
         raise StudyError(f"{file} is cut off or damaged; copy it again, or delete it and run the study again") from None
     picture.thumbnail((SCREEN_WIDTH, picture.height))
