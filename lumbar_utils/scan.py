@@ -142,7 +142,8 @@ def label_scan(trained: Path, model: str, source: str, cohort: Cohort) -> Labels
         return label(study, network, classes, read().volume)
     case = cohort.cases[cohort.cases["split"] == "test"].iloc[0]
     labels = label(study, network, classes, volumes.of_slices(cohort.image(case)[None]))
-    return labels._replace(spacing_mm=case["spacing_mm"])
+    vertebrae = labels.vertebrae.drop(columns="volume_mm3")  # a single image has none
+    return labels._replace(spacing_mm=case["spacing_mm"], vertebrae=vertebrae)
 
 
 def _scans(source: Path, left_out: list[str], dicom_seg: bool) -> dict[str, Callable[[], Scan]]:

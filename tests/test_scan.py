@@ -372,5 +372,6 @@ def test_a_notebook_labels_a_named_scan_and_else_the_first_test_image(trained, t
     ]
     of_image = scan.label_scan(trained, "unet", "", cohort)
     assert np.array_equal(of_image.label_map, painted()[2:3])
+    assert of_image.vertebrae.columns.tolist() == ["level", "confidence", "slices"]
     depths = of_image.measurements().set_index(["level", "measure"]).loc[("L3", "depth")]
     assert (depths["value"], depths["unit"]) == (pytest.approx(20, abs=1), "px")  # the side of its pixels is unknown
