@@ -19,6 +19,7 @@ study: $(READY)
 
 # label and measure a scan; OUT is a new folder, MODEL one of unet, hrnet, efficientnet
 label: $(READY)
+	@test -n "$(SCAN)" || { echo "name a scan: make label SCAN=path/to/scan.nii.gz"; exit 1; }
 	$(BIN)/python -m lumbar_utils predict pretrained $(MODEL) "$(SCAN)" "$(OUT)"
 
 test: $(READY)
