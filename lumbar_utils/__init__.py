@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-# albumentations asks a registry for updates at import unless told not to; nothing here may need a network
+# albumentations asks a registry for updates at import unless this variable is set; nothing here may need a network
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # OpenMP threads that sleep at once between two layers make training up to twice slower on a quiet machine, ones that
 # spin for long make it several times slower on a busy one: a short spin
@@ -30,7 +30,7 @@ class StudyError(ValueError):
     """Input or surroundings that the study cannot work with: what was found, what is allowed, and the remedy."""
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows below a cell: the message alone, since what helps is in it and not in the code."""
+        """What IPython shows below a cell: only the message, which has the remedy, and no traceback."""
         return [f"\x1b[31m{type(self).__name__}\x1b[39m: {self}"]
 
 

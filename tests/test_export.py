@@ -224,7 +224,7 @@ def test_tables_compile_with_letters_of_any_script(study, tmp_path, latex):
     odd = pd.DataFrame({"": names, "F1": "0.9"})
     tables.write(study / "tables", "table2", odd, odd, "Of модель")
     export(study, tmp_path / "out", formats=["tex"])
-    compiled(tmp_path / "out", "tables", latex)
+    assert "Output written on tables.pdf" in compiled(tmp_path / "out", "tables", latex)
 
 
 def test_what_a_killed_writer_left_is_no_figure(study, tmp_path):

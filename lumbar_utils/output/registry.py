@@ -23,7 +23,7 @@ class Figure(NamedTuple):
     """One figure of a study.
 
     notebook : number of the notebook that makes it; "" for a grid's, which `run` makes. part : of the report.
-    alt : what readers are told who cannot see the figure.
+    alt : the alternative text, for readers who cannot see the figure.
     of_images : whether it shows a result on images; beside one, the report says that synthetic images are synthetic.
     """
 

@@ -160,7 +160,7 @@ def _wide(table: pd.DataFrame, rows: str | list[str], columns: str, texts: list[
 
 
 def interval_text(value: float, low: float, high: float) -> str:
-    """A number as it stands in a table: 0.9629 [0.958, 0.967]; the number alone where no interval is known."""
+    """A number as it stands in a table: 0.9629 [0.958, 0.967]; only the number where no interval is known."""
     return f"{value:.4f}" if pd.isna(low) else f"{value:.4f} [{low:.3f}, {high:.3f}]"
 
 

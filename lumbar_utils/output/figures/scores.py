@@ -318,7 +318,7 @@ def reliability(table: pd.DataFrame, note: str = "") -> Figure:
     for model, bins in table[table["pixels"] > 0].groupby("model", sort=False):
         total = bins["pixels"].sum()
         error = calibration_error(bins[["pixels", "confidence", "right"]].to_numpy().T)
-        filled = bins[bins["pixels"] >= 1e-3 * total]  # a bin of a few pixels tells nothing
+        filled = bins[bins["pixels"] >= 1e-3 * total]  # a bin of a few pixels shows nothing
         name, curve = model_name(model), style_of(model).curve() | {"markersize": 3.5}
         x = 100 * filled["confidence"] / filled["pixels"]
         left.plot(x, 100 * filled["right"] / filled["pixels"], label=name, **curve)
