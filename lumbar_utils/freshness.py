@@ -105,7 +105,9 @@ def record_to_start_from(study: "Study", model: str) -> dict:
     """fit.json of the trained network that training starts from. Raises StudyError where there is none."""
     record = study.start / model / "fit.json"
     if not records.is_complete(record):
-        raise StudyError(f"start_from={study.start} holds no trained {model}; name a study's folder in data/runs")
+        raise StudyError(
+            f"start_from={study.start} holds no trained {model}; name a study's folder in data/runs, or phantoms"
+        )
     return records.read_json(record)
 
 

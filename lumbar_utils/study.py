@@ -1,5 +1,6 @@
 """Every setting of a study, validated, with named profiles; and grids: one study under several seeds and folds."""
 
+import csv
 import dataclasses
 import difflib
 import functools
@@ -38,16 +39,16 @@ PROFILES = {
 }  # fmt: skip
 START_LENGTH = 2  # of the training on phantoms that others start from, in the epochs of its profile
 FINE_TUNING = 0.25  # of a profile's learning rate, for networks that are trained already
+NETWORKS = ("normalisation", "unet_channels", "hrnet", "efficientnet", "deep_supervision")  # settings that weights need
 
 MAIN = {"profile", "dataset", "seed", "height", "width", "epochs"}  # shown by a notebook without a click
 
 NO_FILE = ("none", "imagenet")  # of encoder_weights, which is a path otherwise
-STARTS = ("none", "phantoms")  # of start_from, which is a path otherwise
+STARTS = ("none", "phantoms", "pretrained")  # of start_from, which is a path otherwise
 # settings that a study shares with the phantoms that its networks start from: of networks, of their input, of phantoms
 # and of this machine
 SHARED = (
-    "height", "width", "normalisation", "unet_channels", "hrnet", "efficientnet", "deep_supervision",
-    "phantom_patients", "phantom_size", "phantom_difficulty",
+    *NETWORKS, "height", "width", "phantom_patients", "phantom_size", "phantom_difficulty",
     "accumulate", "batch_size", "precision", "device", "devices", "nodes", "strategy", "workers", "runs", "cache",
 )  # fmt: skip
 WITHOUT_EFFECT_ON_RESULTS = {"accept", "runs", "cache", "workers", "device"}
@@ -85,18 +86,58 @@ Folder = Annotated[Path, BeforeValidator(absolute)]
 
 
 def _usual_start(settings: dict) -> str:
-    """`phantoms` for images of patients, which are few, unless a setting names other weights to start from."""
-    of_patients = settings.get("dataset", "phantom") != "phantom" and settings["profile"] != "smoke"
-    return "phantoms" if of_patients and settings.get("encoder_weights", "none") == "none" else "none"
+    """Of images of patients, which are few: `pretrained`, or `phantoms` where those networks do not fit.
+
+    They do not fit where settings ask for other networks, or they were trained on patients of the data set.
+    """
+    dataset = str(settings.get("dataset") or "phantom")  # an empty one is refused by its own field
+    if dataset == "phantom" or settings["profile"] == "smoke" or settings.get("encoder_weights", "none") != "none":
+        return "none"
+    theirs = _settings_of_pretrained()
+    asks_for_others = any(settings.get(name, theirs.get(name)) != theirs.get(name) for name in NETWORKS)
+    if not theirs or asks_for_others or pretrained_know(dataset):
+        return "phantoms"
+    return "pretrained"
+
+
+@functools.cache
+def _settings_of_pretrained() -> dict:
+    """Of the study whose networks come with the project; empty where the package was installed without them."""
+    return record_of(PRETRAINED)["settings"] if (PRETRAINED / "study.json").is_file() else {}
+
+
+def pretrained_know(dataset: str) -> bool:
+    """Whether the networks that come with the project were trained on patients of a data set, by the patients' names.
+
+    Of volumes of SPIDER, whose patients are known only once they are read, it is taken for granted.
+    """
+    kind, path = kind_and_path(dataset)
+    if kind != "folder":
+        return kind == "spider"
+    earlier = _rows(PRETRAINED / "split.csv")
+    trained_on = {row["patient"] for row in earlier if row["split"] != "test"}
+    return not trained_on.isdisjoint(row.get("patient") for row in _rows(path / "cases.csv"))
+
+
+def _rows(table: Path) -> list[dict]:
+    """Of a CSV file; none where it is absent or unreadable, which is refused elsewhere when it is needed."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as lines:
+            return list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
 
 
 def _start(source: str | Path | None) -> str | Path:
     if source is None:
         return "none"
-    return source if source in STARTS else absolute(source)
+    if source in STARTS:
+        return source
+    path = absolute(source)
+    return "pretrained" if path == PRETRAINED else path
 
 
-Start = Annotated[Literal["none", "phantoms"] | Path, BeforeValidator(_start)]
+Start = Annotated[Literal["none", "phantoms", "pretrained"] | Path, BeforeValidator(_start)]
 
 
 def kind_and_path(dataset: str, start: Path = ROOT) -> tuple[str, Path | None]:
@@ -270,8 +311,9 @@ class Study(BaseModel):
     deep_supervision: bool = Field(False, description="U-Net is also taught at its coarser levels")
     ema: float = Field(0, ge=0, lt=1, description="decay a step of the moving average of the weights; 0: no average")
     start_from: Start = Field(
-        description="none: at random; phantoms: from networks trained on phantoms first, once for all studies of a "
-        "profile, as is done by default for images of patients; or the folder of another study"
+        description="none: at random; pretrained: from the networks that come with the project, the default for images "
+        "of patients; phantoms: from networks trained on phantoms first, once for all studies of a profile, the "
+        "default where pretrained ones do not fit; or the folder of another study"
     )
     test_time_augmentation: bool = Field(False, description="predict the mean over turned and scaled copies")
 
@@ -300,7 +342,7 @@ class Study(BaseModel):
     @classmethod
     def _fill_in_the_profile(cls, settings: dict) -> dict:
         profile = PROFILES.get(str(settings["profile"]), PROFILES["smoke"])
-        start = settings.get("start_from", _usual_start(settings))
+        start = settings["start_from"] if "start_from" in settings else _usual_start(profile | settings)
         if start not in ("none", None):
             profile = profile | {"learning_rate": FINE_TUNING * profile["learning_rate"]}
         return profile | settings | {"start_from": start}
@@ -321,8 +363,8 @@ class Study(BaseModel):
             )
         if self.start_from != "none" and self.encoder_weights != "none":
             raise ValueError("start_from brings all the weights; leave encoder_weights at none")
-        if self.start_from == "phantoms" and self.dataset == "phantom":
-            raise ValueError("start_from=phantoms is for images of patients; use none for dataset=phantom")
+        if self.start_from in ("phantoms", "pretrained") and self.dataset == "phantom":
+            raise ValueError(f"start_from={self.start_from} is for images of patients; use none for dataset=phantom")
         if self.epochs == 0 and self.start_from == "none":
             raise ValueError("epochs=0 tests trained networks as they are; name them as start_from, or give epochs=1")
         return self
@@ -340,16 +382,25 @@ class Study(BaseModel):
         return Study(profile, dataset="phantom", start_from="none", phantom_contrast="any", **longer, **shared)
 
     def tested_on(self, dataset: str) -> "Study":
-        """The study that tests this one's networks, without further training, on all patients of another data set."""
+        """The study that tests this one's networks, without further training, on all patients of another data set.
+
+        Raises StudyError where the networks that this study starts from were trained on these patients.
+        """
+        if self.start_from == "pretrained" and pretrained_know(dataset):
+            raise StudyError(
+                f"the networks that come with the project, from which this study starts, were trained on patients of "
+                f"{dataset}; to test on them start from phantoms: --set start_from=phantoms"
+            )
         other = {"dataset": dataset, "start_from": self.folder, "epochs": 0, "folds": 0, "fold": 0}
         return Study(**self.settings | other)
 
     @property
     def start(self) -> Path | None:
         """Folder of the study whose trained networks this one starts from; None where they start at random."""
+        known = {"none": None, "pretrained": PRETRAINED}
         if self.start_from == "phantoms":
             return self.phantoms.folder
-        return None if self.start_from == "none" else self.start_from
+        return known.get(self.start_from, self.start_from)
 
     @property
     def settings(self) -> dict:

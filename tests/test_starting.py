@@ -1,5 +1,7 @@
 """What networks know before they are trained: nothing, phantoms, or what another study taught them."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -14,7 +16,9 @@ from lumbar_utils.networks.checkpoints import best_weights
 from lumbar_utils.networks.prediction import predict
 from lumbar_utils.networks.training import fit
 from lumbar_utils.scores.evaluation import read_label_map
-from lumbar_utils.study import Study
+from lumbar_utils.study import PRETRAINED, PROFILES, Study
+
+QUICK_NETWORKS = {name: PROFILES["quick"][name] for name in ("unet_channels", "hrnet", "efficientnet")}
 
 
 @pytest.fixture
@@ -29,18 +33,64 @@ def trained(study: Study, model: str = "unet") -> dict[str, torch.Tensor]:
     return best_weights(study.folder / model)
 
 
-def test_images_of_patients_start_from_phantoms_unless_told_otherwise(tmp_path):
+def test_images_of_patients_start_from_the_networks_that_come_with_the_project(tmp_path):
     folder = str(write_dataset(tmp_path / "mine"))
-    assert Study("quick", dataset=folder).start_from == "phantoms"
+    study = Study("quick", dataset=folder)
+    assert study.start_from == "pretrained" and study.start == PRETRAINED
+    assert study == Study("quick", dataset=folder, start_from=PRETRAINED)
     assert Study("quick", dataset=folder, start_from="none").start is None
     assert Study("quick").start_from == Study("smoke", dataset=folder).start_from == "none"
-    assert Study("patients", dataset=folder).phantoms == Study("quick", phantom_contrast="any", epochs=18)
-    rates = [Study("quick", dataset=folder, start_from=start).learning_rate for start in ("none", "phantoms", folder)]
-    assert rates == [4e-3, 1e-3, 1e-3]
-    with pytest.raises(StudyError, match="start_from=phantoms is for images of patients"):
-        Study("quick", start_from="phantoms")
+    starts = ("none", "phantoms", "pretrained", folder)
+    rates = [Study("quick", dataset=folder, start_from=start).learning_rate for start in starts]
+    assert rates == [4e-3, 1e-3, 1e-3, 1e-3]
+    for synthetic in ("phantoms", "pretrained"):
+        with pytest.raises(StudyError, match=f"start_from={synthetic} is for images of patients"):
+            Study("quick", start_from=synthetic)
     with pytest.raises(StudyError, match="epochs=0 tests trained networks as they are; name them as start_from"):
         Study("quick", epochs=0)
+
+
+@pytest.mark.parametrize(
+    "others", [{"unet_channels": 32}, {"hrnet": "hrnet_w18"}, {"deep_supervision": True}, {"profile": "paper"}]
+)
+def test_networks_other_than_those_that_come_with_the_project_start_from_phantoms(tmp_path, others):
+    settings = {"profile": "patients", "dataset": str(write_dataset(tmp_path / "mine"))} | others
+    study = Study(**settings)
+    assert study.start_from == "phantoms" and study.start == study.phantoms.folder
+    assert Study(**settings | {"height": 256, "learning_rate": 1e-2}).start_from == "phantoms"
+
+
+def test_patients_of_quick_and_longer_trainings_share_their_phantoms(tmp_path):
+    folder = str(write_dataset(tmp_path / "mine"))
+    assert Study("patients", dataset=folder).phantoms == Study("quick", phantom_contrast="any", epochs=18)
+
+
+@pytest.mark.parametrize(
+    ("patient", "start"), [("spider_110", "phantoms"), ("spider_185", "phantoms"), ("spider_209", "pretrained")]
+)
+def test_patients_known_to_the_networks_that_come_with_the_project_start_from_phantoms(tmp_path, patient, start):
+    folder = renamed(write_dataset(tmp_path / "mine"), patient)
+    study = Study("quick", dataset=str(folder))
+    assert study.start_from == start  # 110 was trained on, 185 chose the epoch, 209 was tested on
+    other = Study("quick", dataset=str(write_dataset(tmp_path / "other")))
+    if start == "pretrained":
+        assert other.tested_on(study.dataset).start == other.folder
+        return
+    with pytest.raises(StudyError, match=r"were trained on patients of .*mine; to test on them start from phantoms"):
+        other.tested_on(study.dataset)
+
+
+def test_volumes_of_spider_start_from_phantoms(tmp_path):
+    assert Study("quick", dataset=f"spider:{tmp_path}").start_from == "phantoms"
+    assert Study("quick", dataset=f"nifti:{tmp_path}").start_from == "pretrained"
+
+
+def renamed(folder: Path, patient: str) -> Path:
+    """The same data set, its first patient under another name."""
+    cases = pd.read_csv(folder / "cases.csv", dtype=str)
+    cases["patient"] = cases["patient"].replace("p0", patient)
+    cases.to_csv(folder / "cases.csv", index=False)
+    return folder
 
 
 def test_training_goes_on_from_the_weights_that_phantoms_left(patients):
@@ -117,6 +167,18 @@ def test_networks_are_not_tested_on_patients_that_they_were_trained_on(study, pa
     tested = taught.tested_on(patients.dataset)
     with pytest.raises(StudyError, match=r"was trained on 5 patients that are tested on here, first p"):
         fit(tested, prepare(tested), "unet")
+
+
+def test_patients_are_refused_whom_an_earlier_study_was_trained_on(study, patients, tmp_path):
+    """The networks that come with the project, then other patients, then again a patient of the former."""
+    known = renamed(write_dataset(tmp_path / "known"), "spider_110")
+    first = Study(
+        **study.settings | QUICK_NETWORKS | {"dataset": patients.dataset, "start_from": "pretrained", "epochs": 1}
+    )
+    fit(first, prepare(first), "hrnet")
+    again = Study(**first.settings | {"dataset": str(known), "start_from": str(first.folder), "epochs": 0})
+    with pytest.raises(StudyError, match=r"was trained on 1 patients that are tested on here, first spider_110"):
+        fit(again, prepare(again), "hrnet")
 
 
 def test_a_data_set_to_test_on_that_is_not_there_stops_before_any_training(tmp_path):

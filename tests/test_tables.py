@@ -128,8 +128,22 @@ def test_a_caption_says_on_what_and_that_it_is_synthetic():
     ("start_from", "epochs", "told"),
     [
         ("phantoms", 9, "were trained on phantoms, which are synthetic images, then on patients of this data set."),
-        ("phantoms", 0, "are trained on phantoms, synthetic images; they saw no image of this data set before."),
-        ("/runs/spider-quick-1", 0, "are those of spider-quick-1; they saw no image of this data set before."),
+        (
+            "phantoms",
+            0,
+            "were trained on phantoms, which are synthetic images; they saw no image of this data set before.",
+        ),
+        (
+            "pretrained",
+            9,
+            "were trained on phantoms, which are synthetic images, and on patients of SPIDER, then on patients of this "
+            "data set.",
+        ),
+        (
+            "/runs/spider-quick-1",
+            0,
+            "were trained on the data of spider-quick-1; they saw no image of this data set before.",
+        ),
     ],
 )
 def test_a_caption_says_what_networks_were_trained_on_before(start_from, epochs, told):

@@ -1,6 +1,8 @@
 """Training a network, or resuming an interrupted training. The loop itself is in `segmentation`."""
 
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 from torch import nn
@@ -10,7 +12,7 @@ from lumbar_utils.data.folder import Cohort
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.networks.checkpoints import can_resume_from, load_weights, write_checkpoint
 from lumbar_utils.networks.models import network_of, pretrain
-from lumbar_utils.study import Study
+from lumbar_utils.study import PRETRAINED, STARTS, Study, absolute, record_of
 
 # completion records of a trained network and of what is computed with it: all of them are stale once it is trained anew
 RECORDS = ("fit.json", "predict.json", "robustness.json", "cost.json")
@@ -87,17 +89,31 @@ def _fit_on_phantoms(phantoms: Study, model: str) -> None:
 
 
 def _refuse_known_patients(study: Study, cohort: Cohort) -> None:
-    """Raise StudyError if the network to start from was trained on a patient that is now in the test set."""
-    if records.read_json(study.start / "study.json")["data"]["fingerprint"] != cohort.fingerprint:
-        return
-    earlier = records.read_csv(study.start / "split.csv")
-    trained_on = set(earlier.loc[earlier["split"] != "test", "patient"])
-    known = trained_on & set(cohort.cases.loc[cohort.cases["split"] == "test", "patient"].astype(str))
-    if known:
-        raise StudyError(
-            f"start_from={study.start} was trained on {len(known)} patients that are tested on here, first "
-            f"{min(known)}; start from a study of the same seed and fold, or of other data"
-        )
+    """Raise StudyError if a patient of the test set was trained on before: by the study to start from, or one before.
+
+    Patients are compared by name where the data are the same, and always with those that PRETRAINED was trained on.
+    """
+    tested = set(cohort.cases.loc[cohort.cases["split"] == "test", "patient"].astype(str))
+    for earlier in _studies_before(study):
+        same_data = records.read_json(earlier / "study.json")["data"]["fingerprint"] == cohort.fingerprint
+        if not same_data and earlier != PRETRAINED:
+            continue
+        patients = records.read_csv(earlier / "split.csv")
+        known = tested & set(patients.loc[patients["split"] != "test", "patient"].astype(str))
+        if known:
+            raise StudyError(
+                f"start_from={study.start} was trained on {len(known)} patients that are tested on here, first "
+                f"{min(known)}; start from a study of the same seed and fold, of other data, or start_from=phantoms"
+            )
+
+
+def _studies_before(study: Study) -> Iterator[Path]:
+    """Folder of the study that a study starts from, of the one which that study started from, and so on."""
+    folder = study.start
+    while folder and (folder / "study.json").exists():
+        yield folder
+        earlier = record_of(folder)["settings"].get("start_from", "none")
+        folder = PRETRAINED if earlier == "pretrained" else None if earlier in STARTS else absolute(earlier)
 
 
 def _keep_as_it_is(network: nn.Module, study: Study, model: str, provenance: dict[str, str]) -> pd.DataFrame:

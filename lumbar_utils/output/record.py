@@ -232,6 +232,11 @@ def _start(settings: dict) -> str:
     earlier = settings.get("start_from") or "none"
     if earlier == "phantoms":
         return "From the same networks, trained before on phantoms, which are synthetic images"
+    if earlier == "pretrained":
+        return (
+            "From the networks that come with the project (data/pretrained), trained before on phantoms, which are "
+            "synthetic images, and on images of patients of SPIDER"
+        )
     if earlier != "none":
         return f"From the trained networks of the study {Path(earlier).name}"
     if settings["encoder_weights"] == "none":

@@ -274,12 +274,12 @@ def _start_sentence(settings: dict) -> str:
     earlier = settings["start_from"]
     if earlier == "none":
         return ""
-    phantoms = earlier == "phantoms"
+    phantoms = "phantoms, which are synthetic images"
+    known = {"phantoms": phantoms, "pretrained": f"{phantoms}, and on patients of SPIDER"}
+    data = known.get(earlier, f"the data of {Path(earlier).name}")
     if settings["epochs"]:
-        data = "phantoms, which are synthetic images" if phantoms else f"the data of {Path(earlier).name}"
         return f" The networks were trained on {data}, then on patients of this data set."
-    source = "trained on phantoms, synthetic images" if phantoms else f"those of {Path(earlier).name}"
-    return f" The networks are {source}; they saw no image of this data set before."
+    return f" The networks were trained on {data}; they saw no image of this data set before."
 
 
 def training_warnings(folder: Path) -> str:

@@ -1,10 +1,11 @@
-"""The recipe of training, found by ablation on unseen patients: one table, each row one change of the default.
+"""The recipe of training, compared on unseen patients: one table, each row one change of the default.
 
-    python tests/benchmarks/recipe.py DATASET FOLDER screen|confirm [--epochs N] [--jobs N] [--models unet ...]
+    python tests/benchmarks/recipe.py DATASET FOLDER [--start RUN] [--rows ...] [--models hrnet ...] [--folds 0 1 2]
 
 DATASET is a folder of slices in the form of data/README.md. FOLDER keeps every trained network, so that a second call
-goes on where the first was, `screen.csv` or `confirm.csv`, and the learning curves in `screen_curves.png` or
-`confirm_curves.png`. Each training is a process of its own on one thread.
+goes on where the first was, `recipe.csv`, a row a training, and the learning curves of the first fold in `curves.png`.
+With --start all rows but `at random` start from the networks of that study. Each training is a process of its own on
+one thread.
 Columns: `f1` is the study's (mean over levels), of the network's own label maps; `views` with test-time augmentation;
 `ordered` with names put in order slice by slice, `ordered by patient` by all slices of a patient together; `any_level`
 is the Dice of vertebra against background; `shifted` the share of outlined reference bodies whose greater part bears
@@ -33,37 +34,35 @@ from lumbar_utils.scores.ordering import relabel, relabel_all
 from lumbar_utils.study import Study
 
 FOLDS = 3
-SCREEN = {
+RECIPES = {
     "default": {},
     "another seed": {"seed": 1},
-    "at random": {"start_from": "none"},
-    "four times as long": {"epochs": 4},
-    "160 x 160": {"height": 160, "width": 160},
-    "192 x 160": {"width": 160},
-    "four times the learning rate": {"learning_rate": 4e-3},
+    "learning rate times four": {"learning_rate": 4e-3},
+    "loss ce": {"loss": "ce"},
+    "loss focal Tversky": {"loss": "focal_tversky"},
+    "loss generalised Dice": {"loss": "generalised_dice"},
+    "moving average 0.99": {"ema": 0.99},
+    "schedule cosine": {"schedule": "cosine"},
+    "normalisation percentile": {"normalisation": "percentile"},
     "augmentation none": {"augmentation": "none"},
     "augmentation geometric": {"augmentation": "geometric"},
     "augmentation mr": {"augmentation": "mr"},
     "not moved": {"shift": 0.0},
-    "moved by up to 20 %": {"shift": 0.2},
-    "moving average 0.99": {"ema": 0.99},
-    "schedule cosine": {"schedule": "cosine"},
-    "loss ce": {"loss": "ce"},
-    "loss focal Tversky": {"loss": "focal_tversky"},
-    "loss generalised Dice": {"loss": "generalised_dice"},
-    "normalisation percentile": {"normalisation": "percentile"},
+    "learning rate over four": {"learning_rate": 2.5e-4},
     "deep supervision": {"deep_supervision": True},
+    "at random": {"start_from": "none", "learning_rate": 4e-3},
+    "four times as long": {"epochs": 4},
+    "160 x 160": {"height": 160, "width": 160},
 }
-CONFIRM = {name: SCREEN[name] for name in ("default", "at random")}
 
 
-def study_of(dataset: str, folder: Path, changes: dict, fold: int, epochs: int) -> Study:
-    """The study of one row; `epochs` in the changes is a share of the budget."""
-    settings = {"folds": FOLDS, "fold": fold} | changes
-    settings["epochs"] = round(epochs * changes.get("epochs", 1))
-    return Study(
-        "quick", dataset=dataset, runs=folder / "runs", cache=folder / "cache", device="cpu", **settings
-    )  # fmt: skip
+def study_of(arguments: argparse.Namespace, row: str, fold: int) -> Study:
+    """The study of one row on one fold; `epochs` in its changes is a factor."""
+    changes = RECIPES[row]
+    start = {"start_from": arguments.start} if arguments.start else {}
+    settings = start | changes | {"epochs": round(arguments.epochs * changes.get("epochs", 1))}
+    place = {"runs": arguments.folder / "runs", "cache": arguments.folder / "cache"}
+    return Study("quick", dataset=arguments.dataset, folds=FOLDS, fold=fold, device="cpu", **place, **settings)
 
 
 def names(pred: np.ndarray, true: np.ndarray, levels: dict[int, str]) -> list[int]:
@@ -133,70 +132,67 @@ def measure(study: Study, model: str) -> dict:
     )
 
 
-def draw_curves(arguments: argparse.Namespace, rows: dict[str, dict]) -> None:
-    """F1 on the validation patients of fold 0 epoch by epoch, one curve a recipe and a panel a model."""
+def draw_curves(arguments: argparse.Namespace) -> None:
+    """F1 on the validation patients of the first fold epoch by epoch, one curve a recipe and a panel a model."""
     fig, axes = plt.subplots(
         1, len(arguments.models), figsize=(3.5 * len(arguments.models) + 1.8, 3.2), squeeze=False, layout="constrained"
     )
     for ax, model in zip(axes[0], arguments.models, strict=True):
-        for number, name in enumerate(rows):
-            study = study_of(arguments.dataset, arguments.folder, rows[name], 0, arguments.epochs)
-            if (study.folder / model / "history.csv").exists():
-                history = pd.read_csv(study.folder / model / "history.csv")
-                passed = history["epoch"] / len(history)
+        for number, name in enumerate(arguments.rows):
+            history = study_of(arguments, name, arguments.folds[0]).folder / model / "history.csv"
+            if history.exists():
+                table = pd.read_csv(history)
                 style = ("-", "--", ":")[number // 10]
-                ax.plot(passed, history["val_f1"], style, color=f"C{number % 10}", linewidth=1, label=name)
+                passed = table["epoch"] / len(table)
+                ax.plot(passed, table["val_f1"], style, color=f"C{number % 10}", linewidth=1, label=name)
         ax.set(xlabel="share of the training", ylabel="F1 on validation patients", title=model)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=6)
-    fig.savefig(arguments.folder / f"{arguments.what}_curves.png", dpi=150)
+    fig.savefig(arguments.folder / "curves.png", dpi=150)
 
 
-def in_its_own_process(arguments: list[str]) -> dict:
+def in_its_own_process(arguments: argparse.Namespace, row: str, model: str, fold: int) -> dict:
+    """What `measure` returns, or the last lines of the error as `error`."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, *arguments]
+    start = ["--start", arguments.start] if arguments.start else []
+    command = [sys.executable, __file__, arguments.dataset, str(arguments.folder), *start]
+    command += ["--epochs", str(arguments.epochs), "--one", row, model, str(fold)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{arguments}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return {"error": done.stderr[-500:]} if done.returncode else json.loads(done.stdout.splitlines()[-1])
 
 
 def table_of(arguments: argparse.Namespace) -> None:
-    rows = SCREEN if arguments.what == "screen" else CONFIRM
-    folds = [0] if arguments.what == "screen" else list(range(FOLDS))
+    """Train and measure every row, model and fold, and write recipe.csv after each."""
     chosen = [
-        (name, model, fold) for name in arguments.rows or rows for fold in folds for model in arguments.models
-        if model == "unet" or "deep_supervision" not in rows[name]
+        (row, model, fold) for row in arguments.rows for model in arguments.models for fold in arguments.folds
+        if model == "unet" or "deep_supervision" not in RECIPES[row]
     ]  # fmt: skip
     found = []
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        base = [arguments.dataset, str(arguments.folder), arguments.what, "--epochs", str(arguments.epochs), "--one"]
-        running = {pool.submit(in_its_own_process, [*base, *map(str, row)]): row for row in chosen}
+        running = {pool.submit(in_its_own_process, arguments, *training): training for training in chosen}
         for done in concurrent.futures.as_completed(running):
-            name, model, fold = running[done]
-            found.append({"row": name, "model": model, "fold": fold} | done.result())
-            records.write_csv(arguments.folder / f"{arguments.what}.csv", pd.DataFrame(found))
+            row, model, fold = running[done]
+            found.append({"row": row, "model": model, "fold": fold} | done.result())
+            records.write_csv(arguments.folder / "recipe.csv", pd.DataFrame(found))
             print(found[-1], flush=True)
-    draw_curves(arguments, {name: rows[name] for name in arguments.rows or rows})
+    draw_curves(arguments)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=lambda path: str(Path(path).resolve()))
     parser.add_argument("folder", type=lambda path: Path(path).resolve())
-    parser.add_argument("what", choices=["screen", "confirm"])
+    parser.add_argument("--start", type=lambda path: str(Path(path).resolve()), help="folder of a study")
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--rows", nargs="+", default=[], help="some of them, by name; all of them without")
+    parser.add_argument("--rows", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--models", nargs="+", default=["unet", "hrnet"])
+    parser.add_argument("--folds", nargs="+", type=int, default=list(range(FOLDS)))
     parser.add_argument("--one", nargs=3, metavar=("ROW", "MODEL", "FOLD"), help="one training, in this process")
     arguments = parser.parse_args()
     if not arguments.one:
         return table_of(arguments)
-    name, model, fold = arguments.one
-    changes = (SCREEN if arguments.what == "screen" else CONFIRM)[name]
-    print(
-        json.dumps(measure(study_of(arguments.dataset, arguments.folder, changes, int(fold), arguments.epochs), model))
-    )
+    row, model, fold = arguments.one
+    print(json.dumps(measure(study_of(arguments, row, int(fold)), model)))
 
 
 if __name__ == "__main__":
