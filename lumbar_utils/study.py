@@ -1,6 +1,5 @@
 """Every setting of a study, validated, with named profiles; and grids: one study under several seeds and folds."""
 
-import csv
 import dataclasses
 import difflib
 import functools
@@ -114,18 +113,14 @@ def pretrained_know(dataset: str) -> bool:
     kind, path = kind_and_path(dataset)
     if kind != "folder":
         return kind == "spider"
-    earlier = _rows(PRETRAINED / "split.csv")
-    trained_on = {row["patient"] for row in earlier if row["split"] != "test"}
-    return not trained_on.isdisjoint(row.get("patient") for row in _rows(path / "cases.csv"))
+    from lumbar_utils.data.files import read_table  # loads pandas
 
-
-def _rows(table: Path) -> list[dict]:
-    """Of a CSV file; none where it is absent or unreadable, which is refused elsewhere when it is needed."""
+    earlier = read_table(PRETRAINED / "split.csv", ("patient", "split"))
     try:
-        with table.open(newline="", encoding="utf-8-sig") as lines:
-            return list(csv.DictReader(lines))
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return []
+        patients = read_table(path / "cases.csv", ("patient",))["patient"]
+    except (StudyError, OSError):
+        return False  # the data set is refused when it is read
+    return not set(earlier.loc[earlier["split"] != "test", "patient"]).isdisjoint(patients)
 
 
 def _start(source: str | Path | None) -> str | Path:

@@ -86,10 +86,10 @@ def test_volumes_of_spider_start_from_phantoms(tmp_path):
 
 
 def renamed(folder: Path, patient: str) -> Path:
-    """The same data set, its first patient under another name."""
+    """The same data set, its first patient under another name, its table as a spreadsheet writes it."""
     cases = pd.read_csv(folder / "cases.csv", dtype=str)
     cases["patient"] = cases["patient"].replace("p0", patient)
-    cases.to_csv(folder / "cases.csv", index=False)
+    cases.to_csv(folder / "cases.csv", index=False, sep=";")
     return folder
 
 

@@ -69,6 +69,8 @@ def _split(study: Study, cohort: Cohort, cases: pd.DataFrame) -> tuple[pd.DataFr
         return pd.DataFrame({"patient": sorted(cases["patient"].astype(str).unique())}).assign(split="test"), "all test"
     given, strata = cohort.folder / "split.csv", split.strata_of(cases)
     if study.folds:
+        if given.exists():
+            print(f"{given} is not used: patients are dealt into {study.folds} folds")
         validation = 1 - study.train_fraction - study.test_fraction
         splits = split.split_by_fold(strata, study.seed, study.folds, study.fold, validation)
         return splits, f"fold {study.fold} of {study.folds}"
