@@ -33,8 +33,8 @@ def test_multiply_adds_match_a_count_by_hand(layers, expected):
 
 def test_multiply_adds_are_counted_without_computing():
     with torch.device("meta"):
-        network = UNet(8, 7)
-    assert multiply_adds(network, 64, 64) == multiply_adds(UNet(8, 7), 64, 64)
+        network = UNet(8)
+    assert multiply_adds(network, 64, 64) == multiply_adds(UNet(8), 64, 64)
 
 
 def test_memory_is_the_weights_the_image_and_the_tensors_alive_at_once():
@@ -61,8 +61,8 @@ def trained(tmp_path_factory, cache):
 def test_a_trained_network_s_cost_is_told_with_where_it_was_measured(trained):
     _, _, history, spent = trained
     assert spent["model"] == spent.name == "unet"
-    assert spent["parameters"] == sum(weights.numel() for weights in UNet(4, 7).parameters())
-    assert spent["multiply_adds"] == multiply_adds(UNet(4, 7), 64, 64)
+    assert spent["parameters"] == sum(weights.numel() for weights in UNet(4).parameters())
+    assert spent["multiply_adds"] == multiply_adds(UNet(4), 64, 64)
     assert spent["epochs"] == 2
     assert spent["training_seconds"] == pytest.approx(history["seconds"].sum(), abs=0.1)
     assert spent["latency_low_ms"] <= spent["latency_ms"] <= spent["latency_high_ms"]

@@ -123,13 +123,13 @@ def test_a_dark_image_survives_what_is_done_to_its_grey_values():
 def test_the_brightest_half_percent_is_clipped_in_training_and_kept_elsewhere():
     image = np.full((20, 20), 50, np.uint8)
     image[0, :4] = (100, 100, 100, 200)  # of 400 pixels two lie above the percentile, between 100 and 100
-    assert Stretch()(image=image)["image"][0, :5].tolist() == [255, 255, 255, 255, 128]
+    assert Stretch(p=1)(image=image)["image"][0, :5].tolist() == [255, 255, 255, 255, 128]
     cases = SliceDataset(image[None], image[None], np.array([0]), 0, augmentation("intensity"), "zscore")
     assert torch.equal(cases[NOT_AUGMENTED, 0][0][0], torch.from_numpy(normalise(image)))
 
 
 def test_a_bias_field_is_a_slow_factor_within_its_strength():
-    field, image = BiasField(strength=0.4, p=1), np.full((64, 48), 100, np.uint8)
+    field, image = BiasField(p=1), np.full((64, 48), 100, np.uint8)
     for seed in range(10):
         field.set_random_seed(seed)
         factor = field(image=image)["image"] / 100
@@ -140,7 +140,7 @@ def test_a_bias_field_is_a_slow_factor_within_its_strength():
 def test_ghosts_keep_the_brightness_and_lie_along_the_columns():
     image = np.zeros((64, 48), np.uint8)
     image[28:36, 20:28] = 200
-    ghosting = Ghosting(strength=0.4, p=1)
+    ghosting = Ghosting(p=1)
     ghosting.set_random_seed(1)
     ghosted = ghosting(image=image)["image"].astype(int)
     far = np.abs(np.arange(64) - 32) > 10

@@ -3,12 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from benchmarks.measurements import phantom_errors
+from benchmarks.measurements import limits_of_agreement, phantom_errors
 
 from lumbar_utils import LEVELS, StudyError
 from lumbar_utils.output import figures
 from lumbar_utils.scores.measurements import measure
-from lumbar_utils.scores.statistics import limits_of_agreement
 
 NAN = float("nan")
 

@@ -73,8 +73,12 @@ def test_the_seed_decides_the_first_weights(model):
     "model, settings, message",
     [
         ("segnet", {}, "unknown model 'segnet'; there are unet, hrnet, efficientnet, and tu-NAME for any encoder"),
-        ("tu-resnet19", {}, "unknown model 'tu-resnet19'; timm has no resnet19, but resnet18"),
-        ("tu-vit_tiny_patch16_224", {}, "gives no pyramid of features .*; take a convolutional encoder, tu-resnet34"),
+        (
+            "tu-resnet19",
+            {},
+            r"tu-resnet19 gives no pyramid of features for a U-Net \(.*resnet19.*\); give efficientnet-b0",
+        ),
+        ("tu-vit_tiny_patch16_224", {}, "gives no pyramid of features .*, or tu-resnet34: a convolutional encoder"),
         ("hrnet", {"hrnet": "hrnet_w19"}, "unknown hrnet 'hrnet_w19'; timm knows .*hrnet_w18"),
         ("efficientnet", {"efficientnet": "b0"}, "unknown efficientnet 'b0'; .*efficientnet-b0"),
     ],

@@ -361,11 +361,6 @@ def test_the_probability_of_not_being_best_matches_the_normal_tail_of_many_patie
     assert found == pytest.approx(expected, abs=0.01)
 
 
-def test_the_probability_of_not_being_best_refuses_an_unknown_winner():
-    with pytest.raises(ValueError, match="no scores of 'c'; the winner is one of"):
-        statistics.probability_not_best(table_of(a=DICE, b=DICE), "c")
-
-
 # --- parts of the variance
 
 

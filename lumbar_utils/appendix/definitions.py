@@ -15,7 +15,6 @@ from lumbar_utils.scores.evaluation import ANY_LEVEL, Evaluation
 from lumbar_utils.scores.metrics import average_precision
 from lumbar_utils.scores.summary import models_of, patients_of, statistic
 
-CLASSES = ("each level", "levels together", "any vertebra")
 UNITS = ("per patient", "per image")
 ABSENT = {"left out": np.nan, "as 0": 0.0, "as 1": 1.0}  # score of a class that neither map has
 COCO_NAMES = {"map_coco": "IoU .50 to .95", "map_50": "IoU .50", "map_75": "IoU .75"}
@@ -28,43 +27,17 @@ def score_definitions(evaluation: Evaluation) -> pd.DataFrame:
     """
     rows = []
     for model in models_of(evaluation):
-        for definition, values in _overlap_definitions(evaluation, model).items():
-            rows += [(definition, metric, model, float(value)) for metric, value in values.items()]
-        rows += [(name, "map", model, value) for name, value in _map_definitions(evaluation, model).items()]
+        confusions, patients = _confusions(evaluation, model)
+        scored = set(evaluation.curves["level"])
+        counts = _count_pixels(confusions, [value for value, level in enumerate(LEVELS, 1) if level in scored])
+        for definition, values in _overlap_definitions(counts, patients).items():
+            precision, recall = values["precision"], values["recall"]
+            of_means = values | {"f1": 2 * precision * recall / max(precision + recall, 1e-12)}
+            for name, scores in ((definition, values), (f"{definition}; F1 of the means", of_means)):
+                rows += [(name, metric, model, float(value)) for metric, value in scores.items()]
+        for name, value in _map_definitions(evaluation, model, counts, confusions.sum()).items():
+            rows.append((name, "map", model, value))
     return pd.DataFrame(rows, columns=["definition", "metric", "model", "value"])
-
-
-def _overlap_definitions(evaluation: Evaluation, model: str) -> dict[str, dict[str, float]]:
-    """Definition -> metric -> value of precision, recall and F1."""
-    confusions, patients = _confusions(evaluation, model)
-    definitions = {}
-    for classes, background in product(CLASSES, (False, True)):
-        counts = _class_counts(confusions, _levels(evaluation), classes, background)
-        name = _class_name(classes, background)
-        pooled = _ratios(counts.sum(axis=1, keepdims=True), np.nan)
-        definitions[f"all images; {name}"] = {metric: np.nanmean(ratio) for metric, ratio in pooled.items()}
-        for unit, absent in product(UNITS, ABSENT):
-            ratios = _ratios(counts, ABSENT[absent])
-            groups = patients if unit == "per patient" else np.arange(len(patients))
-            of_classes = {metric: _mean(ratio, groups) for metric, ratio in ratios.items()}
-            of_cases = {metric: _mean(_mean_of_classes(ratio), groups) for metric, ratio in ratios.items()}
-            definitions[f"{unit}; {name}; absent {absent}"] = of_classes
-            definitions[f"{unit}, classes first; {name}; absent {absent}"] = of_cases
-    return _with_f1_of_means(definitions)
-
-
-def _with_f1_of_means(definitions: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Each definition, and after it the one whose F1 is the harmonic mean of its mean precision and recall."""
-    both = {}
-    for name, values in definitions.items():
-        precision, recall = values["precision"], values["recall"]
-        both[name] = values
-        both[f"{name}; F1 of the means"] = values | {"f1": 2 * precision * recall / max(precision + recall, 1e-12)}
-    return both
-
-
-def _class_name(classes: str, background: bool) -> str:
-    return f"{classes}, and background" if background else classes
 
 
 def _confusions(evaluation: Evaluation, model: str) -> tuple[np.ndarray, np.ndarray]:
@@ -77,57 +50,67 @@ def _confusions(evaluation: Evaluation, model: str) -> tuple[np.ndarray, np.ndar
     return confusions, patients.get_indexer(rows.drop_duplicates("case")["patient"].astype(str))
 
 
-def _levels(evaluation: Evaluation) -> list[int]:
-    """Values of the levels that are scored."""
-    scored = set(evaluation.curves["level"])
-    return [value for value, level in enumerate(LEVELS, 1) if level in scored]
-
-
-def _class_counts(confusions: np.ndarray, levels: list[int], classes: str, background: bool) -> np.ndarray:
-    """(3, cases, classes) pixels in both maps, in the prediction, in the reference."""
+def _count_pixels(confusions: np.ndarray, levels: list[int]) -> dict[str, np.ndarray]:
+    """Name of a set of classes -> (3, cases, classes) pixels in both maps, in the prediction, in the reference."""
     diagonal = np.diagonal(confusions, axis1=1, axis2=2)
-    counts = np.stack([diagonal, confusions.sum(axis=1), confusions.sum(axis=2)])
-    if classes == "any vertebra":
-        both = confusions[:, 1:, 1:].sum((1, 2))
-        vertebra = np.stack([both, confusions[:, :, 1:].sum((1, 2)), confusions[:, 1:, :].sum((1, 2))])
-        counts = np.concatenate([counts[..., :1], vertebra[..., None]], axis=2)
-        return counts if background else counts[..., 1:]
-    counts = counts[..., [0, *levels] if background else levels]
-    return counts.sum(axis=2, keepdims=True) if classes == "levels together" else counts
+    of_classes = np.stack([diagonal, confusions.sum(axis=1), confusions.sum(axis=2)])
+    maps = confusions[:, 1:, 1:], confusions[:, :, 1:], confusions[:, 1:]
+    vertebra = np.stack([pixels.sum(axis=(1, 2)) for pixels in maps])[..., None]
+    background, each = of_classes[..., :1], of_classes[..., levels]
+    all_classes = np.concatenate([background, each], axis=2)
+    return {
+        "each level": each,
+        "each level, and background": all_classes,
+        "levels together": each.sum(axis=2, keepdims=True),
+        "levels together, and background": all_classes.sum(axis=2, keepdims=True),
+        "any vertebra": vertebra,
+        "any vertebra, and background": np.concatenate([background, vertebra], axis=2),
+    }
 
 
-def _ratios(counts: np.ndarray, absent: float) -> dict[str, np.ndarray]:
+def _overlap_definitions(counts: dict[str, np.ndarray], patients: np.ndarray) -> dict[str, dict[str, float]]:
+    """Definition -> metric -> value of precision, recall and F1. counts, patients : of each case."""
+    definitions = {}
+    for name, pixels in counts.items():
+        pooled = _ratios(pixels.sum(axis=1, keepdims=True), np.nan)
+        definitions[f"all images; {name}"] = {metric: np.nanmean(ratio) for metric, ratio in pooled.items()}
+        for unit, absent in product(UNITS, ABSENT):
+            ratios = _ratios(pixels, ABSENT[absent])
+            groups = patients if unit == "per patient" else np.arange(len(patients))
+            of_cases = {metric: ratio.mean(axis=1).to_frame() for metric, ratio in ratios.items()}
+            for first, values in (("", ratios), (", classes first", of_cases)):
+                means = {metric: _mean(value, groups) for metric, value in values.items()}
+                definitions[f"{unit}{first}; {name}; absent {absent}"] = means
+    return definitions
+
+
+def _ratios(counts: np.ndarray, absent: float) -> dict[str, pd.DataFrame]:
     """Precision, recall and F1, each (cases, classes); `absent` where neither map has the class, 0 where one has."""
     both, predicted, real = counts
-    present = predicted + real > 0
     fractions = {"precision": (both, predicted), "recall": (both, real), "f1": (2 * both, predicted + real)}
     ratios = {}
     for metric, (numerator, denominator) in fractions.items():
-        ratios[metric] = np.where(present, numerator / np.maximum(denominator, 1), absent)
+        ratio = np.where(predicted + real > 0, numerator / np.maximum(denominator, 1), absent)
+        ratios[metric] = pd.DataFrame(ratio)
     return ratios
 
 
-def _mean(values: np.ndarray, groups: np.ndarray) -> float:
+def _mean(values: pd.DataFrame, groups: np.ndarray) -> float:
     """(cases, classes) -> mean over classes of the mean over groups of the mean over a group's cases; nan left out."""
-    return float(pd.DataFrame(values).groupby(groups).mean().mean().mean())
+    return float(values.groupby(groups).mean().mean().mean())
 
 
-def _mean_of_classes(values: np.ndarray) -> np.ndarray:
-    """(cases, classes) -> (cases, 1) mean over the classes of a case; nan where it has none."""
-    return pd.DataFrame(values).mean(axis=1).to_numpy()[:, None]
-
-
-def _map_definitions(evaluation: Evaluation, model: str) -> dict[str, float]:
-    """Definition -> mAP; a model without probabilities has fewer."""
+def _map_definitions(
+    evaluation: Evaluation, model: str, counts: dict[str, np.ndarray], pixels: int
+) -> dict[str, float]:
+    """Definition -> mAP; a model without probabilities has fewer. pixels : of all images."""
     patients = np.arange(len(patients_of(evaluation)))
     values = {}
     for metric, name in COCO_NAMES.items():
         values[f"COCO, whole vertebrae, {name}"] = float(statistic(evaluation, model, metric)(patients))
-    confusions, _ = _confusions(evaluation, model)
-    for classes, background in product(("each level", "any vertebra"), (False, True)):
-        counts = _class_counts(confusions, _levels(evaluation), classes, background).sum(axis=1)
-        precisions = [_label_map_precision(*of_class, confusions.sum()) for of_class in counts.T]
-        values[f"pixels, {_class_name(classes, background)}, label maps"] = float(np.nanmean(precisions))
+    for name in ("each level", "each level, and background", "any vertebra", "any vertebra, and background"):
+        precisions = [_label_map_precision(*of_class, pixels) for of_class in counts[name].sum(axis=1).T]
+        values[f"pixels, {name}, label maps"] = float(np.nanmean(precisions))
     curves = evaluation.curves[evaluation.curves["model"] == model]
     if not curves["pixels"].any():
         return values

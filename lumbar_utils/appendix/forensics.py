@@ -6,7 +6,6 @@ A bound can exclude a reading but never prove one: `consistent` means that these
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -132,21 +131,6 @@ def _check_f1(model: str, row: dict[str, float], half: float) -> list[Check]:
 
 def _check_map(model: str, row: dict[str, float], half: float) -> list[Check]:
     """mAP against the bounds of each definition that it may have, rounding allowed for."""
-    rows = []
-    for name, (low, high, given) in _map_bounds(row, half).items():
-        outside = row["map"] + half < low - EPSILON or row["map"] - half > high + EPSILON
-        verdict = "consistent"
-        if outside:
-            verdict = "ruled out"
-        elif low <= 0 and high >= 1:
-            verdict = "not decidable"
-        where = f"{'outside' if outside else 'within'} {low:.4f} to {high:.4f}"
-        rows.append((f"mAP as {name}", model, verdict, f"mAP {row['map']:.4f} lies {where}, which {given}."))
-    return rows
-
-
-def _map_bounds(row: dict[str, float], half: float) -> dict[str, tuple[float, float, str]]:
-    """Definition of mAP -> its lower and upper bound, and what they follow from, in words."""
     p_low, _ = _range(row["precision"], half)
     r_low, _ = _range(row["recall"], half)
     f_low, f_high = _range(row["f1"], half)
@@ -158,7 +142,16 @@ def _map_bounds(row: dict[str, float], half: float) -> dict[str, tuple[float, fl
     for name, thresholds in COCO.items():
         given = f"F1 {row['f1']:.4f} leaves as the mean Dice over every level of every image"
         bounds[name] = coco_ap_bounds(f_low, thresholds)[0], coco_ap_bounds(f_high, thresholds)[1], given
-    return bounds
+    rows = []
+    for name, (low, high, given) in bounds.items():
+        verdict, where = "consistent", "within"
+        if row["map"] + half < low - EPSILON or row["map"] - half > high + EPSILON:
+            verdict, where = "ruled out", "outside"
+        elif low <= 0 and high >= 1:
+            verdict = "not decidable"
+        sentence = f"mAP {row['map']:.4f} lies {where} {low:.4f} to {high:.4f}, which {given}."
+        rows.append((f"mAP as {name}", model, verdict, sentence))
+    return rows
 
 
 def _one_definition(map_rows: list[Check]) -> Check:
@@ -213,17 +206,12 @@ def _validated(results: Mapping | pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame.from_dict(results, orient="index") if isinstance(results, Mapping) else results
     if "model" in table:
         table = table.set_index("model")
-    if table.empty or not set(METRICS) <= set(table) or not table.index.is_unique:
+    numbers = table.reindex(columns=list(METRICS)).apply(pd.to_numeric, errors="coerce")
+    right = ((numbers >= 0) & (numbers <= 1)).all(axis=1).to_numpy() & ~table.index.duplicated()
+    if table.empty or not right.all():
         raise StudyError(
-            f"a table of models {', '.join(map(str, table.index)) or 'none'} with {', '.join(table) or 'no column'} "
-            f"cannot be examined; give one row a model, each model once, with {', '.join(METRICS)}"
+            f"a table of {table[~right].head(1).to_dict('index') or 'no model'} cannot be examined; give one row a "
+            f"model, each model once, with {', '.join(METRICS)} from 0 to 1: write 92 % as 0.92, with a decimal point, "
+            "or leave the model out"
         )
-    numbers = table[list(METRICS)].apply(pd.to_numeric, errors="coerce")
-    for model, metric in product(table.index, METRICS):
-        if not 0 <= numbers.loc[model, metric] <= 1:
-            got = table.astype(object).loc[model, metric]
-            raise StudyError(
-                f"{metric} of {model} is {got!r}; allowed is a number from 0 to 1: write 92 % as 0.92, with a decimal "
-                "point, or leave the model out"
-            )
     return numbers

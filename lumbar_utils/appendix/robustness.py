@@ -19,6 +19,7 @@ from lumbar_utils import freshness, records
 from lumbar_utils.data.decoding import AIR, decode
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.machine import device_of, explain_out_of_memory
+from lumbar_utils.networks.augmentation import random_polynomial
 from lumbar_utils.networks.checkpoints import trained_network
 from lumbar_utils.networks.dataset import normalise
 from lumbar_utils.networks.prediction import probabilities_of, refuse_untrained, taught_classes
@@ -53,9 +54,7 @@ def _noise(pixels: np.ndarray, strength: float, random: np.random.Generator) -> 
 
 def _bias_field(pixels: np.ndarray, strength: float, random: np.random.Generator) -> np.ndarray:
     """Multiplied by a field from 1 down to 1 / strength: exp of a second-degree polynomial. Van Leemput 1999."""
-    y, x = (np.linspace(-1, 1, side, dtype=np.float32) for side in pixels.shape)
-    terms = np.stack(np.broadcast_arrays(x, y[:, None], x * y[:, None], x**2, y[:, None] ** 2))
-    field = np.tensordot(random.uniform(-1, 1, 5).astype(np.float32), terms, 1)
+    field = random_polynomial(pixels.shape, random)
     return pixels * np.exp(np.log(strength) * (field - field.max()) / np.ptp(field)).astype(np.float32)
 
 
@@ -144,11 +143,12 @@ def _measure(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
         seed = zlib.crc32(case["case"].encode())  # the same for every network and study
         images_of_case = [image, *(degrade(image, *step, seed) for step in DEGRADED_STEPS)]
         undegraded, *degraded = _label_maps(study, network, classes, images_of_case)
-        f1 = dict.fromkeys(STEPS, _mean_f1(undegraded, mask, cohort))
-        for step, label_map in zip(DEGRADED_STEPS, degraded, strict=True):
-            f1[step] = _mean_f1(label_map, transform_mask(mask, *step, seed), cohort)
-        for (kind, strength), value in f1.items():
-            rows.append((model, kind, DEGRADATIONS[kind].unit, strength, case["case"], case["patient"], value))
+        label_maps = dict.fromkeys(STEPS, undegraded) | dict(zip(DEGRADED_STEPS, degraded, strict=True))
+        for (kind, strength), label_map in label_maps.items():
+            true = transform_mask(mask, kind, strength, seed)
+            scores = metrics.f1_by_level(label_map, true, annotated_levels(cohort))
+            f1 = np.mean(list(scores.values())) if scores else np.nan
+            rows.append((model, kind, DEGRADATIONS[kind].unit, strength, case["case"], case["patient"], f1))
     return pd.DataFrame(rows, columns=["model", "kind", "unit", "strength", "case", "patient", "f1"]).dropna()
 
 
@@ -161,9 +161,3 @@ def _label_maps(study: Study, network: nn.Module, classes: list[int], images: li
             for part in ready.split(study.batch_size)
         ]
     return np.array(classes, np.uint8)[torch.cat(maps).numpy()]
-
-
-def _mean_f1(pred: np.ndarray, true: np.ndarray, cohort: Cohort) -> float:
-    """Mean over the levels of one case; nan without any."""
-    scores = metrics.f1_by_level(pred, true, annotated_levels(cohort))
-    return float(np.mean(list(scores.values()))) if scores else float("nan")

@@ -4,6 +4,7 @@ The order of an epoch depends on (seed, epoch) alone, the augmentation of an ima
 neither the number of loader processes nor an interruption changes what a network is trained on.
 """
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
@@ -46,6 +47,7 @@ def normalise(image: np.ndarray, method: Literal["zscore", "percentile"] = "zsco
     return (pixels - pixels.mean()) / max(float(pixels.std()), 1.0)
 
 
+@dataclasses.dataclass(eq=False)
 class SliceDataset(Dataset):
     """(epoch, index) -> image (1, height, width) float32, label map (height, width) uint8, row of the cohort.
 
@@ -55,17 +57,12 @@ class SliceDataset(Dataset):
     images, masks : (cases, height, width) uint8. rows : which of them to load. augment : see `augmentation`.
     """
 
-    def __init__(
-        self,
-        images: np.ndarray,
-        masks: np.ndarray,
-        rows: np.ndarray,
-        seed: int,
-        augment: "A.Compose",
-        normalisation: str,
-    ):
-        self.images, self.masks, self.rows = images, masks, rows
-        self.seed, self.augment, self.normalisation = seed, augment, normalisation
+    images: np.ndarray
+    masks: np.ndarray
+    rows: np.ndarray
+    seed: int
+    augment: "A.Compose"
+    normalisation: str
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -1,11 +1,12 @@
 """The stages of a built network and their connections, with shapes and parameters measured in a forward pass."""
 
 import dataclasses
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, product
 
 import pandas as pd
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from lumbar_utils.networks.models import HRNetV2, UNet
 
@@ -25,7 +26,7 @@ class Stage:
     operation: str
     modules: list[nn.Module]
     output: nn.Module
-    branch: int | None = None
+    branch: int = 0
     column: int = 0
 
 
@@ -40,12 +41,11 @@ def describe(network: nn.Module, height: int, width: int) -> tuple[pd.DataFrame,
         stages, connections = _unet(network)
     elif isinstance(network, HRNetV2):
         stages, connections = _hrnet(network)
-    elif hasattr(network.encoder, "_blocks"):
-        stages, connections = _efficientnet(network)
     else:
-        stages, connections = _timm(network)
-    rows = []
-    for stage, shape in zip(stages, _output_shapes(network, stages, height, width), strict=True):
+        stages, connections = _encoder_unet(network)
+    shapes, rows = _output_shapes(network, height, width), []
+    for stage in stages:
+        shape = shapes[stage.output][stage.branch]
         row = (stage.name, stage.column, stage.kind, stage.operation, *shape, height // shape[1])
         rows.append((*row, _parameters(stage.modules)))
     columns = ["name", "column", "kind", "operation", "channels", "height", "width", "stride", "parameters"]
@@ -57,26 +57,18 @@ def unused_parameters(network: nn.Module, stages: pd.DataFrame) -> int:
     return _parameters([network]) - int(stages["parameters"].sum())
 
 
-def _output_shapes(network: nn.Module, stages: list[Stage], height: int, width: int) -> list[tuple[int, int, int]]:
-    """(channels, height, width) of each stage's output."""
-    outputs: dict[nn.Module, torch.Tensor | list[torch.Tensor]] = {}
+def _output_shapes(network: nn.Module, height: int, width: int) -> dict[nn.Module, list[tuple[int, int, int]]]:
+    """Module -> (channels, height, width) of its output, or of each in a list of outputs."""
+    shapes = {}
 
     def keep(module: nn.Module, _, output) -> None:
-        outputs[module] = output
+        maps = [output] if isinstance(output, torch.Tensor) else output
+        shapes[module] = [tuple(map_.shape[1:]) for map_ in maps]
 
-    hooks = [module.register_forward_hook(keep) for module in {stage.output for stage in stages}]
     was_training = network.training
-    with torch.inference_mode():
+    with torch.inference_mode(), register_module_forward_hook(keep):
         network.eval()(torch.zeros(1, 1, height, width))
     network.train(was_training)
-    for hook in hooks:
-        hook.remove()
-    shapes = []
-    for stage in stages:
-        output = outputs[stage.output]
-        if stage.branch is not None:
-            output = output[stage.branch]
-        shapes.append(tuple(output.shape[1:]))
     return shapes
 
 
@@ -107,16 +99,24 @@ def _unet(network: UNet) -> tuple[list[Stage], Connections]:
     return _u_shaped(encoder, decoder)
 
 
-def _efficientnet(network: nn.Module) -> tuple[list[Stage], Connections]:
-    """One stage for each size of features that the encoder passes on, with the blocks up to it."""
+def _encoder_unet(network: nn.Module) -> tuple[list[Stage], Connections]:
+    """segmentation_models_pytorch's U-Net: one stage for each size of features that its encoder passes on."""
     encoder = network.encoder
+    stages = _efficientnet(encoder) if hasattr(encoder, "_blocks") else _timm(encoder)
+    blocks, head, decoder = network.decoder.blocks, network.segmentation_head, []
+    for number, block in enumerate(blocks):
+        decoder.append(Stage(f"decoder {len(blocks) - number}", "decoder", "resize ×2, 2 conv 3×3", [block], block))
+    return _u_shaped(stages, [*decoder, Stage("classes", "head", "conv 3×3", [head], head)])
+
+
+def _efficientnet(encoder: nn.Module) -> list[Stage]:
     stages = [Stage("stem", "encoder", "conv 3×3", [encoder._conv_stem, encoder._bn0], encoder._bn0)]
     ends = [0, *(index + 1 for index in sorted(encoder._out_indexes))]
     for level, (start, end) in enumerate(pairwise(ends), 2):
         blocks = list(encoder._blocks[start:end])
         kinds = [f"{len(list(group))} {kind}" for kind, group in groupby(blocks, key=_mbconv)]
         stages.append(Stage(f"encoder {level}", "encoder", ", ".join(kinds), blocks, blocks[-1]))
-    return _u_shaped(stages, _smp_decoder(network))
+    return stages
 
 
 def _mbconv(block: nn.Module) -> str:
@@ -128,23 +128,13 @@ def _mbconv(block: nn.Module) -> str:
     return f"MBConv{depthwise.shape[0] // inputs} {depthwise.shape[-1]}×{depthwise.shape[-1]}"
 
 
-def _timm(network: nn.Module) -> tuple[list[Stage], Connections]:
-    """One stage for each size of features of a timm encoder; all its parameters are counted in the last one."""
-    encoder = network.encoder
+def _timm(encoder: nn.Module) -> list[Stage]:
+    """All parameters of the encoder are counted in its last stage."""
     stages = []
     for size in range(1, len(encoder.out_channels)):
         stages.append(Stage(f"features {size}", "encoder", encoder.name, [], encoder, branch=size))
     stages[-1].modules = [encoder]
-    return _u_shaped(stages, _smp_decoder(network))
-
-
-def _smp_decoder(network: nn.Module) -> list[Stage]:
-    """Decoder and head of segmentation_models_pytorch's U-Net."""
-    blocks, head = network.decoder.blocks, network.segmentation_head
-    stages = []
-    for number, block in enumerate(blocks):
-        stages.append(Stage(f"decoder {len(blocks) - number}", "decoder", "resize ×2, 2 conv 3×3", [block], block))
-    return [*stages, Stage("classes", "head", "conv 3×3", [head], head)]
+    return stages
 
 
 def _hrnet(network: HRNetV2) -> tuple[list[Stage], Connections]:
@@ -161,18 +151,16 @@ def _hrnet(network: HRNetV2) -> tuple[list[Stage], Connections]:
     connections, before = [(0, 1, "forward")], [1]
     for number in (2, 3, 4):
         block, transition = getattr(body, f"stage{number}"), getattr(body, f"transition{number - 1}")
-        after = []
+        after = range(len(stages), len(stages) + number)
         for branch in range(number):
-            modules = []
+            modules = [transition[branch]]
             for unit in block:
-                modules += [unit.branches[branch], *_exchange_layers(unit, branch)]
+                # the layers that bring the other branches to this one; the last unit may keep one branch alone
+                modules += [unit.branches[branch], *unit.fuse_layers[branch : branch + 1]]
             operation = f"{len(block)}×{len(block[0].branches[branch])} residual"
-            modules.append(transition[branch])
             stages.append(Stage(f"stage {number}.{branch + 1}", "branch", operation, modules, block, branch, number))
-            after.append(len(stages) - 1)
-        for j, source in enumerate(before):
-            for i, target in enumerate(after):
-                connections.append((source, target, "forward" if i == j else "exchange"))
+        for (j, source), (i, target) in product(enumerate(before), enumerate(after)):
+            connections.append((source, target, "forward" if i == j else "exchange"))
         before = after
     joined = len(stages)
     stages.append(Stage("joined", "head", "resize, concat", [], network.head[0], column=5))
@@ -181,10 +169,3 @@ def _hrnet(network: HRNetV2) -> tuple[list[Stage], Connections]:
         connections.append((source, joined, "forward" if source == before[0] else "exchange"))
     connections.append((joined, joined + 1, "forward"))
     return stages, connections
-
-
-def _exchange_layers(unit: nn.Module, branch: int) -> list[nn.Module]:
-    """The layers of an exchange unit that bring the other branches to `branch`; the last unit may keep one branch."""
-    if branch < len(unit.fuse_layers):
-        return [unit.fuse_layers[branch]]
-    return []

@@ -4,8 +4,8 @@ Every network maps one grey channel to one logit per class: (batch, 1, height, w
 height, width), height and width multiples of 32.
 """
 
-import difflib
 import functools
+import textwrap
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,46 +18,42 @@ from lumbar_utils.networks.dataset import seed_of
 from lumbar_utils.study import Study, weight_files
 
 HUB_FILE = "model.safetensors"
+CLASSES = len(LEVELS) + 1  # with the background
+ENCODERS = f"efficientnet-b0 to efficientnet-b7, or {FURTHER}NAME for one of timm's, tu-efficientnet_b0 for instance"
 
 
 def network_of(study: Study, model: str) -> nn.Module:
     """The study's network of that name with its initial weights, which depend on the study's seed alone."""
     torch.manual_seed(seed_of(study.seed))
-    network = build(
-        model, unet_channels=study.unet_channels, hrnet=study.hrnet, efficientnet=study.efficientnet,
-        classes=len(LEVELS) + 1, deep_supervision=study.deep_supervision,
-    )  # fmt: skip
+    network = build(model, study.unet_channels, study.hrnet, study.efficientnet, study.deep_supervision)
     return network.to(memory_format=torch.channels_last)
 
 
 def build(
-    model: str,
-    *,
-    unet_channels: int = 64,
-    hrnet: str = "hrnet_w18",
-    efficientnet: str = "efficientnet-b0",
-    classes: int = 7,
+    model: str, unet_channels: int = 64, hrnet: str = "hrnet_w18", efficientnet: str = "efficientnet-b0",
     deep_supervision: bool = False,
-) -> nn.Module:
+) -> nn.Module:  # fmt: skip
     """An untrained network; the defaults are the networks of the papers.
 
     Raises StudyError for an unknown model, backbone or encoder.
     """
     if model == "unet":
-        network = UNet(unet_channels, classes, deep_supervision)
+        network = UNet(unet_channels, deep_supervision)
     elif model == "hrnet":
-        network = HRNetV2(hrnet, classes)
+        network = HRNetV2(hrnet)
     elif model == "efficientnet":
-        network = efficientnet_unet(efficientnet, classes)
+        if "efficientnet" not in efficientnet:
+            raise StudyError(f"unknown efficientnet {efficientnet!r}; give {ENCODERS}")
+        network = unet_on(efficientnet)
     elif model.startswith(FURTHER):
-        network = timm_unet(model, classes)
+        network = unet_on(model)
     else:
         raise StudyError(
             f"unknown model {model!r}; there are {', '.join(MODELS)}, and {FURTHER}NAME for any encoder of timm"
         )
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels:
-            _compute_in_float32_on_cpu(layer)
+            layer.__class__ = type(layer.__class__.__name__, (_Float32OnCpu, layer.__class__), {})
         if isinstance(layer, nn.BatchNorm2d):
             # with EfficientNet's own 0.01 the averages lag so far behind a short training that it predicts nothing
             layer.momentum = 0.1
@@ -73,7 +69,7 @@ class UNet(nn.Module):
     Source: Ronneberger, Fischer, Brox 2015, doi 10.1007/978-3-319-24574-4_28.
     """
 
-    def __init__(self, channels: int, classes: int, deep_supervision: bool = False):
+    def __init__(self, channels: int, deep_supervision: bool = False):
         super().__init__()
         widths = [channels * 2**level for level in range(5)]
         self.down = nn.ModuleList(_double_convolution(*pair) for pair in pairwise([1, *widths]))
@@ -81,10 +77,10 @@ class UNet(nn.Module):
         above_below = list(pairwise(widths))[::-1]
         self.rise = nn.ModuleList(nn.ConvTranspose2d(below, above, 2, stride=2) for above, below in above_below)
         self.up = nn.ModuleList(_double_convolution(2 * above, above) for above, _ in above_below)
-        self.classify = nn.Conv2d(channels, classes, 1)
+        self.classify = nn.Conv2d(channels, CLASSES, 1)
         self.classify_coarser = nn.ModuleList()
         if deep_supervision:
-            self.classify_coarser.extend(nn.Conv2d(width, classes, 1) for width in widths[1:-1])
+            self.classify_coarser.extend(nn.Conv2d(width, CLASSES, 1) for width in widths[1:-1])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """(batch, 1, height, width) -> logits (batch, classes, height, width); with deep supervision a list of them."""
@@ -118,7 +114,7 @@ class HRNetV2(nn.Module):
     Source: Wang et al. 2020, doi 10.1109/TPAMI.2020.2983686, section 3.2.
     """
 
-    def __init__(self, backbone: str, classes: int):
+    def __init__(self, backbone: str):
         super().__init__()
         import timm
 
@@ -130,7 +126,7 @@ class HRNetV2(nn.Module):
         )
         joined = sum(self.backbone.feature_info.channels())
         self.head = nn.Sequential(
-            nn.Conv2d(joined, joined, 1), nn.BatchNorm2d(joined), nn.ReLU(True), nn.Conv2d(joined, classes, 1)
+            nn.Conv2d(joined, joined, 1), nn.BatchNorm2d(joined), nn.ReLU(True), nn.Conv2d(joined, CLASSES, 1)
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -166,43 +162,22 @@ def _interpolation_weights(old: int, new: int, device: torch.device, dtype: torc
         return weights.to(device, dtype)
 
 
-def efficientnet_unet(encoder: str, classes: int) -> nn.Module:
-    """EfficientNet as the encoder of segmentation_models_pytorch's U-Net; the paper names no decoder.
+def unet_on(encoder: str) -> nn.Module:
+    """segmentation_models_pytorch's U-Net on an encoder of its own or, as `tu-NAME`, of timm's; EfficientNet as a rule.
 
+    The paper names no decoder for EfficientNet.
     Source: Tan and Le 2019, arXiv 1905.11946; Iakubovskii 2019, segmentation_models_pytorch.
     """
     import segmentation_models_pytorch as smp
 
-    if encoder.startswith(FURTHER) and "efficientnet" in encoder:
-        return timm_unet(encoder, classes)
-    known = [name for name in smp.encoders.get_encoder_names() if name.startswith("efficientnet")]
-    if encoder not in known:
-        raise StudyError(
-            f"unknown efficientnet {encoder!r}; segmentation_models_pytorch knows {', '.join(known)}, and timm's as "
-            f"{FURTHER}NAME, tu-efficientnet_b0 for instance"
-        )
-    return smp.Unet(encoder, encoder_weights=None, in_channels=1, classes=classes)
-
-
-def timm_unet(name: str, classes: int) -> nn.Module:
-    """`tu-NAME`: any timm encoder that gives a pyramid of features, in segmentation_models_pytorch's U-Net."""
-    import segmentation_models_pytorch as smp
-    import timm
-
-    encoder = name.removeprefix(FURTHER)
-    if encoder not in timm.list_models():
-        hint = "; timm.list_models() lists what it has"
-        if near := difflib.get_close_matches(encoder, timm.list_models()):
-            hint = f", but {', '.join(near)}"
-        raise StudyError(f"unknown model {name!r}; timm has no {encoder}{hint}")
     try:
-        network = smp.Unet(name, encoder_weights=None, in_channels=1, classes=classes)
+        network = smp.Unet(encoder, encoder_weights=None, in_channels=1, classes=CLASSES)
         with torch.inference_mode():
             network.eval()(torch.zeros(1, 1, 64, 64))
     except Exception as error:  # each kind of network fails in its own way
         raise StudyError(
-            f"{name} gives no pyramid of features for a U-Net ({_first_line(error)}); take a convolutional encoder, "
-            "tu-resnet34 for instance"
+            f"{encoder} gives no pyramid of features for a U-Net ({_short(error)}); give {ENCODERS}, or tu-resnet34: a "
+            "convolutional encoder of timm.list_models()"
         ) from error
     return network.train()
 
@@ -215,11 +190,6 @@ class _Float32OnCpu:
             return super().forward(x)
         with torch.autocast("cpu", enabled=False):
             return super().forward(x.float())
-
-
-def _compute_in_float32_on_cpu(layer: nn.Conv2d) -> None:
-    name = layer.__class__.__name__
-    layer.__class__ = type(name, (_Float32OnCpu, layer.__class__), {})
 
 
 def pretrain(network: nn.Module, model: str, study: Study) -> None:
@@ -253,19 +223,12 @@ def load_encoder(encoder: nn.Module, weights: dict[str, torch.Tensor], source: s
         if name in layers and layers[name].shape[1:2] == (1,) and tensor.shape[1:2] == (3,):
             tensor = tensor.sum(dim=1, keepdim=True)
         given[name] = tensor
-    counters = {name for name in layers if name.endswith("num_batches_tracked")}  # absent from old files, and not used
-    problems = {
-        "missing": layers.keys() - given.keys() - counters,
-        "unexpected": given.keys() - layers.keys(),
-        "of another shape": {name for name in layers.keys() & given.keys() if layers[name].shape != given[name].shape},
-    }
-    for problem, wrong in problems.items():
-        if wrong:
-            raise StudyError(
-                f"weights of {source} do not fit: {len(wrong)} tensors are {problem}, first {min(wrong)}; "
-                "take a file made for this encoder"
-            )
-    encoder.load_state_dict(given, strict=False)
+    try:
+        encoder.load_state_dict(given)
+    except RuntimeError as error:
+        raise StudyError(
+            f"weights of {source} do not fit ({_short(error)}); take a file made for this encoder"
+        ) from None
 
 
 def _comparable(name: str) -> str:
@@ -293,7 +256,7 @@ def _read_weights(file: Path) -> dict[str, torch.Tensor]:
         return load_state_dict(str(file), weights_only=True)
     except Exception as error:  # torch and safetensors raise many kinds
         raise StudyError(
-            f"weights {file} cannot be read ({_first_line(error)}); they must hold only tensors, saved by torch.save "
+            f"weights {file} cannot be read ({_short(error)}); they must hold only tensors, saved by torch.save "
             "or safetensors"
         ) from error
 
@@ -312,7 +275,7 @@ def _download(encoder: str) -> Path:
         return Path(hf_hub_download(repository, HUB_FILE, revision=revision))
     except Exception as error:  # of the hub, the connection or the disk
         raise StudyError(
-            f"encoder_weights=imagenet: the weights of {encoder} could not be fetched ({_first_line(error)}); on a "
+            f"encoder_weights=imagenet: the weights of {encoder} could not be fetched ({_short(error)}); on a "
             f"machine with a network, take {HUB_FILE} from https://huggingface.co/{repository}, and give it as "
             "encoder_weights=FILE"
         ) from error
@@ -332,5 +295,5 @@ def _hub_repository(encoder: str) -> tuple[str, str | None]:
     return config.hf_hub_id, None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _short(error: Exception) -> str:
+    return textwrap.shorten(str(error) or type(error).__name__, 300)

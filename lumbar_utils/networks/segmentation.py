@@ -35,8 +35,6 @@ from lumbar_utils.networks.dataset import classes_of, loader, seed_of
 from lumbar_utils.networks.losses import log_probabilities_of, loss_of
 from lumbar_utils.study import Study
 
-CHECK_EVERY = 16  # steps; reading a loss makes the processor wait for the GPU
-
 
 class Segmentation(L.LightningModule):
     """A network in training; methods in the order in which Lightning calls them, then the helpers.
@@ -50,7 +48,6 @@ class Segmentation(L.LightningModule):
         self.classes, self.provenance = classes_of(cohort.annotated), provenance
         self.folder = study.folder / model
         self.history: list[dict] = []
-        self.unchecked: list[tuple[torch.Tensor, torch.Tensor]] = []  # losses, and the rows of their cases
 
     def configure_optimizers(self):
         steps = int(self.trainer.estimated_stepping_batches)
@@ -60,43 +57,50 @@ class Segmentation(L.LightningModule):
     def on_load_checkpoint(self, checkpoint):
         self.history = checkpoint["history"]
 
+    def on_train_start(self):
+        self.bar = tqdm(
+            total=int(self.trainer.estimated_stepping_batches), initial=self.trainer.global_step, mininterval=1,
+            desc=f"training {self.model}", unit="step", disable=not self.trainer.is_global_zero,
+        )  # fmt: skip
+
     def on_train_epoch_start(self):
-        self.started, self.losses = time.monotonic(), []
+        self.started, self.losses = time.monotonic(), []  # each loss with the rows of its cases
 
     def training_step(self, batch, index):
         images, masks, rows = batch
         # seeds dropout and drop-path of this step, whatever random numbers were drawn before, by a loader for instance
         torch.manual_seed(seed_of(self.study.seed, self.current_epoch, index, self.global_rank))
         loss = self.loss(self.network(images), masks)
-        self.check_later(loss, rows)
-        self.losses.append(loss.detach())
+        self.losses.append((loss.detach(), rows))
         return loss
 
+    def on_train_batch_end(self, outputs, batch, index):
+        self.bar.update(self.trainer.global_step - self.bar.n)
+
     def on_validation_epoch_start(self):
-        self.check_losses()  # of the last training steps
-        self.validation_loss = torch.zeros(2, device=self.device)  # sum over cases, number of cases
+        self.refuse_non_finite(self.losses)
+        self.validation_losses = []
         self.counts = torch.zeros(3, len(self.classes) - 1, dtype=torch.long, device=self.device)
 
     def validation_step(self, batch, _):
         images, masks, rows = batch
         logits = self.network(images)
-        loss = self.loss(logits, masks)
-        self.check_later(loss, rows)
-        self.validation_loss += torch.stack([loss, torch.ones_like(loss)]) * len(images)
+        self.validation_losses.append((self.loss(logits, masks), rows))
         chosen = log_probabilities_of(logits, self.classes).argmax(dim=1)
         for index, value in enumerate(self.classes[1:]):
             predicted, true = chosen == index + 1, masks == value
             self.counts[:, index] += torch.stack([(predicted & true).sum(), predicted.sum(), true.sum()])
 
     def on_validation_epoch_end(self):
-        self.check_losses()  # before the checkpoints are replaced: the last step may have spoilt the weights
-        self.counts = self.sum_over_processes(self.counts)
-        self.validation_loss = self.sum_over_processes(self.validation_loss)
-        self.log("val_f1", mean_f1(self.counts))
+        # before the checkpoints are replaced: the last step may have spoilt the weights
+        self.refuse_non_finite(self.validation_losses)
+        self.log("val_f1", mean_f1(self.sum_over_processes(self.counts)))
 
     def on_train_epoch_end(self):
-        mean_loss = self.sum_over_processes(torch.stack(self.losses).mean()) / self.trainer.world_size
-        validation_loss, cases = self.validation_loss.tolist()
+        mean_loss = torch.stack([loss for loss, _ in self.losses]).mean()
+        mean_loss = self.sum_over_processes(mean_loss) / self.trainer.world_size
+        batches = [torch.stack([loss, torch.ones_like(loss)]) * len(rows) for loss, rows in self.validation_losses]
+        validation_loss, cases = self.sum_over_processes(sum(batches)).tolist()
         row = {
             "model": self.model,
             "epoch": self.current_epoch + 1,
@@ -114,6 +118,10 @@ class Segmentation(L.LightningModule):
                 best = {"state_dict": self.validated_weights(), "epoch": self.current_epoch}
                 write_checkpoint(self.folder / "checkpoints" / "best.ckpt", self.provenance | best)
         self.trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+        self.bar.set_postfix(epoch=row["epoch"], val_f1=f"{row['val_f1']:.3f}")
+
+    def on_train_end(self):
+        self.bar.close()
 
     def on_save_checkpoint(self, checkpoint):
         checkpoint.update(self.provenance, history=self.history)
@@ -131,21 +139,12 @@ class Segmentation(L.LightningModule):
             losses.append(weights[-1] * loss_of(self.study.loss, logits, coarse_masks, self.classes))
         return sum(losses) / sum(weights)
 
-    def check_later(self, loss: torch.Tensor, rows: torch.Tensor) -> None:
-        """Keep a loss, and check several of them together."""
-        self.unchecked.append((loss.detach(), rows))
-        if len(self.unchecked) == CHECK_EVERY:
-            self.check_losses()
-
-    def check_losses(self) -> None:
-        """Raise StudyError at the first loss since the last check that is not finite; it names the cases."""
-        if not self.unchecked:
-            return
-        unchecked, self.unchecked = self.unchecked, []
-        finite = torch.stack([loss for loss, _ in unchecked]).isfinite().tolist()
+    def refuse_non_finite(self, losses: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Raise StudyError at the first loss that is not finite; it names the cases. losses : each with their rows."""
+        finite = torch.stack([loss for loss, _ in losses]).isfinite().tolist()
         if all(finite):
             return
-        loss, rows = unchecked[finite.index(False)]
+        loss, rows = losses[finite.index(False)]
         cases, epochs = ", ".join(self.cohort.cases["case"].iloc[rows.tolist()]), len(self.history)
         problem = f"{self.model}: loss is {loss.item()} at cases {cases} in epoch {epochs + 1}; lower learning_rate"
         if epochs:
@@ -233,9 +232,9 @@ def train(module: Segmentation, resume_from: Path | None = None) -> None:
 
 def _trainer(study: Study) -> L.Trainer:
     device, several, strategy = device_of(study), study.devices * study.nodes > 1, study.strategy
-    callbacks, plugins = [Progress()], [AtomicCheckpointIO()]
+    callbacks, plugins = [], [AtomicCheckpointIO()]
     if study.ema:
-        callbacks.insert(0, EMAWeightAveraging(decay=study.ema))
+        callbacks.append(EMAWeightAveraging(decay=study.ema))
     if not several:
         plugins.append(LightningEnvironment())  # one device trains alone, even among several tasks of a cluster's job
     elif strategy == "auto":
@@ -258,23 +257,3 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path, map_location=None, weights_only=True):
         return read_checkpoint(Path(path))
-
-
-class Progress(L.Callback):
-    """One progress bar for the whole training, in steps."""
-
-    def on_train_start(self, trainer, module):
-        total, done = int(trainer.estimated_stepping_batches), trainer.global_step
-        self.bar = tqdm(
-            total=total, initial=done, desc=f"training {module.model}", unit="step", mininterval=1,
-            disable=not trainer.is_global_zero,
-        )  # fmt: skip
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        self.bar.update(trainer.global_step - self.bar.n)
-
-    def on_train_epoch_end(self, trainer, module):
-        self.bar.set_postfix(epoch=trainer.current_epoch + 1, val_f1=f"{trainer.callback_metrics['val_f1']:.3f}")
-
-    def on_train_end(self, trainer, module):
-        self.bar.close()

@@ -101,15 +101,11 @@ def label_map(outlines: list[np.ndarray], grid: Grid) -> np.ndarray:
     fine = paint(shapes, range(1, len(shapes) + 1), grid.canvas())
     mask = np.zeros((grid.size, grid.size), np.uint8)
     for value in range(1, len(shapes) + 1):
-        covered = (_area_mean((fine == value) * np.uint8(255), grid.size) >= 128).view(np.uint8)
+        share = cv2.resize((fine == value) * np.uint8(255), mask.shape, interpolation=cv2.INTER_AREA)
+        covered = (share >= 128).view(np.uint8)
         _, pieces, boxes, _ = cv2.connectedComponentsWithStats(covered, connectivity=4)
         mask[pieces == 1 + np.argmax(boxes[1:, cv2.CC_STAT_AREA])] = value
     return mask
-
-
-def _area_mean(fine: np.ndarray, size: int) -> np.ndarray:
-    """A finer square image averaged to (size, size)."""
-    return cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
 
 
 def render(
@@ -118,18 +114,21 @@ def render(
     """The MR image of a scene: (size, size) uint8.
 
     contrast: a key of SEQUENCES, or RANDOM. noise: standard deviation of the real and of the imaginary part, relative
-    to the marrow's signal. spread: factor on the strength of ghosting and of the coil's unevenness.
+    to the marrow's median signal. spread: factor on the strength of ghosting and of the coil's unevenness.
     """
     water, fat, mottle, streak = _tissue_maps(rng, scene.shapes, grid, contrast)
     chemical_shift = rng.choice([-1, 1]) * rng.uniform(0.3, 1.0) / grid.spacing
     signal = water + cv2.warpAffine(
         fat, np.float32([[1, 0, 0], [0, 1, chemical_shift]]), fat.shape, borderMode=cv2.BORDER_REPLICATE
     )
-    signal *= np.maximum(1 + mottle * _mottle(rng, grid) + streak * _streaks(rng, scene, grid), 0.05)
+    # the grain of trabeculae, and that of islands of fat
+    grain = 0.7 * _smooth_noise(rng, grid, 0.6, 0.6) + 0.7 * _smooth_noise(rng, grid, 3.0, 3.0)
+    signal *= np.maximum(1 + mottle * grain + streak * _streaks(rng, scene, grid), 0.05)
     signal *= _coil(rng, scene, grid, spread) * _saturation(rng, scene, grid)
     ghost = np.roll(signal, round(rng.uniform(0.15, 0.5) * grid.size), axis=0)
     signal += rng.uniform(0, 0.03) * spread * ghost
-    sigma = noise * _marrow_signal(signal, scene, grid)
+    marrow = [shape for shape in scene.shapes if shape.tissue == "marrow"]
+    sigma = noise * float(np.median(signal[paint(marrow, [1] * len(marrow), grid) == 1]))
     real, imaginary = sigma * rng.standard_normal((2, *signal.shape), dtype=np.float32)
     blur = rng.uniform(0.3, 1.4) if contrast == RANDOM else 0.45  # pixels
     signal = np.hypot(cv2.GaussianBlur(signal, (0, 0), blur) + real, imaginary)
@@ -153,7 +152,7 @@ def _tissue_maps(rng: np.random.Generator, shapes: list[Shape], grid: Grid, cont
     for column in (signal * (1 - fat), signal * fat, mottle, streak):
         table = np.zeros(256, np.float32)
         table[: len(column)] = column
-        maps.append(_area_mean(cv2.LUT(codes, table), grid.size))
+        maps.append(cv2.resize(cv2.LUT(codes, table), (grid.size, grid.size), interpolation=cv2.INTER_AREA))
     return maps
 
 
@@ -172,23 +171,16 @@ def _random_signal(rng: np.random.Generator) -> np.ndarray:
     return np.array(list(drawn.values()))
 
 
-def _smooth_noise(rng: np.random.Generator, size: int, sigma_x: float, sigma_y: float) -> np.ndarray:
-    """(size, size) float32: Gaussian noise blurred with these sigmas in pixels, of standard deviation 1."""
-    noise = rng.standard_normal((size, size), dtype=np.float32)
-    noise = cv2.GaussianBlur(noise, (0, 0), max(sigma_x, 0.3), sigmaY=max(sigma_y, 0.3))
+def _smooth_noise(rng: np.random.Generator, grid: Grid, x_mm: float, y_mm: float) -> np.ndarray:
+    """(size, size) float32: Gaussian noise blurred with these sigmas, of standard deviation 1."""
+    noise = rng.standard_normal((grid.size, grid.size), dtype=np.float32)
+    noise = cv2.GaussianBlur(noise, (0, 0), max(x_mm / grid.spacing, 0.3), sigmaY=max(y_mm / grid.spacing, 0.3))
     return noise / noise.std()
-
-
-def _mottle(rng: np.random.Generator, grid: Grid) -> np.ndarray:
-    """Grain of trabeculae and of fat islands: noise at scales of 0.6 mm and 3 mm."""
-    fine = _smooth_noise(rng, grid.size, 0.6 / grid.spacing, 0.6 / grid.spacing)
-    coarse = _smooth_noise(rng, grid.size, 3.0 / grid.spacing, 3.0 / grid.spacing)
-    return 0.7 * fine + 0.7 * coarse
 
 
 def _streaks(rng: np.random.Generator, scene: Scene, grid: Grid) -> np.ndarray:
     """Streaks of fat between the fibres of muscles, parallel to the spine."""
-    noise = _smooth_noise(rng, grid.size, 0.7 / grid.spacing, 6.0 / grid.spacing)
+    noise = _smooth_noise(rng, grid, 0.7, 6.0)
     front = _along_rows(scene.front, grid) / grid.spacing
     rows, columns = np.mgrid[: grid.size, : grid.size].astype(np.float32)
     return cv2.remap(noise, columns - (front - front.mean()), rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
@@ -211,7 +203,7 @@ def _coil(rng: np.random.Generator, scene: Scene, grid: Grid, spread: float) -> 
     distance = np.maximum(table - _columns_mm(grid), 0) / rng.uniform(85, 160)
     from_middle = np.abs(np.linspace(-1, 1, grid.size)[:, None] - rng.uniform(-0.3, 0.3))
     ends = 1 - rng.uniform(0.1, 0.5) * from_middle**2.5
-    uneven = 1 + 0.08 * spread * _smooth_noise(rng, grid.size, 45 / grid.spacing, 45 / grid.spacing)
+    uneven = 1 + 0.08 * spread * _smooth_noise(rng, grid, 45, 45)
     return (ends * uneven / (1 + distance ** rng.uniform(1.6, 2.4))).astype(np.float32)
 
 
@@ -223,9 +215,3 @@ def _saturation(rng: np.random.Generator, scene: Scene, grid: Grid) -> np.ndarra
     edge = front.mean() - rng.uniform(15, 45) + rng.uniform(-0.25, 0.1) * rows
     edge = np.minimum(edge, front - 8)  # the band spares the vertebrae
     return (left + (1 - left) / (1 + np.exp((edge - _columns_mm(grid)) / rng.uniform(4, 10)))).astype(np.float32)
-
-
-def _marrow_signal(signal: np.ndarray, scene: Scene, grid: Grid) -> float:
-    """Median signal within the marrow shapes, filled; the noise is relative to it."""
-    marrow = [shape for shape in scene.shapes if shape.tissue == "marrow"]
-    return float(np.median(signal[paint(marrow, [1] * len(marrow), grid) == 1]))

@@ -52,7 +52,10 @@ def draw(seed: int, patient: int, size: int = 320, difficulty: str = "typical", 
     contrast: T1, T2, T2-SPACE or random, of the same anatomy; "T1 or T2" draws one of the two, "any" one of the four.
     Raises StudyError for an unknown difficulty or contrast.
     """
-    _check(difficulty, contrast)
+    if difficulty not in DIFFICULTIES:
+        raise StudyError(f"difficulty {difficulty!r} is unknown; allowed are {', '.join(DIFFICULTIES)}")
+    if contrast not in CONTRASTS:
+        raise StudyError(f"contrast {contrast!r} is unknown; allowed are {', '.join(CONTRASTS)}")
     anatomy, scanner = np.random.default_rng([seed, patient, 0]), np.random.default_rng([seed, patient, 1])
     variation = VARIATION[difficulty]
     spine = draw_spine(anatomy, difficulty, variation)
@@ -63,13 +66,6 @@ def draw(seed: int, patient: int, size: int = 320, difficulty: str = "typical", 
     image = render(scanner, scene, grid, contrast, scanner.uniform(*NOISE[difficulty]), variation)
     mask = label_map([spine.vertebrae[level].outline for level in LEVELS], grid)
     return Phantom(image, mask, grid.spacing, contrast, _truth(spine, grid, contrast))
-
-
-def _check(difficulty: str, contrast: str) -> None:
-    if difficulty not in DIFFICULTIES:
-        raise StudyError(f"difficulty {difficulty!r} is unknown; allowed are {', '.join(DIFFICULTIES)}")
-    if contrast not in CONTRASTS:
-        raise StudyError(f"contrast {contrast!r} is unknown; allowed are {', '.join(CONTRASTS)}")
 
 
 def _draw_contrast(rng: np.random.Generator, contrast: str) -> str:
@@ -88,16 +84,20 @@ def _truth(spine: Spine, grid: Grid, contrast: str) -> dict:
     """What is known of the patient without measuring; corners are (x, y) in px, the first pixel's centre at (0, 0)."""
     names = ("front_top", "back_top", "back_bottom", "front_bottom")
     levels = {}
+
+    def distance(a: np.ndarray, b: np.ndarray) -> float:
+        return round(float(np.hypot(*(a - b))), 3)
+
     for level in LEVELS:
         corners = spine.vertebrae[level].corners
         front_top, back_top, back_bottom, front_bottom = corners
         levels[level] = {
             "corners_px": dict(zip(names, grid.pixels(corners).round(3).tolist(), strict=True)),
-            "front_height_mm": _distance(front_top, front_bottom),
-            "middle_height_mm": _distance((front_top + back_top) / 2, (front_bottom + back_bottom) / 2),
-            "back_height_mm": _distance(back_top, back_bottom),
-            "upper_depth_mm": _distance(front_top, back_top),
-            "lower_depth_mm": _distance(front_bottom, back_bottom),
+            "front_height_mm": distance(front_top, front_bottom),
+            "middle_height_mm": distance((front_top + back_top) / 2, (front_bottom + back_bottom) / 2),
+            "back_height_mm": distance(back_top, back_bottom),
+            "upper_depth_mm": distance(front_top, back_top),
+            "lower_depth_mm": distance(front_bottom, back_bottom),
             "upper_tilt_deg": round(tilt_of(front_top, back_top), 3),
             "lower_tilt_deg": round(tilt_of(front_bottom, back_bottom), 3),
         }
@@ -110,10 +110,6 @@ def _truth(spine: Spine, grid: Grid, contrast: str) -> dict:
         "levels": levels,
         "findings": spine.findings,
     }
-
-
-def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    return round(float(np.hypot(*(a - b))), 3)
 
 
 def generate(
@@ -133,7 +129,6 @@ def generate(
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; remove it, or write the phantom into another folder")
-    _check(difficulty, contrast)
     # loky's processes start from notebooks and scripts of any form; one worker is this process
     workers = workers or max(1, min(joblib.cpu_count(), patients // PATIENTS_PER_WORKER))
     with atomic_folder(folder) as unfinished:

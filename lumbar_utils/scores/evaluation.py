@@ -128,10 +128,9 @@ class Evaluation:
         record = study.folder / "scores.json"
         made_from = freshness.scored(cohort, folders)
         record.unlink(missing_ok=True)
-        files = []
-        for name, table in self._tables().items():
-            files.append(study.folder / f"{name}.csv")
-            records.write_csv(files[-1], table)
+        for name, table in vars(self).items():
+            records.write_csv(study.folder / f"{name}.csv", table)
+        files = [study.folder / f"{name}.csv" for name in vars(self)]
         described = {"fingerprint": study.fingerprint, "data": {"fingerprint": cohort.fingerprint}}
         origin = freshness.origin_of_scores(described, study.folder, folders)
         records.mark_finished(record, made_from, files, origin=origin)
@@ -145,22 +144,18 @@ class Evaluation:
         if not records.is_finished(study.folder / "scores.json", freshness.scored(cohort, folders)):
             raise StudyError(f"{study.folder} has no scores of these label maps; run notebook 05 first")
         tables = {field.name: records.read_csv(study.folder / f"{field.name}.csv") for field in dataclasses.fields(cls)}
-        for column in ("level", "named"):  # empty text is stored as an empty cell
-            tables["bodies"][column] = tables["bodies"][column].fillna("")
+        tables["bodies"] = tables["bodies"].fillna({"level": "", "named": ""})  # stored as empty cells
         return cls(**tables)
 
     def of(self, models: Iterable[str]) -> "Evaluation":
         """The same tables with the rows of some models only."""
         chosen = list(models)
-        return Evaluation(**{name: table[table["model"].isin(chosen)] for name, table in self._tables().items()})
+        return Evaluation(**{name: table[table["model"].isin(chosen)] for name, table in vars(self).items()})
 
     def of_cases(self, cases: Iterable[str]) -> "Evaluation":
         """The same tables with the rows of some cases only; curves and reliability stay those of all cases."""
-        chosen, tables = list(cases), self._tables()
+        chosen, tables = list(cases), vars(self)
         return dataclasses.replace(self, **{name: tables[name][tables[name]["case"].isin(chosen)] for name in COLUMNS})
-
-    def _tables(self) -> dict[str, pd.DataFrame]:
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
 def evaluate(cohort: Cohort, folders: dict[str, Path]) -> Evaluation:
@@ -188,8 +183,8 @@ def evaluate(cohort: Cohort, folders: dict[str, Path]) -> Evaluation:
         curves[model] = curves.get(model, 0) + task_curves
         bins[model] = bins.get(model, 0) + task_bins
     tables = {name: pd.DataFrame(rows[name], columns=columns) for name, columns in COLUMNS.items()}
-    levels = [*annotated_levels(cohort).values(), ANY_LEVEL]
-    return Evaluation(**tables, curves=_curve_table(curves, levels), reliability=_reliability_table(bins))
+    tables["curves"] = _curve_table(curves, [*annotated_levels(cohort).values(), ANY_LEVEL])
+    return Evaluation(**tables, reliability=_reliability_table(bins))
 
 
 def _score_cases(cohort: Cohort, model: str, folder: Path, cases: pd.DataFrame) -> tuple[dict, np.ndarray, np.ndarray]:
@@ -200,10 +195,9 @@ def _score_cases(cohort: Cohort, model: str, folder: Path, cases: pd.DataFrame) 
         pred, true, maps = _read_case(cohort, folder, case, levels)
         spacing_mm, key = case["spacing_mm"], (case["case"], case["patient"])
         confusion = np.bincount(7 * true.ravel().astype(np.int64) + pred.ravel(), minlength=49).reshape(7, 7)
-        instances, scores = _score_levels(pred, true, confusion, maps, levels, spacing_mm)
+        instances, scores = _score_levels(pred, true, maps, levels, spacing_mm)
         if maps is not None:
-            case_curves = _precision_recall_counts(true, maps, levels)
-            case_bins = metrics.calibration_bins(*_confidence(pred, true, maps))
+            case_curves, case_bins = _curves_and_bins(pred, true, maps, levels)
             curves += case_curves
             bins += case_bins
             scores += _score_probabilities(case_curves, case_bins, levels)
@@ -229,69 +223,59 @@ def _read_case(
 
 
 def _score_levels(
-    pred: np.ndarray, true: np.ndarray, confusion: np.ndarray, maps: np.ndarray | None, levels: dict[int, str],
-    spacing_mm: float,
-) -> tuple[dict[str, tuple], list[tuple]]:  # fmt: skip
+    pred: np.ndarray, true: np.ndarray, maps: np.ndarray | None, levels: dict[int, str], spacing_mm: float
+) -> tuple[dict[str, tuple], list[tuple]]:
     """Level -> (iou, confidence, in the reference) of the levels in either map, and rows (level, metric, value)."""
     instances, rows = {}, []
     for value, level in levels.items():
-        real, predicted = int(confusion[value].sum()), int(confusion[:, value].sum())
-        scores = metrics.overlap_of(int(confusion[value, value]), predicted, real)
+        mask, reference = pred == value, true == value
+        scores = metrics.overlap(mask, reference)
         if not scores:
             continue
-        mask = pred == value
-        confidence = np.nan
-        if predicted:
+        confidence, real = np.nan, int(reference.sum())
+        if mask.any():
             confidence = 1.0 if maps is None else float(maps[value - 1][mask].mean())
         instances[level] = (scores["iou"], confidence, real > 0)
         if real:
-            scores["area_error"] = (predicted - real) / real
-        scores |= metrics.distances(mask, true == value, spacing_mm)
+            scores["area_error"] = (int(mask.sum()) - real) / real
+        scores |= metrics.distances(mask, reference, spacing_mm)
         rows += [(level, metric, score) for metric, score in scores.items()]
     found = [(iou, not np.isnan(confidence), real) for iou, confidence, real in instances.values()]
     rows += [(WHOLE_IMAGE, metric, score) for metric, score in metrics.panoptic(found).items()]
     return instances, rows
 
 
-def _precision_recall_counts(true: np.ndarray, maps: np.ndarray, levels: dict[int, str]) -> np.ndarray:
-    """(levels + 1, 2, 256) counts of `metrics.precision_recall_counts`, of each level and of any level."""
-    counts = [metrics.precision_recall_counts(maps[value - 1], true == value) for value in levels]
-    return np.stack([*counts, metrics.precision_recall_counts(np.minimum(maps.sum(axis=0), 1), true > 0)])
+def _curves_and_bins(
+    pred: np.ndarray, true: np.ndarray, maps: np.ndarray, levels: dict[int, str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Precision-recall counts of each level and of any level, and calibration bins of the vertebrae in either map."""
+    curves = [metrics.precision_recall_counts(maps[value - 1], true == value) for value in levels]
+    curves.append(metrics.precision_recall_counts(np.minimum(maps.sum(axis=0), 1), true > 0))
+    where = (pred > 0) | (true > 0)
+    predicted, real = pred[where], true[where]
+    background = np.clip(1 - maps[:, where].sum(axis=0), 0, 1)
+    probabilities = np.stack([background, *maps[:, where]])  # (7, pixels)
+    confidence = probabilities[predicted, np.arange(len(predicted))]
+    return np.stack(curves), metrics.calibration_bins(confidence, predicted == real)
 
 
 def _score_probabilities(curves: np.ndarray, bins: np.ndarray, levels: dict[int, str]) -> list[tuple]:
     """Rows (level, metric, value) of what is scored on probabilities; a level without reference pixels has none."""
     rows = []
     for level, counts in zip(levels.values(), curves[:-1], strict=True):  # the last curve is of any level
-        score = metrics.average_precision(counts)
-        if not np.isnan(score):
-            rows.append((level, "ap_pixel", score))
-    if bins[0].sum():
-        rows.append((WHOLE_IMAGE, "ece", metrics.calibration_error(bins)))
-    return rows
-
-
-def _confidence(pred: np.ndarray, true: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probability of each pixel's predicted class, and whether it is right; of pixels of a vertebra in either map."""
-    where = (pred > 0) | (true > 0)
-    predicted, real = pred[where], true[where]
-    background = np.clip(1 - maps[:, where].sum(axis=0, keepdims=True), 0, 1)
-    probabilities = np.concatenate([background, maps[:, where]])
-    return np.take_along_axis(probabilities, predicted[None].astype(np.int64), axis=0)[0], predicted == real
+        rows.append((level, "ap_pixel", metrics.average_precision(counts)))
+    rows.append((WHOLE_IMAGE, "ece", metrics.calibration_error(bins)))
+    return [row for row in rows if not np.isnan(row[2])]
 
 
 def _curve_table(curves: dict[str, np.ndarray], levels: list[str]) -> pd.DataFrame:
-    tables = []
-    for model, of_levels in curves.items():
-        for level, (hits, pixels) in zip(levels, of_levels, strict=True):
-            columns = {"model": model, "level": level, "probability": range(256), "hits": hits, "pixels": pixels}
-            tables.append(pd.DataFrame(columns))
-    return pd.concat(tables, ignore_index=True)
+    rows = pd.MultiIndex.from_product([curves, levels, range(256)], names=["model", "level", "probability"])
+    counts = np.stack(list(curves.values())).swapaxes(-1, -2).reshape(-1, 2)
+    return pd.DataFrame(counts, rows, ["hits", "pixels"]).reset_index()
 
 
 def _reliability_table(bins: dict[str, np.ndarray]) -> pd.DataFrame:
-    tables = []
-    for model, (pixels, confidence, right) in bins.items():
-        table = pd.DataFrame({"model": model, "bin": range(len(pixels)), "pixels": pixels.astype(int)})
-        tables.append(table.assign(confidence=confidence, right=right.astype(int)))
-    return pd.concat(tables, ignore_index=True)
+    rows = pd.MultiIndex.from_product([bins, range(metrics.CALIBRATION_BINS)], names=["model", "bin"])
+    sums = np.stack(list(bins.values())).swapaxes(-1, -2).reshape(-1, 3)
+    table = pd.DataFrame(sums, rows, ["pixels", "confidence", "right"]).reset_index()
+    return table.astype({"pixels": int, "right": int})

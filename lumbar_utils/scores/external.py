@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections import defaultdict
 from pathlib import Path
 
 import cv2
@@ -43,11 +44,9 @@ def add(study: Study, cohort: Cohort, name: str, folder: Path) -> Path:
     for _, case in test.iterrows():
         file, shape = files[case["case"]], cohort.image(case).shape
         maps[case["case"]] = read_mask(file, labels) if file.suffix.lower() == ".png" else _read_volume(file, labels)
-        if maps[case["case"]].shape != shape:
-            raise StudyError(
-                f"label map {file} is {_size(maps[case['case']].shape)} but its image {_size(shape)}; "
-                "write it on that grid"
-            )
+        found = maps[case["case"]].shape
+        if found != shape:
+            raise StudyError(f"label map {file} has shape {found} but its image {shape}; write it on that grid")
     record.unlink(missing_ok=True)  # or a mixture of old and new maps would count as whole if this is killed
     shutil.rmtree(target, ignore_errors=True)
     for case, label_map in maps.items():
@@ -64,29 +63,22 @@ def add_all(study: Study, cohort: Cohort, folders: dict[str, str | Path]) -> Non
         add(study, cohort, name, absolute(folder))
 
 
-def _size(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
-
-
 def _files(folder: Path, cases: list[str]) -> dict[str, Path]:
     """Case -> its one label map. Raises StudyError if there is none, or more than one."""
     if not folder.is_dir():
         raise StudyError(f"there is no folder {folder}; name the one that holds the label maps")
-    files: dict[str, Path] = {}
+    found = defaultdict(list)
     for path in sorted(folder.iterdir()):
-        ending = next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), None)
-        case = path.name[: -len(ending)] if ending else None
-        if case in files and case in cases:
-            raise StudyError(f"{folder} has two label maps of {case}, {files[case].name} and {path.name}; remove one")
-        if case is not None:
-            files[case] = path
-    missing = [case for case in cases if case not in files]
-    if missing:
-        raise StudyError(
-            f"{folder} has no label map for case {missing[0]} ({', '.join(ENDINGS)}); "
-            "predict every case of the test set"
-        )
-    return {case: files[case] for case in cases}
+        for ending in ENDINGS:
+            if path.name.lower().endswith(ending):
+                found[path.name[: -len(ending)]].append(path)
+    for case in cases:
+        if len(found[case]) != 1:
+            raise StudyError(
+                f"{folder} has {len(found[case])} label maps of case {case} ({', '.join(ENDINGS)}); give every case of "
+                "the test set one"
+            )
+    return {case: found[case][0] for case in cases}
 
 
 def _labels(folder: Path, annotated: tuple[str, ...]) -> dict[int, str]:

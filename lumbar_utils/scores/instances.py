@@ -5,12 +5,13 @@ matched to the reference by overlap alone, and their names are compared afterwar
 """
 
 from functools import partial
+from itertools import product
 
 import cv2
 import numpy as np
 import pandas as pd
 
-from lumbar_utils.scores.metrics import distances, overlap_of
+from lumbar_utils.scores.metrics import distances, overlap
 from lumbar_utils.scores.statistics import with_interval
 
 MATCH_IOU = 0.5  # above it: at most one predicted vertebra can match
@@ -32,64 +33,44 @@ def match_instances(pred: np.ndarray, true: np.ndarray, levels: dict[int, str], 
     a quarter of this vertebra each.
     f1, hd95 : of the matched outlines, whatever the names; nan without a match. unit : of hd95, mm or px.
     """
-    reference = {value: true == value for value in levels if (true == value).any()}
-    predicted = _components(pred, levels, _typical_area(pred, levels, list(reference.values())))
-    areas = np.array([mask.sum() for mask in reference.values()]).reshape(-1, 1)
+    values = [value for value in levels if (true == value).any()]
+    areas = np.array([(true == value).sum() for value in values]).reshape(-1, 1)
+    # of the reference's vertebrae; of the largest predicted level where the reference has none
+    typical = np.median(areas) if values else max((pred == value).sum() for value in levels)
+    predicted = _components(pred, levels, max(1, MIN_AREA * typical))
     predicted_areas = np.array([mask.sum() for _, mask in predicted])
-    shared = _shared_pixels(list(reference.values()), [mask for _, mask in predicted])
+    shared = np.array([(mask & (true == value)).sum() for value, (_, mask) in product(values, predicted)], int)
+    shared = shared.reshape(len(values), len(predicted))
     iou = shared / (areas + predicted_areas - shared)
     covered = shared > areas / 2
     merged = (covered & (covered.sum(axis=0) > 1)).any(axis=1)
     split = (shared >= SPLIT_SHARE * areas).sum(axis=1) > 1
     unit = "px" if np.isnan(spacing_mm) else "mm"
     rows = []
-    for row, (value, mask) in enumerate(reference.items()):
+    for row, value in enumerate(values):
         merged_split = bool(merged[row]), bool(split[row])
         matches = np.flatnonzero(iou[row] > MATCH_IOU)
         if not len(matches):
             rows.append((levels[value], "", "missing", *merged_split, np.nan, np.nan, unit))
             continue
         name, component = predicted[matches[0]]
-        f1 = overlap_of(int(shared[row, matches[0]]), int(component.sum()), int(mask.sum()))["f1"]
-        hd95 = distances(component, mask, spacing_mm)[f"hd95_{unit}"]
-        rows.append((levels[value], levels[name], _outcome(name - value), *merged_split, f1, hd95, unit))
-    unmatched = ~(iou > MATCH_IOU).any(axis=0)
-    for (name, _), extra in zip(predicted, unmatched, strict=True):
-        if extra:
-            rows.append(("", levels[name], "extra", False, False, np.nan, np.nan, unit))
+        outcome = {0: "right", -1: "one up", 1: "one down"}.get(name - value, "other")
+        f1 = overlap(component, true == value)["f1"]
+        hd95 = distances(component, true == value, spacing_mm)[f"hd95_{unit}"]
+        rows.append((levels[value], levels[name], outcome, *merged_split, f1, hd95, unit))
+    for column in np.flatnonzero(~(iou > MATCH_IOU).any(axis=0)):
+        rows.append(("", levels[predicted[column][0]], "extra", False, False, np.nan, np.nan, unit))
     return rows
 
 
-def _typical_area(pred: np.ndarray, levels: dict[int, str], reference: list[np.ndarray]) -> float:
-    """Median area of the reference's vertebrae; of the largest predicted level where the reference has none."""
-    if reference:
-        return float(np.median([mask.sum() for mask in reference]))
-    return float(max((pred == value).sum() for value in levels))
-
-
-def _components(pred: np.ndarray, levels: dict[int, str], typical_area: float) -> list[tuple[int, np.ndarray]]:
-    """(value, mask) of each predicted vertebra: 8-connected components of a level, without specks."""
+def _components(pred: np.ndarray, levels: dict[int, str], least: float) -> list[tuple[int, np.ndarray]]:
+    """(value, mask) of each predicted vertebra: 8-connected components of a level, of `least` pixels or more."""
     components = []
     for value in levels:
         count, numbered = cv2.connectedComponents((pred == value).astype(np.uint8))
-        for number in range(1, count):
-            mask = numbered == number
-            if mask.sum() >= max(1, MIN_AREA * typical_area):
-                components.append((value, mask))
+        masks = [numbered == number for number in range(1, count)]
+        components += [(value, mask) for mask in masks if mask.sum() >= least]
     return components
-
-
-def _shared_pixels(reference: list[np.ndarray], predicted: list[np.ndarray]) -> np.ndarray:
-    """(reference, predicted) number of pixels that each two masks share."""
-    shared = np.zeros((len(reference), len(predicted)), np.int64)
-    for row, mask in enumerate(reference):
-        for column, component in enumerate(predicted):
-            shared[row, column] = (mask & component).sum()
-    return shared
-
-
-def _outcome(shift: int) -> str:
-    return {0: "right", -1: "one up", 1: "one down"}.get(shift, "other")
 
 
 def summarise_instances(bodies: pd.DataFrame) -> pd.DataFrame:
@@ -100,15 +81,13 @@ def summarise_instances(bodies: pd.DataFrame) -> pd.DataFrame:
     so a patient with more of them has more weight.
     """
     rows = []
-    shares = _shares(bodies)
     for model, own in bodies.groupby("model", sort=False):
-        for metric, (numerator, denominator) in shares.items():
-            pair = [numerator[own.index], denominator[own.index]]
-            sums = pd.concat(pair, axis=1, keys=["numerator", "denominator"]).astype(float)
-            count = np.nan if metric.startswith("outline") else sums["numerator"].sum()
-            by_patient = sums.groupby(own["patient"].astype(str)).sum()
-            by_patient = by_patient[by_patient["denominator"] > 0].to_numpy()
+        patient = own["patient"].astype(str)
+        for metric, (numerator, denominator) in _shares(own).items():
+            sums = pd.DataFrame({"numerator": numerator, "denominator": denominator}, dtype=float)
+            by_patient = sums.groupby(patient).sum().query("denominator > 0").to_numpy()
             if len(by_patient):
+                count = np.nan if metric.startswith("outline") else sums["numerator"].sum()
                 interval = with_interval(partial(_ratio_of_sums, by_patient), np.arange(len(by_patient)))
                 rows.append((model, metric, *interval, len(by_patient), count))
     return pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high", "n", "count"])

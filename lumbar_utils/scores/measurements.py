@@ -77,29 +77,33 @@ def measure(label_map: np.ndarray, spacing_mm: float) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["level", "measure", "unit", "value"]).astype({"value": float}).dropna()
     table = table.groupby(["level", "measure", "unit"], sort=False)["value"].median().reset_index()
     table["value"] = table["value"].round(4) + 0.0  # no -0.0
-    table = table.sort_values("level", key=lambda names: names.map(NAMES.index), kind="stable")
-    return pd.concat([table, _lordosis(table)], ignore_index=True)[["level", "measure", "value", "unit"]]
+    table = table.sort_values("level", key=lambda names: names.map(NAMES.index), kind="stable", ignore_index=True)
+    angles = table.set_index(["level", "measure"])["value"]
+    top, sacrum, bottom = (angles.get(key, np.nan) for key in (("L1", UPPER), ("S1", UPPER), ("L5", LOWER)))
+    rows = [("L1-S1", "lordosis", "deg", sacrum - top), ("L1-L5", "lordosis", "deg", bottom - top)]
+    table = pd.concat([table, pd.DataFrame(rows, columns=table.columns)], ignore_index=True)
+    return table[["level", "measure", "value", "unit"]]
 
 
 def find_bodies(label_map: np.ndarray) -> dict[str, Body]:
     """Level -> body, of the levels of one slice (height, width) that are neither fragments nor cut by its border."""
     height, width = label_map.shape
-    masks, boxes = {}, {}
+    found = {}
     for value, level in enumerate(LEVELS, 1):
-        _, numbers, statistics, _ = cv2.connectedComponentsWithStats((label_map == value).astype(np.uint8))
-        if len(statistics) > 1:
-            number = 1 + statistics[1:, cv2.CC_STAT_AREA].argmax()
-            left, top, across, down, _ = boxes[level] = statistics[number]
-            masks[level] = numbers[top : top + down, left : left + across] == number
-    least = max([MIN_PIXELS, *(MIN_SHARE * mask.sum() for mask in masks.values())])
-    boxes = {level: box for level, box in boxes.items() if box[cv2.CC_STAT_AREA] >= least}
-    centres = [box[:2] + box[2:4] / 2 for box in boxes.values()]
+        _, numbers, boxes, _ = cv2.connectedComponentsWithStats((label_map == value).astype(np.uint8))
+        if len(boxes) > 1:
+            number = 1 + boxes[1:, cv2.CC_STAT_AREA].argmax()
+            found[level] = numbers == number, boxes[number]
+    least = max([MIN_PIXELS, *(MIN_SHARE * box[cv2.CC_STAT_AREA] for _, box in found.values())])
+    found = {level: (mask, box) for level, (mask, box) in found.items() if box[cv2.CC_STAT_AREA] >= least}
+    centres = [box[:2] + box[2:4] / 2 for _, box in found.values()]
     bodies = {}
-    for number, (level, (left, top, across, down, _)) in enumerate(boxes.items()):
+    for number, (level, (mask, (left, top, across, down, _))) in enumerate(found.items()):
         if left > 0 and top > 0 and left + across < width and top + down < height:
             above, below = centres[max(number - 1, 0)], centres[min(number + 1, len(centres) - 1)]
             of_bottom = 0.0 if level == "S1" else 0.5  # the lower end of S1 has a direction of its own
-            body = _body(_without_spurs(np.pad(masks[level], 1)), below - above, of_bottom)
+            window = mask[top - 1 : top + down + 1, left - 1 : left + across + 1]
+            body = _body(_without_spurs(window), below - above, of_bottom)
             bodies[level] = Body(*(np.array([left - 1, top - 1]) + body))
     return bodies
 
@@ -190,67 +194,50 @@ def _measure_bodies(bodies: dict[str, Body], spacing_mm: float) -> list[tuple[st
     bodies = {level: Body(*(side * np.array(body))) for level, body in bodies.items()}
     rows = []
     for level, body in bodies.items():
-        of_level = _sacral_rows(body, length) if level == "S1" else _body_rows(body, length)
-        rows += [(level, *row) for row in of_level]
+        rows += [(level, *row) for row in _body_rows(body, length, level == "S1")]
     for above, below in pairwise(LEVELS):
         if above in bodies and below in bodies:
             rows += [(f"{above}-{below}", *row) for row in _pair_rows(bodies[above], bodies[below], length)]
     return rows
 
 
-def _body_rows(body: Body, length: str) -> list[tuple[str, str, float]]:
-    anterior, posterior = _distance(body.front_top, body.front_bottom), _distance(body.back_top, body.back_bottom)
-    upper, lower = _distance(body.front_top, body.back_top), _distance(body.front_bottom, body.back_bottom)
+def _body_rows(body: Body, length: str, is_sacral: bool) -> list[tuple[str, str, float]]:
+    upper, upper_angle = _end_plate(body.front_top, body.back_top)
+    if is_sacral:
+        return [("depth", length, upper), (UPPER, "deg", upper_angle)]
+    lower, lower_angle = _end_plate(body.front_bottom, body.back_bottom)
+    anterior = np.hypot(*(body.front_bottom - body.front_top))
+    posterior = np.hypot(*(body.back_bottom - body.back_top))
     return [
         ("anterior height", length, anterior),
-        ("middle height", length, _distance(body.middle_top, body.middle_bottom)),
+        ("middle height", length, np.hypot(*(body.middle_bottom - body.middle_top))),
         ("posterior height", length, posterior),
         ("depth", length, (upper + lower) / 2),
         ("wedge ratio", "ratio", anterior / posterior),
-        (UPPER, "deg", _angle(body.front_top, body.back_top)),
-        (LOWER, "deg", _angle(body.front_bottom, body.back_bottom)),
-    ]
-
-
-def _sacral_rows(body: Body, length: str) -> list[tuple[str, str, float]]:
-    return [
-        ("depth", length, _distance(body.front_top, body.back_top)),
-        (UPPER, "deg", _angle(body.front_top, body.back_top)),
+        (UPPER, "deg", upper_angle),
+        (LOWER, "deg", lower_angle),
     ]
 
 
 def _pair_rows(above: Body, below: Body, length: str) -> list[tuple[str, str, float]]:
-    upper, lower = _direction(above.front_bottom, above.back_bottom), _direction(below.front_top, below.back_top)
+    upper_depth, upper_angle = _end_plate(above.front_bottom, above.back_bottom)
+    lower_depth, lower_angle = _end_plate(below.front_top, below.back_top)
+    upper = (above.back_bottom - above.front_bottom) / upper_depth
+    lower = (below.back_top - below.front_top) / lower_depth
     bisector = (upper + lower) / np.hypot(*(upper + lower))
     towards_feet = np.array([-bisector[1], bisector[0]])
-    slip, depth = (below.back_top - above.back_bottom) @ lower, _distance(below.front_top, below.back_top)
-    angles = _angle(above.front_bottom, above.back_bottom), _angle(below.front_top, below.back_top)
+    slip = (below.back_top - above.back_bottom) @ lower
     return [
         ("anterior disc height", length, (below.front_top - above.front_bottom) @ towards_feet),
         ("middle disc height", length, (below.middle_top - above.middle_bottom) @ towards_feet),
         ("posterior disc height", length, (below.back_top - above.back_bottom) @ towards_feet),
-        ("disc angle", "deg", angles[1] - angles[0]),
+        ("disc angle", "deg", lower_angle - upper_angle),
         ("slip", length, slip),
-        ("slip share", "%", 100 * slip / depth),
+        ("slip share", "%", 100 * slip / lower_depth),
     ]
 
 
-def _lordosis(table: pd.DataFrame) -> pd.DataFrame:
-    angles = table.set_index(["level", "measure"])["value"]
-    top, sacrum, bottom = (angles.get(key, np.nan) for key in (("L1", UPPER), ("S1", UPPER), ("L5", LOWER)))
-    rows = [("L1-S1", "lordosis", sacrum - top, "deg"), ("L1-L5", "lordosis", bottom - top, "deg")]
-    return pd.DataFrame(rows, columns=["level", "measure", "value", "unit"])
-
-
-def _direction(front: np.ndarray, back: np.ndarray) -> np.ndarray:
-    """(2,) unit vector from front to back."""
-    return (back - front) / _distance(front, back)
-
-
-def _distance(first: np.ndarray, second: np.ndarray) -> float:
-    return float(np.hypot(*(second - first)))
-
-
-def _angle(front: np.ndarray, back: np.ndarray) -> float:
-    """Of an end plate to the image's rows in degrees, positive where its back edge lies higher."""
-    return float(np.degrees(np.arctan2(front[1] - back[1], back[0] - front[0])))
+def _end_plate(front: np.ndarray, back: np.ndarray) -> tuple[float, float]:
+    """Depth, and the angle to the image's rows in degrees, positive where the back edge lies higher."""
+    across, down = back - front
+    return float(np.hypot(across, down)), float(np.degrees(np.arctan2(-down, across)))

@@ -40,11 +40,7 @@ def overlap(pred: np.ndarray, true: np.ndarray) -> dict[str, float]:
     """
     if pred.shape != true.shape:
         raise ValueError(f"masks differ in shape: {pred.shape} and {true.shape}; resample one onto the other's grid")
-    return overlap_of(int((pred & true).sum()), int(pred.sum()), int(true.sum()))
-
-
-def overlap_of(both: int, predicted: int, real: int) -> dict[str, float]:
-    """As `overlap`, from the pixels in both masks, in the prediction and in the reference."""
+    both, predicted, real = int((pred & true).sum()), int(pred.sum()), int(true.sum())
     if not predicted and not real:
         return {}
     return {

@@ -40,18 +40,13 @@ def relabel_all(cohort: Cohort, folders: dict[str, Path]) -> dict[str, Path]:
         written[model] = folder.with_name("ordered")
         shutil.rmtree(written[model], ignore_errors=True)  # it may hold cases that are no longer tested
         for _, cases in test.groupby(keys, dropna=False)["case"]:
-            _relabel_patient(folder, list(cases), written[model])
+            maps = {case: read_probabilities(folder, case) for case in cases}
+            for case, probabilities in maps.items():
+                same_size = [other for other in maps.values() if other.shape == probabilities.shape]
+                label_map = relabel(probabilities, np.mean(same_size, axis=0))
+                with records.atomic_file(written[model] / f"{case}.png") as temporary:
+                    cv2.imwrite(str(temporary), label_map)
     return written
-
-
-def _relabel_patient(folder: Path, cases: list[str], target: Path) -> None:
-    """Write the relabelled slices of one patient; slices of one size vote together."""
-    maps = {case: read_probabilities(folder, case) for case in cases}
-    for case, probabilities in maps.items():
-        same_size = [other for other in maps.values() if other.shape == probabilities.shape]
-        label_map = relabel(probabilities, np.mean(same_size, axis=0))
-        with records.atomic_file(target / f"{case}.png") as temporary:
-            cv2.imwrite(str(temporary), label_map)
 
 
 def compare_naming(own: Evaluation, in_order: Evaluation) -> pd.DataFrame:

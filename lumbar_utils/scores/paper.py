@@ -11,8 +11,6 @@ import pandas as pd
 from lumbar_utils import METRICS, MODELS
 from lumbar_utils.scores.statistics import MIN_PATIENTS, MIN_SEEDS
 
-CASES = 514
-
 ENVIRONMENT = {
     "CPU": "Intel(R) Xeon(R) Gold 6226R",
     "Memory": "64 GB",
@@ -39,6 +37,7 @@ INCONSISTENCIES = {"numbering of the tables": "The table of results is headed Ta
 
 VERDICTS = ("supported", "contradicted", "undecided", "not judged", "not testable")
 CONFIDENCE = 0.99  # of the intervals: some twenty claims are judged at once, and verdicts must hold under other seeds
+COMPARED = ["metric", "first", "second", "difference", "low", "high"]
 RECALL_PRECISION = "recall-precision"  # metric of a difference within one model: its recall minus its precision
 MEASURED = {"map": ("map_pixel", "map_coco")}  # the paper prints one mAP without a definition: each of ours is judged
 NOT_TESTABLE = (  # claim, place, why no interval could speak for or against it
@@ -116,9 +115,12 @@ def judge(summary: pd.DataFrame, differences: pd.DataFrame, data: str, *, seeds:
     most 0.5 %, and wrongly contradicted in at most k times 0.5 %. How often verdicts change under other seeds, and
     their power: tests/benchmarks/verdicts.py. Claims that no score could decide come last, as not testable.
     """
-    rows = []
+    measured, intervals, rows = summary.dropna(subset="value").set_index(["model", "metric"]), {}, []
+    for metric, first, second, difference, low, high in differences[COMPARED].dropna().itertuples(index=False):
+        intervals.setdefault((metric, second, first), (-difference, -high, -low))
+        intervals[metric, first, second] = difference, low, high
     for words, place, comparisons in claims():
-        evidence = [_evidence(summary, differences, *comparison) for comparison in comparisons]
+        evidence = [_evidence(measured, intervals, *comparison) for comparison in comparisons]
         verdict, caveat = _verdict({side for side, _ in evidence}, seeds, synthetic)
         numbers = "; ".join(text for _, text in evidence)
         rows.append((words, place, verdict, f"{caveat}{numbers}. Data: {data}."))
@@ -138,53 +140,31 @@ def _verdict(sides: set[str], seeds: int, synthetic: bool) -> tuple[str, str]:
 
 
 def _evidence(
-    summary: pd.DataFrame, differences: pd.DataFrame, metric: str, first: str, second: str, sign: int
+    measured: pd.DataFrame, intervals: dict[tuple, tuple], metric: str, first: str, second: str, sign: int
 ) -> tuple[str, str]:
-    """Side of a comparison (`for`, `against`, `neither` or `missing`), and its numbers in words."""
+    """Side of a comparison (`for`, `against`, `neither` or `missing`), and its numbers in words.
+
+    measured : value and n by (model, metric). intervals : (metric, first, second) -> difference, low, high.
+    """
     sides, name = [(first, metric), (second, metric)], METRICS.get(metric)
     if metric == RECALL_PRECISION:
         sides = [(first, "recall"), (first, "precision")]
         name = f"{METRICS['recall']} - {METRICS['precision']} of {MODELS[first]}"
-    values = {side: _value_text(summary, *side) for side in sides}
-    missing = [f"{METRICS[measured]} of {MODELS[model]}" for (model, measured), text in values.items() if not text]
+    missing = [f"{METRICS[score]} of {MODELS[model]}" for model, score in sides if (model, score) not in measured.index]
     if missing:
         return "missing", f"{name}: not decided, as {', '.join(missing)} was not measured"
-    text = f"{name}, {' against '.join(values.values())}"
-    interval = _interval(differences, metric, first, second)
-    if interval is None:
+    rows = measured.loc[sides]
+    values = [f"{MODELS[model]} {row['value']:.4f} (n = {row['n']:.0f})" for (model, _), row in rows.iterrows()]
+    text = f"{name}, {' against '.join(values)}"
+    if (metric, first, second) not in intervals:
         return "missing", f"{text}: not decided, as no interval of the difference was measured"
-    difference, low, high = interval
-    patients = summary.set_index(["model", "metric"])["n"].reindex(sides).min()
-    if patients < MIN_PATIENTS:
+    difference, low, high = intervals[metric, first, second]
+    if rows["n"].min() < MIN_PATIENTS:
         few = f"of too few patients for an interval to hold (below {MIN_PATIENTS})"
         return "neither", f"{text}: {difference:+.4f}, {few}"
-    return _side(sign * low, sign * high), (
-        f"{text}: {difference:+.4f} ({100 * CONFIDENCE:.0f} % interval {low:+.4f} to {high:+.4f})"
-    )
-
-
-def _side(one_end: float, other_end: float) -> str:
-    """Where an interval lies whose claimed side is above 0."""
-    if min(one_end, other_end) > 0:
-        return "for"
-    return "against" if max(one_end, other_end) < 0 else "neither"
-
-
-def _value_text(summary: pd.DataFrame, model: str, metric: str) -> str:
-    """A model's value in words, with its number of patients; empty if it was not measured."""
-    row = summary[(summary["model"] == model) & (summary["metric"] == metric)].dropna(subset="value")
-    if row.empty:
-        return ""
-    return f"{MODELS[model]} {row['value'].iloc[0]:.4f} (n = {row['n'].iloc[0]:.0f})"
-
-
-def _interval(differences: pd.DataFrame, metric: str, first: str, second: str) -> tuple[float, float, float] | None:
-    """Difference, low and high of first - second, whichever of the two stands first in the table."""
-    rows = differences[differences["metric"] == metric].set_index(["first", "second"])
-    rows = rows[["difference", "low", "high"]].dropna()
-    if (first, second) in rows.index:
-        return tuple(rows.loc[(first, second)])
-    if (second, first) in rows.index:
-        difference, high, low = -rows.loc[(second, first)]
-        return difference, low, high
-    return None
+    side, ends = "neither", (sign * low, sign * high)
+    if min(ends) > 0:
+        side = "for"
+    elif max(ends) < 0:
+        side = "against"
+    return side, f"{text}: {difference:+.4f} ({100 * CONFIDENCE:.0f} % interval {low:+.4f} to {high:+.4f})"

@@ -90,31 +90,13 @@ def interval_over_seeds(
     return value - float(np.hypot(value - low, half)), value + float(np.hypot(high - value, half))
 
 
-def limits_of_agreement(
-    first: np.ndarray, second: np.ndarray, units: np.ndarray | None = None
-) -> tuple[float, float, float]:
-    """bias, low, high : mean of first - second, and that mean -+ 1.96 standard deviations over units.
-
-    first, second : (pairs,) two measurements of the same thing; a pair with a nan is left out.
-    units : (pairs,) the patient, or the patient's vertebra, of each pair: differences within one are averaged before,
-        so the limits are of a unit's mean, narrower than of one of its slices. Without, each pair is a unit.
-    The limits hold for 95 % of units where differences are about normal; nan for fewer than two units.
-    Sources: Bland and Altman 1986, doi 10.1016/S0140-6736(86)90837-8, and 1999, doi 10.1191/096228099673819272.
-    """
-    differences = pd.Series(np.subtract(first, second, dtype=float))
-    if units is not None:
-        differences = differences.groupby(np.asarray(units)).mean()
-    bias, half = float(differences.mean()), 1.96 * float(differences.std(ddof=1))
-    return bias, bias - half, bias + half
-
-
 def complete_seeds(cases: pd.DataFrame) -> list[int]:
     """The seeds with the most folds; under the others some patients were not tested. cases : seed, fold."""
     folds = cases.groupby("seed")["fold"].nunique()
     return folds.index[folds == folds.max()].tolist()
 
 
-def compare(scores: pd.DataFrame, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def compare(scores: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Paired tests of every two models on the patients of both, one row per pair; `first` has the higher mean.
 
     scores : one row per patient, one column per model; nan where there is no score. F1 here is a patient's mean over
@@ -132,7 +114,7 @@ def compare(scores: pd.DataFrame, confidence: float = 0.95, resamples: int = 200
 
     rows = []
     for first, second in itertools.combinations(scores.columns, 2):
-        rows.append(_compare_pair(scores, first, second, confidence, resamples, seed))
+        rows.append(_compare_pair(scores, first, second, resamples, seed))
     if not rows:
         raise ValueError(f"a comparison takes two models or more, got {list(scores.columns)}; add a column of scores")
     table = pd.DataFrame(rows)
@@ -142,14 +124,14 @@ def compare(scores: pd.DataFrame, confidence: float = 0.95, resamples: int = 200
     return table
 
 
-def _compare_pair(scores: pd.DataFrame, first: str, second: str, confidence: float, resamples: int, seed: int) -> dict:
+def _compare_pair(scores: pd.DataFrame, first: str, second: str, resamples: int, seed: int) -> dict:
     both = scores[[first, second]].dropna()
     if both.empty:
         raise ValueError(f"no patient has a score of both {first} and {second}; score them on the same patients")
     gain = (both[first] - both[second]).to_numpy().round(12)  # 0.3 - 0.2 and 0.2 - 0.1 must tie
     if gain.mean() < 0:
         first, second, gain = second, first, -gain
-    low, high = interval(lambda rows: gain[rows].mean(-1), len(gain), confidence, resamples, seed)
+    low, high = interval(lambda rows: gain[rows].mean(-1), len(gain), resamples=resamples, seed=seed)
     dz = cohens_dz(gain)
     return {
         "first": first, "second": second, "n": len(gain), "difference": gain.mean(), "low": low, "high": high,
@@ -244,8 +226,6 @@ def probability_not_best(scores: pd.DataFrame, winner: str, resamples: int = 200
 
     scores : as for `ranks`; a tie for the first place is shared. It leaves out the variation between trainings.
     """
-    if winner not in scores:
-        raise ValueError(f"no scores of {winner!r}; the winner is one of {list(scores.columns)}")
     return float(1 - ranks(scores, resamples, seed).loc[winner, 1])
 
 
@@ -278,9 +258,8 @@ def variance_components(table: pd.DataFrame) -> pd.DataFrame:
 
 def _residual_equations(rows: pd.DataFrame) -> Iterator[tuple[np.ndarray, float]]:
     """Coefficients (4,) of the variances of COMPONENTS and residual sum of squares of each fit, the fullest first."""
-    patient = rows.groupby(["patient"]).ngroup().to_numpy()
-    seed = _indicators(rows, ["seed"])
-    fold = _indicators(rows, ["seed", "fold"])
+    patient = rows.groupby("patient").ngroup().to_numpy()
+    seed, fold = _indicators(rows, ["seed"]), _indicators(rows, ["seed", "fold"])
     value = (rows["value"] - rows["value"].mean()).to_numpy()[:, None]
     for design, with_patients in itertools.product((fold, seed, np.ones_like(value)), (True, False)):
         block = np.hstack([value, seed, fold])

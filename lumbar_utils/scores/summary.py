@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lumbar_utils import METRICS, MODELS
-from lumbar_utils.scores.evaluation import WHOLE_IMAGE, Evaluation
+from lumbar_utils.scores.evaluation import Evaluation
 from lumbar_utils.scores.metrics import COCO_THRESHOLDS, coco_average_precision
 from lumbar_utils.scores.statistics import (
     complete_seeds,
@@ -165,24 +165,24 @@ def split_by_seed(evaluation: Evaluation, cases: pd.DataFrame) -> list[Evaluatio
     return [evaluation.of_cases(tested.loc[tested["seed"] == seed, "case"]) for seed in complete_seeds(tested)]
 
 
-def per_patient(evaluation: Evaluation, metric: str = "f1") -> pd.DataFrame:
-    """patients x models, for paired tests: mean over the levels of a patient.
+def per_patient(evaluation: Evaluation) -> pd.DataFrame:
+    """patients x models, for paired tests: mean F1 over the levels of a patient.
 
     The mean of a column is not the value of Table II, which weighs every level alike: see `statistic`.
     """
     columns = {}
     for model in models_of(evaluation):
-        columns[model] = scores_by_patient(evaluation, model, metric).mean(axis=1)
+        columns[model] = scores_by_patient(evaluation, model, "f1").mean(axis=1)
     return pd.DataFrame(columns)
 
 
-def by_run(evaluation: Evaluation, cases: pd.DataFrame, metric: str = "f1") -> pd.DataFrame:
-    """A metric of each run, averaged as in Table II, one row per (model, seed, fold): value, n patients.
+def by_run(evaluation: Evaluation, cases: pd.DataFrame) -> pd.DataFrame:
+    """F1 of each run, averaged as in Table II, one row per (model, seed, fold): value, n patients.
 
     cases : of the cohort, with the seed and fold of the run that tested them.
     """
     run = ["model", "seed", "fold"]
-    scores = _level_scores(evaluation, cases[["case", "seed", "fold"]], metric)
+    scores = _f1_with(evaluation, cases[["case", "seed", "fold"]])
     means = scores.groupby([*run, "patient", "level"], sort=False)["value"].mean().unstack("level")
     rows = []
     for key, patients in means.groupby(run, sort=False):
@@ -190,13 +190,13 @@ def by_run(evaluation: Evaluation, cases: pd.DataFrame, metric: str = "f1") -> p
     return pd.DataFrame(rows, columns=[*run, "value", "n"])
 
 
-def variance_of_runs(evaluation: Evaluation, cases: pd.DataFrame, metric: str = "f1") -> pd.DataFrame:
-    """Variance over patients and runs by its sources, of each model and of the difference of each two.
+def variance_of_runs(evaluation: Evaluation, cases: pd.DataFrame) -> pd.DataFrame:
+    """Variance of F1 over patients and runs by its sources, of each model and of the difference of each two.
 
     One row per (what, part): variance and share of `statistics.variance_components`, on the mean over the levels of
     each patient in each run. what : a model, or `unet - hrnet`. Empty for a single run.
     """
-    scores = _level_scores(evaluation, cases[["case", "seed", "fold"]], metric)
+    scores = _f1_with(evaluation, cases[["case", "seed", "fold"]])
     means = scores.groupby(["seed", "fold", "patient", "model"])["value"].mean().unstack("model")
     columns = ["what", "part", "variance", "share"]
     if means.index.droplevel("patient").nunique() < 2:
@@ -217,29 +217,24 @@ def leads(runs: pd.DataFrame) -> pd.Series:
     return best.value_counts().reindex(list(dict.fromkeys(runs["model"])), fill_value=0)
 
 
-def _level_scores(evaluation: Evaluation, cases: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Scores of single levels, with the columns of `cases` that are known of each case."""
-    scores = evaluation.scores
-    return scores[(scores["metric"] == metric) & (scores["level"] != WHOLE_IMAGE)].merge(cases, on="case")
+def _f1_with(evaluation: Evaluation, cases: pd.DataFrame) -> pd.DataFrame:
+    """F1 of each level of each case, with the columns of `cases`."""
+    return evaluation.scores[evaluation.scores["metric"] == "f1"].merge(cases, on="case")
 
 
-def by_group(evaluation: Evaluation, cases: pd.DataFrame, metric: str = "f1") -> pd.DataFrame:
-    """A metric in subgroups of the test set, one row per (kind, group, model): value, low, high, n patients.
+def by_group(evaluation: Evaluation, cases: pd.DataFrame) -> pd.DataFrame:
+    """F1 in subgroups of the test set, one row per (kind, group, model): value, low, high, n patients.
 
     Averaged as in Table II. Kinds are level, contrast, spacing and finding, as far as they are known; cases : of the
     cohort. A vertebra counts under each of its findings, one without any under `none`.
     """
-    scores = _level_scores(evaluation, _groups_of(cases), metric)
-    tables = {}
-    for kind in ("level", "contrast", "spacing"):
-        if kind in scores:
-            tables[kind] = scores.assign(group=scores[kind])
+    scores = _f1_with(evaluation, _groups_of(cases))
     if "findings" in scores:
         texts = scores["findings"].fillna("").astype(str)
-        tables["finding"] = scores.assign(group=list(map(_findings, texts, scores["level"]))).explode("group")
+        scores["finding"] = list(map(_findings, texts, scores["level"]))
     rows = []
-    for kind, table in tables.items():
-        for (model, group), part in table.groupby(["model", "group"], sort=False):
+    for kind in [kind for kind in ("level", "contrast", "spacing", "finding") if kind in scores]:
+        for (model, group), part in scores.explode(kind).groupby(["model", kind], sort=False):
             values = part.groupby(["patient", "level"])["value"].mean().unstack("level").to_numpy()
             interval = with_interval(partial(_macro_average_of, values), np.arange(len(values)))
             rows.append((kind, group, model, *interval, len(values)))

@@ -50,12 +50,12 @@ def parameters(network: nn.Module) -> int:
     return sum(weights.numel() for weights in network.parameters())
 
 
-def width_of(size: Callable[[nn.Module], int], wanted: int, classes: int = 7) -> int:
+def width_of(size: Callable[[nn.Module], int], wanted: int) -> int:
     """The width at which a U-Net's size, parameters or multiply-adds, comes nearest to the wanted one, as a ratio."""
 
     def distance(width: int) -> float:
         with torch.device("meta"):
-            return abs(math.log(size(UNet(width, classes).eval()) / wanted))
+            return abs(math.log(size(UNet(width).eval()) / wanted))
 
     return min(WIDTHS, key=distance)
 

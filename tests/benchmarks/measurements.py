@@ -10,7 +10,7 @@ Printed is one row per model and measure, over all levels but for lordosis. A un
 its slices are averaged before:
 
 patients, units  how many are compared
-bias, low, high  mean of network - reference and 95 % limits of agreement (`statistics.limits_of_agreement`)
+bias, low, high  mean of network - reference and 95 % limits of agreement
 median           of the absolute error over units, which vertebrae under a wrong name hardly change
 named            units whose vertebrae are named as in the reference: in each slice counted, prediction and reference of
                  each of the measure's levels overlap by an IoU above 0.5; named_bias, named_low, named_high: of these
@@ -36,7 +36,6 @@ from lumbar_utils.scores.evaluation import read_label_map
 from lumbar_utils.scores.instances import MATCH_IOU
 from lumbar_utils.scores.measurements import measure
 from lumbar_utils.scores.metrics import overlap
-from lumbar_utils.scores.statistics import limits_of_agreement
 from lumbar_utils.study import record_of
 
 KEYS = ["level", "measure", "unit"]
@@ -82,6 +81,24 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
         rows.append((*keys, *counts, *limits, errors.median(), units[named].nunique(), *named_limits))
     columns = ["model", "measure", "in", "patients", "units", "bias", "low", "high", "median"]
     return pd.DataFrame(rows, columns=[*columns, "named", "named_bias", "named_low", "named_high"])
+
+
+def limits_of_agreement(
+    first: np.ndarray, second: np.ndarray, units: np.ndarray | None = None
+) -> tuple[float, float, float]:
+    """bias, low, high : mean of first - second, and that mean -+ 1.96 standard deviations over units.
+
+    first, second : (pairs,) two measurements of the same thing; a pair with a nan is left out.
+    units : (pairs,) the patient, or the patient's vertebra, of each pair: differences within one are averaged before,
+        so the limits are of a unit's mean, narrower than of one of its slices. Without, each pair is a unit.
+    The limits hold for 95 % of units where differences are about normal; nan for fewer than two units.
+    Sources: Bland and Altman 1986, doi 10.1016/S0140-6736(86)90837-8, and 1999, doi 10.1191/096228099673819272.
+    """
+    differences = pd.Series(np.subtract(first, second, dtype=float))
+    if units is not None:
+        differences = differences.groupby(np.asarray(units)).mean()
+    bias, half = float(differences.mean()), 1.96 * float(differences.std(ddof=1))
+    return bias, bias - half, bias + half
 
 
 def phantom_errors(patients: int, difficulty: str = "typical") -> pd.DataFrame:

@@ -192,7 +192,7 @@ class Plain:
     def __init__(self, study: Study, cohort: Cohort, model: str, workers: int, epochs: int):
         self.device = device_of(study)
         chosen = {name: getattr(study, name) for name in ("unet_channels", "hrnet", "efficientnet")}
-        self.network = build(model, **chosen, classes=len(LEVELS) + 1).to(self.device)
+        self.network = build(model, **chosen).to(self.device)
         self.loader = DataLoader(
             PlainCases(study, cohort), study.batch_size, shuffle=True, drop_last=True, num_workers=workers,
             persistent_workers=workers > 0, pin_memory=self.device == "cuda",
