@@ -43,9 +43,7 @@ def history():
 
 
 def scores():
-    rows = [
-        (f"c{n}", f"p{n}", level, model, "f1", 0.9) for n in range(4) for level in ("L1", "S1") for model in ("unet",)
-    ]
+    rows = [(f"c{n}", f"p{n}", level, "unet", "f1", f1) for n in range(4) for level, f1 in (("L1", 0.9), ("S1", 0.8))]
     return pd.DataFrame(rows, columns=["case", "patient", "level", "model", "metric", "value"])
 
 
@@ -124,10 +122,10 @@ def pictured():
 
 
 def worse():
-    rows = [(model, kind, strength, f"p{n}", 0.9 - 0.1 * strength * (n + 1))
-            for model in ("unet", "hrnet") for kind in ("noise", "blur", "contrast") for strength in (0, 1, 2)
-            for n in range(3)]  # fmt: skip
-    return pd.DataFrame(rows, columns=["model", "kind", "strength", "patient", "f1"]).assign(unit="degrees")
+    rows = [(model, kind, strength, 0.9 - 0.1 * strength) for model in ("unet", "hrnet")
+            for kind in ("noise", "blur", "contrast") for strength in (0, 1, 2)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["model", "kind", "strength", "value"])
+    return table.assign(unit="degrees", low=table["value"] - 0.1, high=table["value"] + 0.05, n=3, images=5)
 
 
 def costs():

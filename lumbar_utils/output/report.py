@@ -19,7 +19,6 @@ from lumbar_utils.scores.statistics import MIN_PATIENTS
 from lumbar_utils.study import PATHS, Study
 
 NO_RESULT = ("runs", "cache")  # settings that only say where on this machine files lie
-MOST_FINDINGS = 200
 LONG = 25  # rows; a longer table of the study is folded
 SCREEN_WIDTH = 1432  # pixels: 200 dpi in print width, and more than the page shows
 
@@ -39,7 +38,7 @@ class Table(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A figure of the page: a PNG in base64 with its size in pixels. files : format -> file of the same picture."""
+    """A figure of the page: a PNG in base64 with its size in pixels. kinds : formats in which the study has it."""
 
     name: str
     row: registry.Figure
@@ -47,7 +46,7 @@ class Figure(NamedTuple):
     data: str
     width: int
     height: int
-    files: dict[str, str]
+    kinds: list[str]
 
 
 def write(folder: Path) -> Path:
@@ -65,30 +64,23 @@ def write(folder: Path) -> Path:
 
 def render(results: Results, documents: list[str]) -> str:
     """The page of a study. documents : names of the files in its folder record/."""
-    sections = [
-        (anchor, part, tables_of(results, anchor), figures_of(results, anchor))
-        for anchor, part in registry.PARTS.items()
-    ]
+    places = ["results", "training", "data", "environment", *registry.PARTS]
+    tables = {part: tables_of(results, part) for part in places}
+    figures = {part: figures_of(results, part) for part in places}
     checklist = record.checklist(results)
     return record.fill(
         "report.html",
         results=results,
-        data=results.data,
-        note=results.note,
         facts=record.facts(results),
-        title="Which network segments lumbar vertebrae best?",
         version=__version__,
         fewest=MIN_PATIENTS,
         verdicts=record.count_values(results.csv("tables/claims.csv").get("verdict", []), VERDICTS),
-        table1=tables_of(results, "environment"),
-        table2=tables_of(results, "results"),
-        table2_figure=figures_of(results, "results"),
-        sections=[section for section in sections if section[2] or section[3]],
+        tables=tables,
+        figures=figures,
+        parts={anchor: part for anchor, part in registry.PARTS.items() if tables[anchor] or figures[anchor]},
         training=training(results),
-        learning_curves=figures_of(results, "training"),
         split=split(results),
         findings=findings(results),
-        data_figures=figures_of(results, "data"),
         grid=grid(results),
         cell_times=cell_times(results),
         software=software(results),
@@ -107,20 +99,11 @@ def tables_of(results: Results, part: str) -> list[Table]:
         row, file = registry.table(name), f"tables/{name}.csv"
         printed = registry.print_table(name, results.csv(file))
         if len(printed):
-            caption = f"{printed_caption(results, name)} {note_of(results, row)}".strip()
+            caption = results.text(f"tables/{name}.md").rpartition("\n\n")[2]  # below the table in Markdown
+            if row.of_images:
+                caption = f"{caption} {results.note}".strip()
             tables.append(Table(name, row.title, printed, caption, file, folded=len(printed) > LONG))
     return tables
-
-
-def printed_caption(results: Results, table: str) -> str:
-    """The caption below a table's Markdown; empty if there is none."""
-    file = results.folder / "tables" / f"{table}.md"
-    return file.read_text(encoding="utf-8").rstrip().rpartition("\n\n")[2] if file.exists() else ""
-
-
-def note_of(results: Results, row: registry.Figure | registry.Table) -> str:
-    """The warning beside a figure or table of results on synthetic images."""
-    return results.note if row.of_images else ""
 
 
 def figures_of(results: Results, part: str) -> list[Figure]:
@@ -129,9 +112,9 @@ def figures_of(results: Results, part: str) -> list[Figure]:
     drawn = [file.stem for file in results.folder.glob("figures/[!.]*.png")]
     for name in registry.in_part(registry.FIGURES, part, drawn):
         row, picture = registry.figure(name), embedded(results.folder / "figures" / f"{name}.png")
-        files = {kind: f"figures/{name}.{kind}" for kind in ("pdf", "svg", "png")}
-        files = {kind: file for kind, file in files.items() if results.has(file)}
-        figures.append(Figure(name, row, note_of(results, row), *picture, files))
+        kinds = [kind for kind in ("pdf", "svg", "png") if results.has(f"figures/{name}.{kind}")]
+        note = results.note if row.of_images else ""
+        figures.append(Figure(name, row, note, *picture, kinds))
     return figures
 
 
@@ -171,13 +154,9 @@ def split(results: Results) -> Table:
 
 
 def findings(results: Results) -> Table:
-    """Findings of the audit, MOST_FINDINGS of them at most."""
-    count = len(results.findings)
-    further = count - MOST_FINDINGS
-    caption = f"The first {MOST_FINDINGS}; {further} more are in study.json." if further > 0 else ""
-    return Table(
-        "findings", f"{count} findings", results.findings.head(MOST_FINDINGS), caption, "study.json", folded=True
-    )
+    """Findings of the audit."""
+    found = results.findings
+    return Table("findings", f"{len(found)} findings", found, file="study.json", folded=True)
 
 
 def cell_times(results: Results) -> list[Table]:

@@ -106,7 +106,7 @@ def print_variance(parts: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame({"what": ["a single run has no variance over runs"]})
     texts = [_deviation_text(row.variance, row.share) for row in parts.itertuples()]
     wide = _wide(parts, "what", "part", texts)
-    return wide.assign(what=wide["what"].map(_difference_name)).rename(columns={"what": "F1 of"})
+    return wide.assign(what=wide["what"].map(difference_name)).rename(columns={"what": "F1 of"})
 
 
 def print_comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -216,7 +216,7 @@ def _range_text(counts: pd.Series) -> str:
     return f"{low}-{high}" if low < high else str(low)
 
 
-def _difference_name(models: str) -> str:
+def difference_name(models: str) -> str:
     """`unet - hrnet` -> `U-Net - HRNet`."""
     return " - ".join(model_name(model) for model in models.split(" - "))
 

@@ -139,44 +139,32 @@ def draw_case(
         colour, line = ("white", "--") if predictions else (LEVEL_COLOURS[level], "-")
         _draw_outline(ax, inside, colour, 1.2, opacity, line)
         if inside.any():
-            name_level(ax, inside, level, colour, 8, 1.5)
+            name_level(ax, inside, level, colour, 8)
     fig.text(0.02, 0.985, title, color="white", fontsize=9, va="top")
     fig.text(0.02, 0.01, note, color="#BBBBBB", fontsize=7, style="italic")
+    for model, (_, text) in predictions.items():
+        colour = style_of(model).colour
+        ax.plot([], [], color=colour, lw=2, path_effects=_pale_rim(colour, 2), label=text)
     if predictions:
-        _add_legend(fig, predictions)
+        ax.plot([], [], color="white", ls="--", label="reference")
+        fig.legend(
+            loc="upper left", bbox_to_anchor=(0.003, 0.965), ncols=4, labelcolor="white", fontsize=8.5,
+            handlelength=1.6, columnspacing=1.3,
+        )  # fmt: skip
     plt.close(fig)
     return fig
 
 
 def _draw_outline(ax: Axes, inside: np.ndarray, colour: str, width: float, opacity: float, line: str = "-") -> None:
-    """The contour of one level, found in a window around it only, since a slider waits.
-
-    inside : (height, width) boolean.
-    """
-    ys, xs = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    if len(ys):
-        top, left = max(ys[0] - 1, 0), max(xs[0] - 1, 0)
-        window = inside[top : ys[-1] + 2, left : xs[-1] + 2]
-        rows, columns = top + np.arange(window.shape[0]), left + np.arange(window.shape[1])
-        contour = ax.contour(columns, rows, window, [0.5], colors=colour, linewidths=width, linestyles=line)
+    """The contour of one level, if there is any. inside : (height, width) boolean."""
+    if inside.any():
+        contour = ax.contour(inside, [0.5], colors=colour, linewidths=width, linestyles=line)
         contour.set(alpha=opacity, path_effects=_pale_rim(colour, width))
 
 
 def _pale_rim(colour: str, width: float) -> list:
     """A rim for a line of a dark colour, which a dark image would swallow; none for other colours."""
     return [withStroke(linewidth=width + 1, foreground="#CCCCCC")] if luminance(colour) < 0.1 else []
-
-
-def _add_legend(fig: Figure, predictions: dict[str, tuple[np.ndarray, str]]) -> None:
-    lines = {}
-    for model, (_, text) in predictions.items():
-        colour = style_of(model).colour
-        lines[text] = plt.Line2D([], [], color=colour, lw=2, path_effects=_pale_rim(colour, 2))
-    lines["reference"] = plt.Line2D([], [], color="white", ls="--")
-    fig.legend(
-        lines.values(), lines, loc="upper left", bbox_to_anchor=(0.003, 0.965), ncols=4, labelcolor="white",
-        fontsize=8.5, handlelength=1.6, columnspacing=1.3,
-    )  # fmt: skip
 
 
 class Viewer:
@@ -190,24 +178,19 @@ class Viewer:
     def __init__(self, cohort: Cohort, folders: dict | None = None, scores: pd.DataFrame | None = None):
         self.cohort, self.folders, self.levels = cohort, folders or {}, annotated_levels(cohort)
         self.cases = cohort.cases.set_index("case", drop=False)
-        self.f1 = None if scores is None else scores[scores["metric"] == "f1"]
-        self.orders = {} if scores is None else self._worst_first(scores)
-        cases = self._with_label_maps() if scores is None else set(scores["case"])
-        self.orders[DATA_ORDER] = [case for case in self.cases.index if case in cases]
-        if not self.orders[DATA_ORDER]:
+        self.f1, self.orders = None, {}  # name of an order -> cases
+        shown = set(self.cases.index)
+        if scores is None:
+            for folder in self.folders.values():
+                shown &= {file.stem for file in folder.glob("*.png")}
+        else:
+            self.f1 = scores[scores["metric"] == "f1"]
+            shown &= set(scores["case"])
+            for model in self.folders:
+                self.orders[f"worst of {model_name(model)}"] = mean_f1(scores, model).index.tolist()
+        self.orders[DATA_ORDER] = [case for case in self.cases.index if case in shown]
+        if not shown:
             raise StudyError(f"no case has a label map of each of {', '.join(self.folders)}; predict the test cases")
-
-    def _worst_first(self, scores: pd.DataFrame) -> dict[str, list[str]]:
-        """Name of an order -> cases, the worst of a model first."""
-        ranked = {f"worst of {model_name(model)}": mean_f1(scores, model).index.tolist() for model in self.folders}
-        return {name: cases for name, cases in ranked.items() if cases}
-
-    def _with_label_maps(self) -> set[str]:
-        """The cases of which every folder has a label map."""
-        cases = set(self.cases.index)
-        for folder in self.folders.values():
-            cases &= {file.stem for file in folder.glob("*.png")}
-        return cases
 
     def draw(self, place: int = 1, order: str = "", level: str = ALL_LEVELS, opacity: float = 1) -> tuple[bytes, str]:
         """A case as a PNG and as a text.
