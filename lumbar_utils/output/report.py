@@ -67,7 +67,8 @@ def render(results: Results, documents: list[str]) -> str:
     places = ["results", "training", "data", "environment", *registry.PARTS]
     tables = {part: tables_of(results, part) for part in places}
     figures = {part: figures_of(results, part) for part in places}
-    checklist = record.checklist(results)
+    checklist, found = record.checklist(results), results.findings
+    drawn = f"The split was {results.data['split']}; patients are split, never images."
     return record.fill(
         "report.html",
         results=results,
@@ -79,8 +80,8 @@ def render(results: Results, documents: list[str]) -> str:
         figures=figures,
         parts={anchor: part for anchor, part in registry.PARTS.items() if tables[anchor] or figures[anchor]},
         training=training(results),
-        split=split(results),
-        findings=findings(results),
+        split=Table("split", "Patients and images of each side", results.split, drawn, "cases.csv"),
+        findings=Table("findings", f"{len(found)} findings", found, file="study.json", folded=True),
         grid=grid(results),
         cell_times=cell_times(results),
         software=software(results),
@@ -145,18 +146,6 @@ def training(results: Results) -> Table:
             "finished": "yes" if row.finished else "no",
         })  # fmt: skip
     return Table("training", "Training of each network", pd.DataFrame(rows), results.note)
-
-
-def split(results: Results) -> Table:
-    """Patients and images of each side of the split."""
-    caption = f"The split was {results.data['split']}; patients are split, never images."
-    return Table("split", "Patients and images of each side", results.split, caption, "cases.csv")
-
-
-def findings(results: Results) -> Table:
-    """Findings of the audit."""
-    found = results.findings
-    return Table("findings", f"{len(found)} findings", found, file="study.json", folded=True)
 
 
 def cell_times(results: Results) -> list[Table]:

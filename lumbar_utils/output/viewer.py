@@ -25,6 +25,7 @@ from lumbar_utils.scores.evaluation import Evaluation, annotated_levels, read_la
 
 ALL_LEVELS = "all"
 DATA_ORDER = "as they come"
+WORST = 2  # cases of each model
 CAPTION_WIDTH = 46  # characters of a line above a picture
 
 
@@ -75,13 +76,13 @@ def best_median_worst(scores: pd.DataFrame, model: str) -> list[str]:
     return list(dict.fromkeys([ranked[0], ranked[len(ranked) // 2], ranked[-1]]))
 
 
-def worst_cases(found: Evaluation, model: str, count: int = 2) -> list[tuple[str, str]]:
-    """The test cases of lowest mean F1 of a model, the worst first, each with a description of its errors.
+def worst_cases(found: Evaluation, model: str) -> list[tuple[str, str]]:
+    """The WORST test cases of lowest mean F1 of a model, the worst first, each with a description of its errors.
 
     "F1 0.412: L1 missing; L2 named L3; 1 extra S1".
     """
     bodies, described = found.bodies[found.bodies["model"] == model], []
-    for case, value in mean_f1(found.scores, model).head(count).items():
+    for case, value in mean_f1(found.scores, model).head(WORST).items():
         wrong = bodies[(bodies["case"] == case) & (bodies["outcome"] != "right")]
         description = "; ".join(_errors_of_case(wrong)) or "all found and named; outlines"
         described.append((case, f"F1 {value:.3f}: {description}"))
@@ -97,21 +98,17 @@ def _errors_of_case(wrong: pd.DataFrame) -> list[str]:
     return errors + [f"{times} extra {name}" for name, times in extra.value_counts(sort=False).items()]
 
 
-def worst_of_each(
-    cohort: Cohort, found: Evaluation, folders: dict[str, Path], count: int = 2
-) -> tuple[list[Example], list[str]]:
-    """The worst cases of each model with captions: the worst of every model, then the second worst, and so on.
+def worst_of_each(cohort: Cohort, found: Evaluation, folders: dict[str, Path]) -> tuple[list[Example], list[str]]:
+    """The worst cases of each model with captions: the worst of every model, then the second worst.
 
     folders : model -> folder of its label maps.
     """
-    described = {model: worst_cases(found, model, count) for model in folders}
     shown, captions = [], []
-    for place in range(count):
-        for model, folder in folders.items():
-            for case, description in described[model][place : place + 1]:
-                shown += examples(cohort, [case], folder)
-                lines = [f"{model_name(model)}, {case}", *textwrap.wrap(description, CAPTION_WIDTH)[:3]]
-                captions.append("\n".join(lines))
+    for of_models in zip(*(worst_cases(found, model) for model in folders), strict=True):
+        for (model, folder), (case, description) in zip(folders.items(), of_models, strict=True):
+            shown += examples(cohort, [case], folder)
+            lines = [f"{model_name(model)}, {case}", *textwrap.wrap(description, CAPTION_WIDTH)[:3]]
+            captions.append("\n".join(lines))
     return shown, captions
 
 

@@ -23,7 +23,7 @@ from lumbar_utils.output.figures.style import (
     style_of,
     write,
 )
-from lumbar_utils.output.tables import describe_data, patients_text, percent, scores_text, with_intervals
+from lumbar_utils.output.tables import describe_data, percent, range_text, scores_text, with_intervals
 from lumbar_utils.scores.evaluation import ANY_LEVEL
 from lumbar_utils.scores.metrics import average_precision, calibration_error
 
@@ -67,7 +67,7 @@ def comparison_caption(table: pd.DataFrame, cohort: Cohort) -> str:
     f1 = table[table["metric"] == "f1"]
     return (
         f"Scores {with_intervals(table, cohort)}, and the paper's as marks, which are of its own images. "
-        f"F1: {scores_text(f1)}; {patients_text(f1['n'])}. Data: {describe_data(cohort)}."
+        f"F1: {scores_text(f1)}; n = {range_text(f1['n'])}. Data: {describe_data(cohort)}."
     )
 
 
