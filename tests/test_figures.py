@@ -130,7 +130,8 @@ def worse():
 
 def costs():
     return pd.DataFrame({"model": ["unet", "hrnet"], "parameters": [31e6, 9e6], "multiply_adds": [5e9, 2e9],
-                         "latency_ms": [20.0, 10.0], "training_seconds": [600.0, 300.0]})  # fmt: skip
+                         "latency_ms": [20.0, 10.0], "latency_low_ms": [18.0, 9.0],
+                         "latency_high_ms": [25.0, 11.0], "training_seconds": [600.0, 300.0]})  # fmt: skip
 
 
 def f1_of_each():
@@ -242,6 +243,7 @@ def test_text_is_read_in_print_and_panels_have_letters(name):
     assert bool(letters) == (name not in ("comparison", "architecture", "grid_overview"))  # those of one panel
 
 
+COLOURS = {name: style.colour for name, style in MODEL_STYLES.items()}
 # Machado 2009, doi 10.1109/TVCG.2009.113, severity 1, for linear RGB
 SEEN = {
     "everybody": np.eye(3),
@@ -263,12 +265,12 @@ def lab(colour, matrix=SEEN["everybody"]):
 
 @pytest.mark.parametrize("who", SEEN)
 def test_the_models_colours_are_told_apart_by_everybody(who):
-    for one, other in itertools.combinations(figures.MODEL_COLOURS.values(), 2):
+    for one, other in itertools.combinations(COLOURS.values(), 2):
         assert np.linalg.norm(lab(one, SEEN[who]) - lab(other, SEEN[who])) > 20  # 2 is just noticeable
 
 
 def test_the_models_are_told_apart_in_grey():
-    lightness = sorted(lab(colour)[0] for colour in figures.MODEL_COLOURS.values())
+    lightness = sorted(lab(colour)[0] for colour in COLOURS.values())
     assert min(np.diff(lightness)) > 15 and lightness[-1] < 80  # and stand out from white paper
     looks = [*MODEL_STYLES.values(), *FURTHER_STYLES]
     for part in ("colour", "marker", "line"):
@@ -365,7 +367,7 @@ def test_the_comparison_shows_every_value_and_the_paper_s_marks():
 
 
 def test_models_and_levels_keep_their_colours():
-    assert DRAWN["learning_curves"]().axes[1].lines[0].get_color() == figures.MODEL_COLOURS["U-Net"]
+    assert DRAWN["learning_curves"]().axes[1].lines[0].get_color() == COLOURS["U-Net"]
     assert len(set(figures.LEVEL_COLOURS.values())) == 6
 
 

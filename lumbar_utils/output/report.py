@@ -95,11 +95,11 @@ def render(results: Results, documents: list[str]) -> str:
 def tables_of(results: Results, part: str) -> list[Table]:
     """The tables of a part of the report that have rows, as printed, with the captions that the notebooks gave them."""
     tables = []
-    stored = [file.stem for file in results.folder.glob("tables/[!.]*.csv")]
-    for name in registry.in_part(registry.TABLES, part, stored):
-        row, file = registry.table(name), f"tables/{name}.csv"
-        printed = registry.print_table(name, results.csv(file))
-        if len(printed):
+    for name, row in registry.TABLES.items():
+        file = f"tables/{name}.csv"
+        stored = results.csv(file)
+        if row.part == part and len(stored):
+            printed = registry.print_table(name, stored)
             caption = results.text(f"tables/{name}.md").rpartition("\n\n")[2]  # below the table in Markdown
             if row.of_images:
                 caption = f"{caption} {results.note}".strip()
@@ -111,7 +111,7 @@ def figures_of(results: Results, part: str) -> list[Figure]:
     """The figures of a part of the report that the study has."""
     figures = []
     drawn = [file.stem for file in results.folder.glob("figures/[!.]*.png")]
-    for name in registry.in_part(registry.FIGURES, part, drawn):
+    for name in registry.figures_in(part, drawn):
         row, picture = registry.figure(name), embedded(results.folder / "figures" / f"{name}.png")
         kinds = [kind for kind in ("pdf", "svg", "png") if results.has(f"figures/{name}.{kind}")]
         note = results.note if row.of_images else ""

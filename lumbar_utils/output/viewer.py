@@ -139,17 +139,22 @@ def draw_case(
             name_level(ax, inside, level, colour, 8)
     fig.text(0.02, 0.985, title, color="white", fontsize=9, va="top")
     fig.text(0.02, 0.01, note, color="#BBBBBB", fontsize=7, style="italic")
-    for model, (_, text) in predictions.items():
-        colour = style_of(model).colour
-        ax.plot([], [], color=colour, lw=2, path_effects=_pale_rim(colour, 2), label=text)
     if predictions:
-        ax.plot([], [], color="white", ls="--", label="reference")
-        fig.legend(
-            loc="upper left", bbox_to_anchor=(0.003, 0.965), ncols=4, labelcolor="white", fontsize=8.5,
-            handlelength=1.6, columnspacing=1.3,
-        )  # fmt: skip
+        _add_legend(ax, {model: text for model, (_, text) in predictions.items()})
     plt.close(fig)
     return fig
+
+
+def _add_legend(ax: Axes, texts: dict[str, str]) -> None:
+    """texts : model -> its text in the legend."""
+    for model, text in texts.items():
+        colour = style_of(model).colour
+        ax.plot([], [], color=colour, lw=2, path_effects=_pale_rim(colour, 2), label=text)
+    ax.plot([], [], color="white", ls="--", label="reference")
+    ax.figure.legend(
+        loc="upper left", bbox_to_anchor=(0.003, 0.965), ncols=4, labelcolor="white", fontsize=8.5,
+        handlelength=1.6, columnspacing=1.3,
+    )  # fmt: skip
 
 
 def _draw_outline(ax: Axes, inside: np.ndarray, colour: str, width: float, opacity: float, line: str = "-") -> None:
@@ -167,27 +172,19 @@ def _pale_rim(colour: str, width: float) -> list:
 class Viewer:
     """One case at a time in the output of a cell: with sliders, or as a picture where nobody can move them.
 
-    folders : model -> folder of its label maps. scores : as of an Evaluation; the cases with a score are shown.
-    Without scores, the cases of which every folder has a label map; without folders, every case with its reference.
-    Only the files of the case in view are read.
+    folders : model -> folder of its label maps. scores : of these, as of an Evaluation; the cases with a score are
+    shown. Without both, every case with its reference. Only the files of the case in view are read.
     """
 
     def __init__(self, cohort: Cohort, folders: dict | None = None, scores: pd.DataFrame | None = None):
         self.cohort, self.folders, self.levels = cohort, folders or {}, annotated_levels(cohort)
         self.cases = cohort.cases.set_index("case", drop=False)
-        self.f1, self.orders = None, {}  # name of an order -> cases
-        shown = set(self.cases.index)
-        if scores is None:
-            for folder in self.folders.values():
-                shown &= {file.stem for file in folder.glob("*.png")}
-        else:
-            self.f1 = scores[scores["metric"] == "f1"]
-            shown &= set(scores["case"])
+        self.orders, shown = {}, self.cases.index  # name of an order -> cases
+        if self.folders:
+            self.f1, shown = scores[scores["metric"] == "f1"], scores["case"]
             for model in self.folders:
                 self.orders[f"worst of {model_name(model)}"] = mean_f1(scores, model).index.tolist()
-        self.orders[DATA_ORDER] = [case for case in self.cases.index if case in shown]
-        if not shown:
-            raise StudyError(f"no case has a label map of each of {', '.join(self.folders)}; predict the test cases")
+        self.orders[DATA_ORDER] = self.cases.index[self.cases.index.isin(shown)].tolist()
 
     def draw(self, place: int = 1, order: str = "", level: str = ALL_LEVELS, opacity: float = 1) -> tuple[bytes, str]:
         """A case as a PNG and as a text.
@@ -199,7 +196,7 @@ class Viewer:
         maps = {model: self._prediction(model, example, level) for model in self.folders}
         levels = {value: name for value, name in self.levels.items() if level in (ALL_LEVELS, name)}
         title = f"{example.case}, {place} of {len(cases)}"
-        if maps and self.f1 is not None:
+        if maps:
             title += f"; F1, {'mean of its levels' if level == ALL_LEVELS else level}"
         fig, stream = draw_case(example, maps, levels, title, self.cohort.note, opacity), io.BytesIO()
         fig.savefig(stream, format="png", dpi="figure", pil_kwargs={"compress_level": 3})  # faster than small
@@ -208,8 +205,6 @@ class Viewer:
     def _prediction(self, model: str, example: Example, level: str) -> tuple[np.ndarray, str]:
         """A model's label map, and its name with its F1 of a level or of the mean over all, if there is one."""
         label_map = read_label_map(self.folders[model], self.cases.loc[example.case], example.image.shape)
-        if self.f1 is None:
-            return label_map, model_name(model)
         rows = self.f1[(self.f1["case"] == example.case) & (self.f1["model"] == model)]
         value = rows["value"][rows["level"].eq(level) | (level == ALL_LEVELS)].mean()
         return label_map, model_name(model) if pd.isna(value) else f"{model_name(model)} {value:.3f}"

@@ -58,7 +58,6 @@ FURTHER_STYLES = (
     ModelStyle("#44AA99", "p", (0, (8, 3))),
 )
 _STYLE_OF_FURTHER: dict[str, ModelStyle] = {}  # in the order in which they are first drawn
-MODEL_COLOURS = {name: style.colour for name, style in MODEL_STYLES.items()}
 # Okabe and Ito 2008: colour-blind readers tell them apart; a level's name stands beside its contour
 LEVEL_COLOURS = {
     "L1": "#56B4E9", "L2": "#E69F00", "L3": "#009E73", "L4": "#CC79A7", "L5": "#F0E442", "S1": "#D55E00",
@@ -120,16 +119,11 @@ def add_legend(fig: Figure, ax: Axes) -> None:
         legend.remove()
 
 
-def finish(fig: Figure, note: str, below: bool = False) -> Figure:
-    """Add a line at the foot of a figure that says what its data are, and fix its layout for every format.
-
-    below : whether the note stands under a label that all axes share.
-    """
-    note = textwrap.fill(note, round(18 * fig.get_figwidth()))
-    if note and below:
-        fig.supxlabel(f"{fig.get_supxlabel()}\n{note}", fontsize=6.5)
-    elif note:
-        fig.supxlabel(note, x=0.005, ha="left", fontsize=SMALLEST, style="italic", color="#555555")
+def finish(fig: Figure, note: str) -> Figure:
+    """Add a line at the foot of a figure that says what its data are, and fix its layout for every format."""
+    if note:
+        lines = textwrap.fill(note, round(18 * fig.get_figwidth()))
+        fig.supxlabel(lines, x=0.005, ha="left", fontsize=SMALLEST, style="italic", color="#555555")
     layout = fig.get_layout_engine()
     fig.draw_without_rendering()  # makes the ticks
     layout.execute(fig)  # shares out the room between them

@@ -71,8 +71,9 @@ def paired_differences(differences: pd.DataFrame, note: str = "") -> Figure:
     label_panels(axes.flat, [METRICS[metric] for metric in metrics])
     names = [difference_name(" - ".join(pair)) for pair in pairs]
     axes[0, 0].set(yticks=range(len(pairs)), yticklabels=names, ylim=(len(pairs) - 0.5, -0.5))
-    fig.supxlabel("Difference in score, first minus second, with 95 % interval over patients", fontsize=7)
-    return finish(fig, note, below=True)
+    label = "Difference in score, first minus second, with 95 % interval over patients"
+    fig.supxlabel("\n".join([label, *textwrap.wrap(note, 129)]), fontsize=6.5)
+    return finish(fig, "")
 
 
 def paired_differences_caption(gaps: pd.DataFrame, cohort: Cohort) -> str:
@@ -341,14 +342,18 @@ def robustness_curves_caption(table: pd.DataFrame, cohort: Cohort) -> str:
 def cost_against_accuracy(costs: pd.DataFrame, summary: pd.DataFrame, note: str = "") -> Figure:
     """F1 against parameters, multiply-adds of an image, its latency and the training of each model; logarithmic axes.
 
-    costs : model and the columns of COSTS, one row a model, as from `cost.cost`; latency_low_ms and latency_high_ms,
-        its quartiles, are drawn as a bar. summary : model, metric, value, and low and high where there is an interval.
+    costs : one row a model, as from `cost.cost`; the quartiles of the latency are drawn as a bar. summary : model,
+        metric, value, low, high.
     """
     f1 = summary[summary["metric"] == "f1"].set_index("model")
     fig, axes = panels(1, 4, (PAGE, 2.3), sharey=True)
     for ax, (column, (label, unit)) in zip(axes.flat, COSTS.items(), strict=True):
         for row in costs.to_dict("records"):
-            _draw_cost(ax, row, f1.loc[row["model"]], column, unit)
+            x, score, (colour, marker, _) = row[column] / unit, f1.loc[row["model"]], style_of(row["model"])
+            ax.vlines(x, score["low"], score["high"], color=colour, linewidth=1)
+            if column == "latency_ms":
+                ax.hlines(score["value"], row["latency_low_ms"], row["latency_high_ms"], color=colour, linewidth=1)
+            ax.plot(x, score["value"], marker, color=colour, markersize=5, label=model_name(row["model"]))
         least, most = costs[column].min() / unit, costs[column].max() / unit
         ax.set(xscale="log", xlim=(least / 2, 2 * most), xlabel=label)  # wide, or a narrow axis gets odd ticks
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -356,19 +361,9 @@ def cost_against_accuracy(costs: pd.DataFrame, summary: pd.DataFrame, note: str 
         ax.xaxis.set_minor_formatter(NullFormatter())
     label_panels(axes.flat, ("size", "operations", "latency", "training"))
     axes[0, 0].yaxis.set_major_locator(MaxNLocator(4))
-    axes[0, 0].set_ylabel("F1" + (", 95 % interval" if "low" in f1 else ""))
+    axes[0, 0].set_ylabel("F1, 95 % interval")
     add_legend(fig, axes[0, 0])
     return finish(fig, note)
-
-
-def _draw_cost(ax: Axes, row: dict, f1: pd.Series, column: str, unit: float) -> None:
-    x, y = row[column] / unit, f1["value"]
-    colour, marker, _ = style_of(row["model"])
-    if "low" in f1:
-        ax.vlines(x, f1["low"], f1["high"], color=colour, linewidth=1)
-    if column == "latency_ms" and "latency_low_ms" in row:
-        ax.hlines(y, row["latency_low_ms"] / unit, row["latency_high_ms"] / unit, color=colour, linewidth=1)
-    ax.plot(x, y, marker, color=colour, markersize=5, label=model_name(row["model"]))
 
 
 def cost_against_accuracy_caption(costs: pd.DataFrame, summary: pd.DataFrame, cohort: Cohort) -> str:
