@@ -19,13 +19,13 @@ from lumbar_utils.output.figures.style import (
     LEVEL_COLOURS,
     PAGE,
     SMALLEST,
+    add_text,
     draw_contours,
     draw_image,
     finish,
     label_panels,
     panels,
     stacked_bars,
-    write,
 )
 from lumbar_utils.output.tables import describe_data
 from lumbar_utils.scores.measurements import Body, find_bodies, measure
@@ -309,7 +309,7 @@ def measurements(image: np.ndarray, label_map: np.ndarray, spacing_mm: float, no
         disc = values.get((f"{above}-{below}", "middle disc height"))
         if disc is not None:
             place = (bodies[above].back_bottom + bodies[below].back_top) / 2
-            write(ax, *place, f" {disc:.1f}", "white", ha="left")
+            add_text(ax, *place, f" {disc:.1f}", "white", ha="left")
     title = f"Heights in {'px' if np.isnan(spacing_mm) else 'mm'}"
     ends = "L1-S1" if "S1" in bodies else "L1-L5"
     if not np.isnan(values[ends, "lordosis"]):
@@ -342,7 +342,7 @@ def _draw_body(ax: Axes, level: str, body: Body, values: dict) -> None:
     colour = LEVEL_COLOURS[level]
     _draw_line(ax, body.front_top, body.back_top, "o-", color=colour, lw=1.2, ms=2)
     centre = np.mean(body[:4], axis=0)
-    write(ax, *(centre + 0.2 * (body.front_top - body.back_top)), level, colour, ha="center")
+    add_text(ax, *(centre + 0.2 * (body.front_top - body.back_top)), level, colour, ha="center")
     if (level, "middle height") not in values:  # S1
         return
     _draw_line(ax, body.front_bottom, body.back_bottom, "o-", color=colour, lw=1.2, ms=2)
@@ -353,7 +353,7 @@ def _draw_body(ax: Axes, level: str, body: Body, values: dict) -> None:
     }
     for name, (top, bottom, side) in heights.items():
         _draw_line(ax, top, bottom, color=colour, lw=0.7)
-        write(ax, *((top + bottom) / 2), f" {values[level, f'{name} height']:.1f} ", colour, ha=side)
+        add_text(ax, *((top + bottom) / 2), f" {values[level, f'{name} height']:.1f} ", colour, ha=side)
 
 
 def _draw_lordosis(ax: Axes, bodies: dict[str, Body], ends: str) -> None:

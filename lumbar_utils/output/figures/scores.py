@@ -15,13 +15,13 @@ from lumbar_utils.output.figures.style import (
     PAGE,
     SMALLEST,
     add_legend,
+    add_text,
     contrast_colour,
     finish,
     label_panels,
     panels,
     stacked_bars,
     style_of,
-    write,
 )
 from lumbar_utils.output.tables import describe_data, percent, range_text, scores_text, with_intervals
 from lumbar_utils.scores.evaluation import ANY_LEVEL
@@ -52,7 +52,7 @@ def comparison(table: pd.DataFrame, note: str = "") -> Figure:
         ax.vlines(x, rows["low"], rows["high"], linewidth=0.9, **HALO)
         for middle, value in rows["value"].set_axis(x).dropna().items():  # at the foot, where no mark of the paper lies
             text_colour = contrast_colour(colour)
-            write(ax, middle, 0.03, f"{value:.3f}", text_colour, colour, width=2, ha="center", va="baseline")
+            add_text(ax, middle, 0.03, f"{value:.3f}", text_colour, colour, width=2, ha="center", va="baseline")
         ax.plot(x, rows["paper"], "D", color="white", markeredgecolor="black", markersize=4, markeredgewidth=0.8)
     ax.plot([], [], "D", color="white", markeredgecolor="black", markersize=4, label="paper, of its own images")
     ax.plot([], [], color="black", linewidth=0.9, label="95 % interval over patients")

@@ -156,10 +156,12 @@ def draw_contours(ax: Axes, label_map: np.ndarray) -> None:
 def name_level(ax: Axes, inside: np.ndarray, level: str, colour: str, fontsize: float = SMALLEST) -> None:
     """A level's name in front of its body, where it hides nothing. inside : (height, width) boolean."""
     ys, xs = np.nonzero(inside)
-    write(ax, xs.min() - 0.02 * inside.shape[1], ys.mean(), level, colour, ha="right", fontsize=fontsize)
+    add_text(ax, xs.min() - 0.02 * inside.shape[1], ys.mean(), level, colour, ha="right", fontsize=fontsize)
 
 
-def write(ax: Axes, x: float, y: float, text: str, colour: str, rim: str = "black", width: float = 1.2, **options):
+def add_text(
+    ax: Axes, x: float, y: float, text: str, colour: str, rim: str = "black", width: float = 1.2, **options
+) -> None:
     """A text that is legible on any ground. rim, width : of the line around its letters. options : of `Axes.text`."""
     options = {"fontsize": SMALLEST, "va": "center"} | options
     ax.text(x, y, text, color=colour, path_effects=[withStroke(linewidth=width, foreground=rim)], **options)
@@ -185,4 +187,4 @@ def _scale_bar(ax: Axes, shape: tuple[int, int], spacing_mm: float) -> None:
     start, end = 0.04 * width, 0.04 * width + fitting[-1] / spacing_mm
     rim = [withStroke(linewidth=3, foreground="black")]
     ax.plot([start, end], [0.96 * height] * 2, color="white", lw=2, solid_capstyle="butt", path_effects=rim)
-    write(ax, (start + end) / 2, 0.94 * height, f"{fitting[-1]} mm", "white", ha="center", va="baseline")
+    add_text(ax, (start + end) / 2, 0.94 * height, f"{fitting[-1]} mm", "white", ha="center", va="baseline")
