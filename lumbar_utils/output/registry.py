@@ -4,7 +4,7 @@ A new figure is a drawing function in `output/figures` and a row of FIGURES here
 export, the report, grids and the pipeline read these rows, and show figures and tables in this order.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import pandas as pd
@@ -160,13 +160,6 @@ def made_by(rows: Mapping[str, Figure | Table], notebook: str) -> list[str]:
 def drawn_from_scores() -> list[str]:
     """Names of the figures that notebooks 05 and 06 draw from the scores of label maps."""
     return [*made_by(FIGURES, "05"), *made_by(FIGURES, "06")]
-
-
-def figures_in(part: str, drawn: Iterable[str]) -> list[str]:
-    """Names, of the figures that are drawn, of those in a part of the report, in order; of further ones by name."""
-    if part == "more":
-        return sorted(set(drawn).difference(FIGURES))
-    return [name for name, row in FIGURES.items() if row.part == part and name in drawn]
 
 
 def figure(name: str) -> Figure:

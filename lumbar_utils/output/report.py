@@ -5,6 +5,7 @@ They are made from the study's folder alone and hold no time of their making, so
 
 import base64
 import io
+from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,9 +65,7 @@ def write(folder: Path) -> Path:
 
 def render(results: Results, documents: list[str]) -> str:
     """The page of a study. documents : names of the files in its folder record/."""
-    places = ["results", "training", "data", "environment", *registry.PARTS]
-    tables = {part: tables_of(results, part) for part in places}
-    figures = {part: figures_of(results, part) for part in places}
+    tables, figures = tables_of(results), figures_of(results)
     checklist, found = record.checklist(results), results.findings
     drawn = f"The split was {results.data['split']}; patients are split, never images."
     return record.fill(
@@ -78,7 +77,7 @@ def render(results: Results, documents: list[str]) -> str:
         verdicts=record.count_values(results.csv("tables/claims.csv").get("verdict", []), VERDICTS),
         tables=tables,
         figures=figures,
-        parts={anchor: part for anchor, part in registry.PARTS.items() if tables[anchor] or figures[anchor]},
+        parts={anchor: part for anchor, part in registry.PARTS.items() if anchor in (*tables, *figures)},
         training=training(results),
         split=Table("split", "Patients and images of each side", results.split, drawn, "cases.csv"),
         findings=Table("findings", f"{len(found)} findings", found, file="study.json", folded=True),
@@ -92,30 +91,31 @@ def render(results: Results, documents: list[str]) -> str:
     )
 
 
-def tables_of(results: Results, part: str) -> list[Table]:
-    """The tables of a part of the report that have rows, as printed, with the captions that the notebooks gave them."""
-    tables = []
+def tables_of(results: Results) -> dict[str, list[Table]]:
+    """Part of the report -> its tables that have rows, as printed, with the captions that the notebooks gave them."""
+    tables = defaultdict(list)
     for name, row in registry.TABLES.items():
         file = f"tables/{name}.csv"
         stored = results.csv(file)
-        if row.part == part and len(stored):
+        if len(stored):
             printed = registry.print_table(name, stored)
             caption = results.text(f"tables/{name}.md").rpartition("\n\n")[2]  # below the table in Markdown
             if row.of_images:
                 caption = f"{caption} {results.note}".strip()
-            tables.append(Table(name, row.title, printed, caption, file, folded=len(printed) > LONG))
+            tables[row.part].append(Table(name, row.title, printed, caption, file, folded=len(printed) > LONG))
     return tables
 
 
-def figures_of(results: Results, part: str) -> list[Figure]:
-    """The figures of a part of the report that the study has."""
-    figures = []
-    drawn = [file.stem for file in results.folder.glob("figures/[!.]*.png")]
-    for name in registry.figures_in(part, drawn):
+def figures_of(results: Results) -> dict[str, list[Figure]]:
+    """Part of the report -> its figures that the study has; those of further networks come last."""
+    figures = defaultdict(list)
+    drawn = {file.stem for file in results.folder.glob("figures/[!.]*.png")}
+    known = [name for name in registry.FIGURES if name in drawn]
+    for name in [*known, *sorted(drawn.difference(known))]:
         row, picture = registry.figure(name), embedded(results.folder / "figures" / f"{name}.png")
         kinds = [kind for kind in ("pdf", "svg", "png") if results.has(f"figures/{name}.{kind}")]
         note = results.note if row.of_images else ""
-        figures.append(Figure(name, row, note, *picture, kinds))
+        figures[row.part].append(Figure(name, row, note, *picture, kinds))
     return figures
 
 
