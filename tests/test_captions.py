@@ -5,10 +5,28 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from test_figures import (
+    bins,
+    costs,
+    curves,
+    data_tables,
+    differences,
+    f1_of_each,
+    history,
+    naming,
+    of_runs,
+    parts,
+    scores,
+    spread_of_runs,
+    table2,
+    universe,
+    worse,
+)
 
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.output import figures, tables
 from lumbar_utils.output.viewer import Example
+from lumbar_utils.scores.instances import summarise_instances
 
 
 def cohort(synthetic=True, tested=1):
@@ -18,71 +36,14 @@ def cohort(synthetic=True, tested=1):
     return Cohort(None, "slices", "CC0", synthetic, {}, ("L1", "L2"), cases, "")
 
 
-def table2():
-    rows = [("unet", "f1", 0.95, 0.9, 0.97), ("hrnet", "f1", 0.5, 0.4, 0.6), ("unet", "precision", 0.1, 0.1, 0.1)]
-    return pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high"]).assign(n=7)
-
-
-def gaps():
-    rows = [("f1", "unet", "hrnet", 0.1, 0.05, 0.15), ("recall-precision", "unet", "unet", 0.2, 0.1, 0.3)]
-    return pd.DataFrame(rows, columns=["metric", "first", "second", "difference", "low", "high"])
-
-
-def history():
-    rows = [("unet", 1, 0.2), ("unet", 2, 0.9), ("unet", 3, 0.8)]
-    return pd.DataFrame(rows, columns=["model", "epoch", "val_f1"])
-
-
-def scores():
-    rows = [("p", "L1", 0.9), ("q", "L1", 0.7), ("p", "L2", 0.4), ("q", "L2", 0.5)]
-    return pd.DataFrame(rows, columns=["patient", "level", "value"]).assign(model="unet", metric="f1")
-
-
-def bodies():
-    """L1 found and named twice; L2 named L1; S1 not found."""
-    rows = [
-        ("L1", "L1", "right", 0.9),
-        ("L1", "L1", "right", 0.9),
-        ("L2", "L1", "one up", 0.6),
-        ("S1", "", "missing", np.nan),
-    ]
-    table = pd.DataFrame(rows, columns=["level", "named", "outcome", "f1"])
-    return table.assign(model="unet", patient="a", hd95=1.0, unit="mm", merged=False, split=False)
-
-
-def worse():
-    rows = [("noise", 0, "a", 0.9), ("noise", 1, "a", 0.3), ("blur", 0, "a", 0.9), ("blur", 1, "a", 0.6)]
-    return pd.DataFrame(rows, columns=["kind", "strength", "case", "f1"]).assign(model="unet", patient="p")
-
-
-def parts():
-    rows = [("level", "L1", 0.9, 0.8, 0.95), ("contrast", "T2", 0.7, np.nan, np.nan)]
-    return pd.DataFrame(rows, columns=["kind", "group", "value", "low", "high"]).assign(model="unet", n=2)
-
-
-def universe():
-    rows = [("a", "unet", 0.9), ("a", "hrnet", 0.8), ("b", "unet", 0.7), ("b", "hrnet", 0.8), ("c", "unet", 0.9)]
-    return pd.DataFrame([*rows, ("c", "hrnet", 0.1)], columns=["definition", "model", "value"]).assign(metric="f1")
+def matched():
+    """Of four vertebrae two are found and rightly named, one is found and named L1, one is not found."""
+    return naming().assign(patient="a", hd95=1.0, unit="mm", merged=False, split=False)
 
 
 def shown():
     image = np.zeros((4, 4), np.uint8)
     return [Example("x", image, image, 1.0, image, 0.9), Example("y", image, image, 1.0, image, 0.25)]
-
-
-def bins():
-    return pd.DataFrame(
-        {"model": "unet", "bin": [7, 14], "pixels": [10, 90], "confidence": [5.0, 88], "right": [5, 80]}
-    )
-
-
-def curves():
-    rows = [("unet", "L1", 255, 1, 4), ("unet", "vertebra", 255, 3, 4), ("mine", "vertebra", 255, 0, 0)]
-    return pd.DataFrame(rows, columns=["model", "level", "probability", "hits", "pixels"])
-
-
-def costs():
-    return pd.DataFrame({"model": ["unet"], "parameters": [31_000_000], "latency_ms": [12.34]})
 
 
 def of_a_grid(data):
@@ -102,40 +63,40 @@ CAPTIONS = {
         "of 2 patients with the reference contours of L1, L2",
     ),
     "overview": (
-        lambda data: figures.data_overview_caption(parts(), data),
+        lambda data: figures.data_overview_caption(data_tables()[1], data),
         "centres of 2 vertebrae, (d) patients to train on (2), to validate on (1) and to test on (1)",
     ),
-    "learning": (lambda data: figures.learning_curves_caption(history(), data), "U-Net 0.900 (epoch 2 of 3)"),
+    "learning": (lambda data: figures.learning_curves_caption(history(), data), "U-Net 0.300 (epoch 3 of 3)"),
     "learning of a grid": (
         lambda data: figures.learning_curves_caption(history(), of_a_grid(data)),
         "Means over runs, each with its own validation images. Data: ",
     ),
     "comparison": (
         lambda data: figures.comparison_caption(table2(), data),
-        "F1: U-Net 0.9500 [0.900, 0.970], HRNet 0.5000 [0.400, 0.600]; n = 7.",
+        "F1: U-Net 0.9500 [0.850, 1.000], mine 0.5000 [0.400, 0.550]; n = 7.",
     ),
     "differences": (
-        lambda data: figures.paired_differences_caption(gaps(), data),
+        lambda data: figures.paired_differences_caption(differences(), data),
         "F1: U-Net - HRNet 0.1000 [0.050, 0.150].",
     ),
     "multiverse": (
         lambda data: figures.multiverse_caption(universe(), data),
-        "Of 3 definitions of F1, U-Net leads under 2, HRNet leads under 1.",
+        "Of 2 definitions of F1, U-Net leads under 2, HRNet leads under 1.",
     ),
     "precision_recall": (
         lambda data: figures.precision_recall_caption(curves(), data),
-        "there is no interval. Average precision (AP) of any level: U-Net 0.750.",
+        "there is no interval. Average precision (AP) of any level: HRNet 0.889, U-Net 1.000.",
     ),
     "by level": (
         lambda data: figures.scores_by_level_caption(scores(), data),
-        "(n = 2) by level. Lowest mean over patients: U-Net 0.450 at L2",
+        "(n = 4) by level. Lowest mean over patients: U-Net 0.800 at S1",
     ),
     "errors": (
-        lambda data: figures.errors_caption(bodies(), data),
-        "U-Net found 75.0 % of 4, of these 66.7 % rightly named, with outlines of F1 0.800 whatever the name",
+        lambda data: figures.errors_caption(summarise_instances(matched()), data),
+        "U-Net found 75.0 % of 4, of these 66.7 % rightly named, with outlines of F1 0.833 whatever the name",
     ),
     "confusion": (
-        lambda data: figures.confusion_caption(bodies(), bodies().assign(named=bodies()["level"]), data),
+        lambda data: figures.confusion_caption(naming(), naming().assign(named=naming()["level"]), data),
         "Under their own name: U-Net 50.0 %, then 100.0 %",
     ),
     "groups": (
@@ -145,11 +106,11 @@ CAPTIONS = {
     "reliability": (lambda data: figures.reliability_caption(bins(), data), "calibration error: U-Net 8.0 %"),
     "robustness": (
         lambda data: figures.robustness_curves_caption(worse(), data),
-        "(n = 1, 1 images). From untouched images on: U-Net 0.900, lowest 0.300 (noise)",
+        "(n = 3, 5 images). From untouched images on: U-Net 0.900, lowest 0.700 (noise)",
     ),
     "cost": (
-        lambda data: figures.cost_against_accuracy_caption(costs(), table2(), data),
-        "U-Net 31.00 million parameters, 12.3 ms. F1: U-Net 0.9500",
+        lambda data: figures.cost_against_accuracy_caption(costs(), f1_of_each(), data),
+        "U-Net 31.00 million parameters, 20.0 ms; HRNet 9.00 million parameters, 10.0 ms. F1: U-Net 0.9000",
     ),
     "predictions": (
         lambda data: figures.predictions_caption(shown(), "hrnet", data),
@@ -171,7 +132,7 @@ def test_a_caption_tells_its_numbers_and_its_data(name):
 
 def test_scores_of_too_few_patients_have_no_interval_and_say_so():
     text = figures.comparison_caption(table2().assign(low=np.nan, high=np.nan), cohort())
-    assert "without intervals, for which patients are too few" in text and "F1: U-Net 0.9500, HRNet 0.5000" in text
+    assert "without intervals, for which patients are too few" in text and "F1: U-Net 0.9500, mine 0.5000" in text
 
 
 def test_intervals_over_fewer_than_ten_patients_are_doubted():
@@ -184,8 +145,8 @@ def test_the_lowest_part_is_named_with_its_patients():
 
 
 def test_a_network_that_finds_nothing_is_not_said_to_name_it_rightly():
-    nothing = bodies().assign(outcome="missing", named="", f1=np.nan)
-    assert "U-Net found none of 4." in figures.errors_caption(nothing, cohort())
+    nothing = matched().query("level != ''").assign(outcome="missing", named="", f1=np.nan)
+    assert "U-Net found none of 4." in figures.errors_caption(summarise_instances(nothing), cohort())
 
 
 def test_a_diagram_s_caption_counts_its_parameters_and_those_unused():
@@ -197,7 +158,5 @@ def test_a_diagram_s_caption_counts_its_parameters_and_those_unused():
 
 
 def test_the_caption_of_runs_says_in_how_many_each_leads():
-    from test_figures import of_runs, spread_of_runs
-
     text = figures.runs_caption(of_runs(), spread_of_runs(), cohort())
     assert "Highest: U-Net in 3, HRNet in 1." in text and "75.0 % for U-Net" in text

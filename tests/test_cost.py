@@ -87,21 +87,19 @@ def costs():
     return pd.DataFrame(rows, columns=[*names, "training_seconds"])
 
 
-def summary(**more):
-    return pd.DataFrame({"model": ["unet", "hrnet", "unet"], "metric": ["f1", "f1", "recall"], "value": 0.9} | more)
+def summary():
+    rows = {"model": ["unet", "hrnet", "unet"], "metric": ["f1", "f1", "recall"]}
+    return pd.DataFrame(rows).assign(value=0.9, low=0.8, high=0.95)
 
 
-def test_a_panel_a_cost_in_the_unit_of_its_axis():
+def test_a_panel_a_cost_in_the_unit_of_its_axis_with_its_interval():
     fig = cost_against_accuracy(costs(), summary(), "synthetic images")
     assert fig.get_figwidth() == figures.PAGE and fig.get_supxlabel() == "synthetic images"
     unet = [ax.lines[0].get_xydata().tolist() for ax in fig.axes]
     assert unet == [[[x, 0.9]] for x in (2, 3, 20, 2)]
     assert [ax.get_xlabel() for ax in fig.axes] == [name for name, _ in COSTS.values()]
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["U-Net", "HRNet"]
-    assert fig.axes[0].get_ylabel() == "F1"
-
-
-def test_an_interval_is_drawn_where_there_is_one():
-    fig = cost_against_accuracy(costs(), summary(low=0.8, high=0.95))
     assert fig.axes[0].get_ylabel() == "F1, 95 % interval"
     assert fig.axes[0].collections[0].get_segments()[0].tolist() == [[2, 0.8], [2, 0.95]]
+    latency = fig.axes[2].collections[1].get_segments()[0]
+    assert latency.tolist() == [[18, 0.9], [25, 0.9]]

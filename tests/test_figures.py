@@ -43,9 +43,7 @@ def history():
 
 
 def scores():
-    rows = [
-        (f"c{n}", f"p{n}", level, model, "f1", 0.9) for n in range(4) for level in ("L1", "S1") for model in ("unet",)
-    ]
+    rows = [(f"c{n}", f"p{n}", level, "unet", "f1", f1) for n in range(4) for level, f1 in (("L1", 0.9), ("S1", 0.8))]
     return pd.DataFrame(rows, columns=["case", "patient", "level", "model", "metric", "value"])
 
 
@@ -124,15 +122,16 @@ def pictured():
 
 
 def worse():
-    rows = [(model, kind, strength, f"p{n}", 0.9 - 0.1 * strength * (n + 1))
-            for model in ("unet", "hrnet") for kind in ("noise", "blur", "contrast") for strength in (0, 1, 2)
-            for n in range(3)]  # fmt: skip
-    return pd.DataFrame(rows, columns=["model", "kind", "strength", "patient", "f1"]).assign(unit="degrees")
+    rows = [(model, kind, strength, 0.9 - 0.1 * strength) for model in ("unet", "hrnet")
+            for kind in ("noise", "blur", "contrast") for strength in (0, 1, 2)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["model", "kind", "strength", "value"])
+    return table.assign(unit="degrees", low=table["value"] - 0.1, high=table["value"] + 0.05, n=3, images=5)
 
 
 def costs():
     return pd.DataFrame({"model": ["unet", "hrnet"], "parameters": [31e6, 9e6], "multiply_adds": [5e9, 2e9],
-                         "latency_ms": [20.0, 10.0], "training_seconds": [600.0, 300.0]})  # fmt: skip
+                         "latency_ms": [20.0, 10.0], "latency_low_ms": [18.0, 9.0],
+                         "latency_high_ms": [25.0, 11.0], "training_seconds": [600.0, 300.0]})  # fmt: skip
 
 
 def f1_of_each():
@@ -244,6 +243,7 @@ def test_text_is_read_in_print_and_panels_have_letters(name):
     assert bool(letters) == (name not in ("comparison", "architecture", "grid_overview"))  # those of one panel
 
 
+COLOURS = {name: style.colour for name, style in MODEL_STYLES.items()}
 # Machado 2009, doi 10.1109/TVCG.2009.113, severity 1, for linear RGB
 SEEN = {
     "everybody": np.eye(3),
@@ -265,12 +265,12 @@ def lab(colour, matrix=SEEN["everybody"]):
 
 @pytest.mark.parametrize("who", SEEN)
 def test_the_models_colours_are_told_apart_by_everybody(who):
-    for one, other in itertools.combinations(figures.MODEL_COLOURS.values(), 2):
+    for one, other in itertools.combinations(COLOURS.values(), 2):
         assert np.linalg.norm(lab(one, SEEN[who]) - lab(other, SEEN[who])) > 20  # 2 is just noticeable
 
 
 def test_the_models_are_told_apart_in_grey():
-    lightness = sorted(lab(colour)[0] for colour in figures.MODEL_COLOURS.values())
+    lightness = sorted(lab(colour)[0] for colour in COLOURS.values())
     assert min(np.diff(lightness)) > 15 and lightness[-1] < 80  # and stand out from white paper
     looks = [*MODEL_STYLES.values(), *FURTHER_STYLES]
     for part in ("colour", "marker", "line"):
@@ -367,7 +367,7 @@ def test_the_comparison_shows_every_value_and_the_paper_s_marks():
 
 
 def test_models_and_levels_keep_their_colours():
-    assert DRAWN["learning_curves"]().axes[1].lines[0].get_color() == figures.MODEL_COLOURS["U-Net"]
+    assert DRAWN["learning_curves"]().axes[1].lines[0].get_color() == COLOURS["U-Net"]
     assert len(set(figures.LEVEL_COLOURS.values())) == 6
 
 

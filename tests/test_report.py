@@ -14,7 +14,7 @@ import yaml
 from lumbar_utils import StudyError, pipeline
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.output.record import STATUSES, TEMPLATES, checklist
-from lumbar_utils.output.registry import FIGURES, PARTS, TABLES, in_part, print_table
+from lumbar_utils.output.registry import FIGURES, PARTS, TABLES, print_table
 from lumbar_utils.output.report import write
 from lumbar_utils.output.results import FILES, expected_files, read
 from lumbar_utils.study import ROOT, Study
@@ -239,8 +239,6 @@ def test_the_notebooks_are_expected_to_make_every_figure_and_table():
 def test_every_figure_and_table_has_its_place_on_the_page():
     sections = {*PARTS, "results", "training", "data", "environment"}
     assert {row.part for row in [*FIGURES.values(), *TABLES.values()]} == sections - {"more"}
-    assert in_part(FIGURES, "runs", ["runs", "grid", "mine"]) == ["grid", "runs"]
-    assert in_part(FIGURES, "more", ["mine"]) == ["mine"]
 
 
 def test_the_report_is_no_file_of_a_notebook(study):

@@ -20,7 +20,9 @@ from lumbar_utils.appendix.robustness import (
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.networks.training import fit
 from lumbar_utils.output import figures
+from lumbar_utils.output.figures.style import style_of
 from lumbar_utils.output.figures.variation import robustness_curves
+from lumbar_utils.scores.summary import by_strength
 from lumbar_utils.study import Study
 
 FLAT = np.full((128, 128), 100, np.uint8)
@@ -170,13 +172,13 @@ def curves():
 
 
 def test_a_panel_a_kind_a_curve_a_model():
-    fig = robustness_curves(curves(), "synthetic images")
+    fig = robustness_curves(by_strength(curves()), "synthetic images")
     panels = [ax for ax in fig.axes if ax.lines]
     assert fig.get_figwidth() == figures.PAGE and fig.get_supxlabel() == "synthetic images"
     for ax, about in zip(panels, DEGRADATIONS.values(), strict=True):
         unet, hrnet = ax.lines
         assert unet.get_xydata().tolist() == [[strength, pytest.approx(0.9)] for strength in about.strengths]
         assert set(hrnet.get_ydata().round(6)) == {0.5}
-        assert (unet.get_color(), hrnet.get_color()) == (figures.MODEL_COLOURS["U-Net"], figures.MODEL_COLOURS["HRNet"])
+        assert (unet.get_color(), hrnet.get_color()) == (style_of("unet").colour, style_of("hrnet").colour)
         assert ax.get_xlabel().lower() == about.unit
     assert "n = 3 test patients" in fig.axes[-1].get_legend().get_title().get_text()

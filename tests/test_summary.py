@@ -165,6 +165,15 @@ def test_a_spacing_that_is_not_known_is_a_group_of_its_own(many):
     assert all(name == "unknown" or name.endswith(" mm") for name in groups)
 
 
+def test_degraded_images_are_averaged_within_patients_and_patients_before_strengths():
+    rows = [("a", "p", 0.2), ("b", "p", 0.6), ("c", "q", 0.8), ("d", "q", np.nan), ("e", "r", np.nan)]
+    images = pd.DataFrame(rows, columns=["case", "patient", "f1"]).assign(model="unet", kind="blur", unit="px")
+    table = summary.by_strength(pd.concat([images.assign(strength=0.0), images.assign(strength=2.0, f1=0.1)]))
+    assert table["strength"].tolist() == [0, 2] and table["value"].tolist() == pytest.approx([0.6, 0.1])
+    assert table["n"].tolist() == [2, 3] and table["images"].tolist() == [5, 5]
+    assert table["low"].isna().tolist() == [True, False]  # two patients are too few
+
+
 def test_models_stand_in_the_paper_s_order_then_the_others():
     rows = [row for model in ("mine", "efficientnet", "unet") for row in f1([0.5], model)]
     assert summary.models_of(evaluation(rows)) == ["unet", "efficientnet", "mine"]

@@ -59,18 +59,6 @@ def test_without_label_maps_every_case_is_shown_by_itself(cohort):
     assert Viewer(cohort).draw(2)[1] == "case1, 2 of 6: reference"
 
 
-def test_label_maps_without_scores_are_shown_as_they_come_and_without_f1(compared, cohort):
-    unscored = Viewer(cohort, compared.folders)
-    assert unscored.orders == {DATA_ORDER: ["case0", "case1", "case2"]}
-    assert unscored.draw(2)[1] == "case1, 2 of 3: reference, U-Net"
-    assert unscored.widget().children[1].options == (DATA_ORDER,)
-
-
-def test_folders_without_any_label_map_are_named(cohort, tmp_path):
-    with pytest.raises(StudyError, match="no case has a label map of each of unet; predict the test cases"):
-        Viewer(cohort, {"unet": tmp_path / "nothing"})
-
-
 @pytest.mark.parametrize("levels, contours", [(LEVELS, 4), ({2: "L2"}, 2), ({3: "L3"}, 0)])
 def test_only_the_levels_asked_for_are_drawn(levels, contours):
     reference = np.zeros((64, 48), np.uint8)

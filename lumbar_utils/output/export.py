@@ -8,18 +8,16 @@ images that nobody may ask for.
 import contextlib
 import shutil
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 from lumbar_utils import StudyError, freshness, records
 from lumbar_utils.data.folder import Cohort
-from lumbar_utils.output.registry import FIGURES, TABLE_FORMATS, TABLES, drawn_from_scores, figure, table
+from lumbar_utils.output.registry import FIGURES, TABLE_FORMATS, TABLES, drawn_from_scores, figure
 from lumbar_utils.study import WITHOUT_EFFECT_ON_RESULTS, record_of
 
-# format -> dpi to draw it at, where a study has no file of its own
-FIGURE_FORMATS = {"pdf": None, "svg": None, "png": 300, "png600": 600, "tiff": 300, "tiff600": 600}
-STORED = ("pdf", "svg", "png", "txt")  # of a figure, by the notebook that draws it
+# format -> dpi to draw the PDF at; None: the study has the file
+FIGURE_FORMATS = {"pdf": None, "svg": None, "png": None, "png600": 600, "tiff": 300, "tiff600": 600}
 FORMATS = (*FIGURE_FORMATS, *TABLE_FORMATS)
 
 DOCUMENT = r"""\documentclass{article}
@@ -40,11 +38,15 @@ TABLES
 
 
 class Item(NamedTuple):
-    """One file to write: of which figure or table, from which file of the study, at how many dpi (None: copied)."""
+    """One file to write: of which figure or table, from which file of the study, at how many dpi (None: copied).
+
+    notebook : number of the one that makes the source.
+    """
 
     name: str
+    notebook: str
     source: Path
-    target: Path
+    target: str
     dpi: int | None = None
 
 
@@ -62,24 +64,21 @@ def export(
     freshness.refuse_stale_scores(study)
     _refuse_unknown("format", formats, FORMATS)
     _refuse_unknown("figure or table", only, list(dict.fromkeys([*_figures(study), *TABLES])))
-    items = _items(study, to, formats or FORMATS)
-    if only:
-        items = [item for item in items if item.name in only]
-    written, missing = [], []
-    for item in items:
-        if item.source.exists():
-            _write(item)
-            written.append(item.target)
-        else:
-            missing.append(f"{item.source.relative_to(study)}: {_maker(item)} makes it")
-    if not written:
+    items = [item for item in _items(study, formats or FORMATS) if not only or item.name in only]
+    there = [item for item in items if item.source.exists()]
+    if not there:
         raise StudyError(
             f"{study} has nothing of {', '.join(only) or 'its figures and tables'} as {', '.join(formats or FORMATS)}; "
             "run its notebooks, or name another format"
         )
-    without = [name for name in only if name not in {item.name for item in items}]
-    absent = [f"{name}: there is none as {', '.join(formats)}" for name in without]
-    return [*written, *_add(study, to, written)], [*dict.fromkeys(missing), *absent]
+    for item in there:
+        _write(item, to)
+    added = _add(study, to, [item.name for item in there if item.source.suffix == ".tex"])
+    absent = [item for item in items if item not in there]
+    missing = [f"{item.source.relative_to(study)}: notebook {item.notebook} makes it" for item in absent]
+    without = set(only).difference(item.name for item in items)
+    missing += [f"{name}: there is none as {', '.join(formats)}" for name in sorted(without)]
+    return [to / name for name in [*(item.target for item in there), *added]], list(dict.fromkeys(missing))
 
 
 def remove_stale_comparison(study: Path, cohort: Cohort, folders: dict[str, Path]) -> None:
@@ -127,34 +126,25 @@ def _refuse_unknown(what: str, named: Sequence[str], known: Sequence[str]) -> No
             raise StudyError(f"unknown {what} {name!r}; known are {', '.join(known)}")
 
 
-def _items(study: Path, to: Path, formats: Sequence[str]) -> list[Item]:
-    """Every file to write, whether the study has what it is made from or not."""
-    pictures = [kind for kind in FIGURE_FORMATS if kind in formats]
-    kinds = [*pictures, "txt"] if pictures else []
-    items = [_figure_item(study / "figures", to, *figure) for figure in product(_figures(study), kinds)]
+def _items(study: Path, formats: Sequence[str]) -> list[Item]:
+    """Every file to write, whether the study has its source or not; fig5-600dpi.png is drawn from fig5.pdf."""
+    items = []
+    kinds = [kind for kind in FIGURE_FORMATS if kind in formats]
+    for name in _figures(study):
+        for kind in [*kinds, "txt"] if kinds else []:
+            dpi = FIGURE_FORMATS.get(kind)
+            source = study / "figures" / f"{name}.{'pdf' if dpi else kind}"
+            target = f"{name}-600dpi.{kind[:-3]}" if dpi == 600 else f"{name}.{kind}"
+            items.append(Item(name, figure(name).notebook, source, target, dpi))
     for name, row in TABLES.items():
-        files = [f"{name}.{kind}" for kind in row.formats if kind in formats]
-        items += [Item(name, study / "tables" / file, to / file) for file in files]
+        for kind in row.formats:
+            if kind in formats:
+                items.append(Item(name, row.notebook, study / "tables" / f"{name}.{kind}", f"{name}.{kind}"))
     return items
 
 
-def _figure_item(folder: Path, to: Path, name: str, kind: str) -> Item:
-    """fig5.png is copied; fig5-600dpi.png is drawn from fig5.pdf."""
-    if kind in STORED:
-        return Item(name, folder / f"{name}.{kind}", to / f"{name}.{kind}")
-    dpi, ending = FIGURE_FORMATS[kind], kind.removesuffix("600")
-    suffix = "-600dpi" if dpi == 600 else ""
-    return Item(name, folder / f"{name}.pdf", to / f"{name}{suffix}.{ending}", dpi)
-
-
-def _maker(item: Item) -> str:
-    """What makes a figure or table."""
-    row = table(item.name) if item.source.parent.name == "tables" else figure(item.name)
-    return f"notebook {row.notebook}" if row.notebook else "run"
-
-
-def _write(item: Item) -> None:
-    with records.atomic_file(item.target) as temporary:
+def _write(item: Item, to: Path) -> None:
+    with records.atomic_file(to / item.target) as temporary:
         if item.dpi is None:
             shutil.copyfile(item.source, temporary)
         else:
@@ -175,16 +165,15 @@ def _draw(pdf: Path, image: Path, dpi: int) -> None:
     page.save(image, dpi=(dpi, dpi), **lossless)
 
 
-def _add(study: Path, to: Path, written: Sequence[Path]) -> list[Path]:
-    """What the study was and how long it took, and a LaTeX document of all tables, to compile or for its preamble."""
+def _add(study: Path, to: Path, tables: Sequence[str]) -> list[str]:
+    """What the study was and how long it took, and a LaTeX document of the tables, to compile or for its preamble."""
     records.write_json(to / "study.json", described(study))
-    added, times = [to / "study.json"], records.times_of(study)
+    added, times = ["study.json"], records.times_of(study)
     if len(times):
         records.write_csv(to / "cells.csv", times)
-        added.append(to / "cells.csv")
-    latex = [path.stem for path in written if path.suffix == ".tex"]
-    if not latex:
-        return added
-    inputs = "\n".join(rf"\input{{{name}}}" for name in latex)
-    records.write_text(to / "tables.tex", DOCUMENT.replace("TABLES", inputs))
-    return [*added, to / "tables.tex"]
+        added.append("cells.csv")
+    if tables:
+        inputs = "\n".join(rf"\input{{{name}}}" for name in tables)
+        records.write_text(to / "tables.tex", DOCUMENT.replace("TABLES", inputs))
+        added.append("tables.tex")
+    return added

@@ -169,11 +169,12 @@ def facts(results: Results) -> dict[str, str]:
 
 def _split_facts(results: Results) -> dict[str, str]:
     method = results.data["split"]
-    sides = {row.side: row for row in results.split.itertuples()}
+    sides = results.split.set_index("side")
     sizes = [
-        f"{row.side} {counted(row.patients, 'patient')} ({counted(row.images, 'image')})" for row in sides.values()
+        f"{side} {counted(patients, 'patient')} ({counted(images, 'image')})"
+        for side, patients, images in sides.itertuples()
     ]
-    patients, images = (sides["test"].patients, sides["test"].images) if "test" in sides else (0, 0)
+    patients, images = sides.reindex(["test"], fill_value=0).iloc[0]
     return {
         "split_words": SPLITS.get(method, method),
         "sides": ", ".join(sizes) or OPEN,
@@ -221,10 +222,8 @@ def environment_text(environment: dict[str, str]) -> str:
 
 
 def _spacing(results: Results) -> str:
-    if "spacing_mm" not in results.cases or results.cases["spacing_mm"].isna().all():
-        return "unknown"
-    known = results.cases["spacing_mm"]
-    return f"{known.min():.2f} to {known.max():.2f} mm"
+    known = results.cases.get("spacing_mm", pd.Series(dtype=float)).dropna()
+    return f"{known.min():.2f} to {known.max():.2f} mm" if len(known) else "unknown"
 
 
 def _start(settings: dict) -> str:

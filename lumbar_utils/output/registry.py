@@ -4,7 +4,7 @@ A new figure is a drawing function in `output/figures` and a row of FIGURES here
 export, the report, grids and the pipeline read these rows, and show figures and tables in this order.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import pandas as pd
@@ -162,25 +162,10 @@ def drawn_from_scores() -> list[str]:
     return [*made_by(FIGURES, "05"), *made_by(FIGURES, "06")]
 
 
-def in_part(rows: Mapping[str, Figure | Table], part: str, there: Iterable[str]) -> list[str]:
-    """Names, of the figures or tables that are there, of those in a part of the report: in order, then others by name.
-
-    rows : FIGURES or TABLES.
-    """
-    there = set(there)
-    further = sorted(there.difference(rows)) if part == "more" else []
-    return [*(name for name, row in rows.items() if row.part == part and name in there), *further]
-
-
 def figure(name: str) -> Figure:
     """The row of a figure; for a name that is not in FIGURES, that of a further network's diagram."""
     further = Figure("02 to 04", "more", name, f"Figure {name} of this study; see its title.")
     return FIGURES.get(name, further)
-
-
-def table(name: str) -> Table:
-    """The row of a table; one that is not in TABLES is printed as it is stored."""
-    return TABLES.get(name, Table("05", "more", pd.DataFrame.copy, name))
 
 
 def _print_claims(table: pd.DataFrame) -> pd.DataFrame:
@@ -233,8 +218,7 @@ TABLES = {
 
 def print_table(name: str, stored: pd.DataFrame) -> pd.DataFrame:
     """A table as it stands on the page, all cells text."""
-    printed = table(name).printed(stored) if len(stored) else stored
-    return printed.map(cell_text)
+    return TABLES[name].printed(stored).map(cell_text)
 
 
 def cell_text(value) -> str:

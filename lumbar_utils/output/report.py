@@ -5,6 +5,7 @@ They are made from the study's folder alone and hold no time of their making, so
 
 import base64
 import io
+from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,6 @@ from lumbar_utils.scores.statistics import MIN_PATIENTS
 from lumbar_utils.study import PATHS, Study
 
 NO_RESULT = ("runs", "cache")  # settings that only say where on this machine files lie
-MOST_FINDINGS = 200
 LONG = 25  # rows; a longer table of the study is folded
 SCREEN_WIDTH = 1432  # pixels: 200 dpi in print width, and more than the page shows
 
@@ -39,7 +39,7 @@ class Table(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A figure of the page: a PNG in base64 with its size in pixels. files : format -> file of the same picture."""
+    """A figure of the page: a PNG in base64 with its size in pixels. kinds : formats in which the study has it."""
 
     name: str
     row: registry.Figure
@@ -47,7 +47,7 @@ class Figure(NamedTuple):
     data: str
     width: int
     height: int
-    files: dict[str, str]
+    kinds: list[str]
 
 
 def write(folder: Path) -> Path:
@@ -65,30 +65,22 @@ def write(folder: Path) -> Path:
 
 def render(results: Results, documents: list[str]) -> str:
     """The page of a study. documents : names of the files in its folder record/."""
-    sections = [
-        (anchor, part, tables_of(results, anchor), figures_of(results, anchor))
-        for anchor, part in registry.PARTS.items()
-    ]
-    checklist = record.checklist(results)
+    tables, figures = tables_of(results), figures_of(results)
+    checklist, found = record.checklist(results), results.findings
+    drawn = f"The split was {results.data['split']}; patients are split, never images."
     return record.fill(
         "report.html",
         results=results,
-        data=results.data,
-        note=results.note,
         facts=record.facts(results),
-        title="Which network segments lumbar vertebrae best?",
         version=__version__,
         fewest=MIN_PATIENTS,
         verdicts=record.count_values(results.csv("tables/claims.csv").get("verdict", []), VERDICTS),
-        table1=tables_of(results, "environment"),
-        table2=tables_of(results, "results"),
-        table2_figure=figures_of(results, "results"),
-        sections=[section for section in sections if section[2] or section[3]],
+        tables=tables,
+        figures=figures,
+        parts={anchor: part for anchor, part in registry.PARTS.items() if anchor in (*tables, *figures)},
         training=training(results),
-        learning_curves=figures_of(results, "training"),
-        split=split(results),
-        findings=findings(results),
-        data_figures=figures_of(results, "data"),
+        split=Table("split", "Patients and images of each side", results.split, drawn, "cases.csv"),
+        findings=Table("findings", f"{len(found)} findings", found, file="study.json", folded=True),
         grid=grid(results),
         cell_times=cell_times(results),
         software=software(results),
@@ -99,39 +91,31 @@ def render(results: Results, documents: list[str]) -> str:
     )
 
 
-def tables_of(results: Results, part: str) -> list[Table]:
-    """The tables of a part of the report that have rows, as printed, with the captions that the notebooks gave them."""
-    tables = []
-    stored = [file.stem for file in results.folder.glob("tables/[!.]*.csv")]
-    for name in registry.in_part(registry.TABLES, part, stored):
-        row, file = registry.table(name), f"tables/{name}.csv"
-        printed = registry.print_table(name, results.csv(file))
-        if len(printed):
-            caption = f"{printed_caption(results, name)} {note_of(results, row)}".strip()
-            tables.append(Table(name, row.title, printed, caption, file, folded=len(printed) > LONG))
+def tables_of(results: Results) -> dict[str, list[Table]]:
+    """Part of the report -> its tables that have rows, as printed, with the captions that the notebooks gave them."""
+    tables = defaultdict(list)
+    for name, row in registry.TABLES.items():
+        file = f"tables/{name}.csv"
+        stored = results.csv(file)
+        if len(stored):
+            printed = registry.print_table(name, stored)
+            caption = results.text(f"tables/{name}.md").rpartition("\n\n")[2]  # below the table in Markdown
+            if row.of_images:
+                caption = f"{caption} {results.note}".strip()
+            tables[row.part].append(Table(name, row.title, printed, caption, file, folded=len(printed) > LONG))
     return tables
 
 
-def printed_caption(results: Results, table: str) -> str:
-    """The caption below a table's Markdown; empty if there is none."""
-    file = results.folder / "tables" / f"{table}.md"
-    return file.read_text(encoding="utf-8").rstrip().rpartition("\n\n")[2] if file.exists() else ""
-
-
-def note_of(results: Results, row: registry.Figure | registry.Table) -> str:
-    """The warning beside a figure or table of results on synthetic images."""
-    return results.note if row.of_images else ""
-
-
-def figures_of(results: Results, part: str) -> list[Figure]:
-    """The figures of a part of the report that the study has."""
-    figures = []
-    drawn = [file.stem for file in results.folder.glob("figures/[!.]*.png")]
-    for name in registry.in_part(registry.FIGURES, part, drawn):
+def figures_of(results: Results) -> dict[str, list[Figure]]:
+    """Part of the report -> its figures that the study has; those of further networks come last."""
+    figures = defaultdict(list)
+    drawn = {file.stem for file in results.folder.glob("figures/[!.]*.png")}
+    known = [name for name in registry.FIGURES if name in drawn]
+    for name in [*known, *sorted(drawn.difference(known))]:
         row, picture = registry.figure(name), embedded(results.folder / "figures" / f"{name}.png")
-        files = {kind: f"figures/{name}.{kind}" for kind in ("pdf", "svg", "png")}
-        files = {kind: file for kind, file in files.items() if results.has(file)}
-        figures.append(Figure(name, row, note_of(results, row), *picture, files))
+        kinds = [kind for kind in ("pdf", "svg", "png") if results.has(f"figures/{name}.{kind}")]
+        note = results.note if row.of_images else ""
+        figures[row.part].append(Figure(name, row, note, *picture, kinds))
     return figures
 
 
@@ -162,22 +146,6 @@ def training(results: Results) -> Table:
             "finished": "yes" if row.finished else "no",
         })  # fmt: skip
     return Table("training", "Training of each network", pd.DataFrame(rows), results.note)
-
-
-def split(results: Results) -> Table:
-    """Patients and images of each side of the split."""
-    caption = f"The split was {results.data['split']}; patients are split, never images."
-    return Table("split", "Patients and images of each side", results.split, caption, "cases.csv")
-
-
-def findings(results: Results) -> Table:
-    """Findings of the audit, MOST_FINDINGS of them at most."""
-    count = len(results.findings)
-    further = count - MOST_FINDINGS
-    caption = f"The first {MOST_FINDINGS}; {further} more are in study.json." if further > 0 else ""
-    return Table(
-        "findings", f"{count} findings", results.findings.head(MOST_FINDINGS), caption, "study.json", folded=True
-    )
 
 
 def cell_times(results: Results) -> list[Table]:

@@ -72,6 +72,10 @@ class Results:
         """A table of the study; empty if it is absent."""
         return records.read_csv(self.folder / file) if self.has(file) else pd.DataFrame()
 
+    def text(self, file: str) -> str:
+        """A text file of the study; empty if it is absent."""
+        return (self.folder / file).read_text(encoding="utf-8").strip() if self.has(file) else ""
+
     @cached_property
     def cases(self) -> pd.DataFrame:
         """cases.csv, with patient and split; empty before the data were prepared."""
@@ -80,11 +84,8 @@ class Results:
     @cached_property
     def split(self) -> pd.DataFrame:
         """Size of each side of the split that has cases: side, patients, images."""
-        rows = []
-        for side in SIDES:
-            cases = self.cases[self.cases["split"] == side]
-            if len(cases):
-                rows.append((side, cases["patient"].nunique(), images_of(cases)))
+        sides = {side: cases for side, cases in self.cases.groupby("split")}
+        rows = [(side, sides[side]["patient"].nunique(), images_of(sides[side])) for side in SIDES if side in sides]
         return pd.DataFrame(rows, columns=["side", "patients", "images"])
 
     @property
@@ -185,12 +186,6 @@ class Results:
     def stale(self) -> str:
         """Why scores, tables and figures do not belong to what lies in the folder today; "" if they do."""
         return freshness.stale_scores(self.folder)
-
-    @cached_property
-    def reading(self) -> str:
-        """Notebook 05's paragraph on Table II; empty before it is written."""
-        file = self.folder / "tables" / "reading.txt"
-        return file.read_text(encoding="utf-8").strip() if file.exists() else ""
 
 
 def read(folder: Path) -> Results:

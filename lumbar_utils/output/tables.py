@@ -77,7 +77,7 @@ def print_metrics(summary: pd.DataFrame) -> pd.DataFrame:
     """Scores with intervals, one row a metric, one column a model. summary : as for `table2`, of any metrics."""
     texts = [interval_text(row.value, row.low, row.high) for row in summary.itertuples()]
     wide = _wide(summary, "metric", "model", texts)
-    return wide.assign(patients=wide["metric"].map(summary.groupby("metric")["n"].agg(_range_text)))
+    return wide.assign(patients=wide["metric"].map(summary.groupby("metric")["n"].agg(range_text)))
 
 
 def print_errors(errors: pd.DataFrame) -> pd.DataFrame:
@@ -106,7 +106,7 @@ def print_variance(parts: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame({"what": ["a single run has no variance over runs"]})
     texts = [_deviation_text(row.variance, row.share) for row in parts.itertuples()]
     wide = _wide(parts, "what", "part", texts)
-    return wide.assign(what=wide["what"].map(_difference_name)).rename(columns={"what": "F1 of"})
+    return wide.assign(what=wide["what"].map(difference_name)).rename(columns={"what": "F1 of"})
 
 
 def print_comparisons(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -189,11 +189,6 @@ def with_intervals(rows: pd.DataFrame, cohort: Cohort, units: str = "patients") 
     return f"with {intervals_text(cohort, units)}"
 
 
-def patients_text(counts: pd.Series) -> str:
-    """n = 77, or n = 70-77 where models differ."""
-    return f"n = {_range_text(counts)}"
-
-
 def p_text(p: float, decimals: int = 3) -> str:
     """`= 0.006`, or `< 0.001` for what would be rounded to 0."""
     least = 10**-decimals
@@ -211,12 +206,13 @@ def _deviation_text(variance: float, share: float) -> str:
     return "not estimable" if pd.isna(variance) else f"{variance**0.5:.4f} ({100 * share:.0f} %)"
 
 
-def _range_text(counts: pd.Series) -> str:
+def range_text(counts: pd.Series) -> str:
+    """77, or 70-77 where models differ."""
     low, high = counts.min(), counts.max()
     return f"{low}-{high}" if low < high else str(low)
 
 
-def _difference_name(models: str) -> str:
+def difference_name(models: str) -> str:
     """`unet - hrnet` -> `U-Net - HRNet`."""
     return " - ".join(model_name(model) for model in models.split(" - "))
 

@@ -20,7 +20,7 @@ IDENTITY = ("profile", "dataset", "seed")  # settings that a study shares with t
 TOLERANCE = 0.02  # of a score in [0, 1], as every metric of Table II is
 TOLERANCES = {"map_coco": 0.05}  # it counts whole vertebrae that pass an overlap, and so moves in steps
 INTERVAL_FACTOR = 2  # an interval's ends depend on the worst patients, and may move this many times as far
-COLUMNS = ("value", "low", "high", "n")
+COLUMNS = ["value", "low", "high", "n"]
 PRINTED = 0.00005  # a smaller difference is not visible in four decimals
 
 
@@ -69,13 +69,11 @@ def newest(runs: Path, reference: Outcome) -> Path:
 def compare(reference: pd.DataFrame, study: pd.DataFrame) -> pd.DataFrame:
     """One row a cell of the reference's Table II: model, metric, column, reference, study, moved, tolerance, holds.
 
-    A column that only one of the tables has (intervals, in an older one) is not compared, nor is a model that the
-    reference lacks. A cell that is empty in only one of them does not hold.
+    A model that the reference lacks is not compared. A cell that is empty in only one of them does not hold.
     """
-    columns = [name for name in COLUMNS if name in reference and name in study]
     keys = ["model", "metric"]
-    cells = reference.melt(keys, columns, "column", "reference")
-    cells = cells.merge(study.melt(keys, columns, "column", "study"), how="left", on=[*keys, "column"])
+    cells = reference.melt(keys, COLUMNS, "column", "reference")
+    cells = cells.merge(study.melt(keys, COLUMNS, "column", "study"), how="left", on=[*keys, "column"])
     cells["moved"] = cells["study"] - cells["reference"]
     cells["tolerance"] = cells["metric"].map(TOLERANCES).fillna(TOLERANCE)
     cells.loc[cells["column"].isin(["low", "high"]), "tolerance"] *= INTERVAL_FACTOR

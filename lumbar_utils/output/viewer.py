@@ -25,6 +25,7 @@ from lumbar_utils.scores.evaluation import Evaluation, annotated_levels, read_la
 
 ALL_LEVELS = "all"
 DATA_ORDER = "as they come"
+WORST = 2  # cases of each model
 CAPTION_WIDTH = 46  # characters of a line above a picture
 
 
@@ -75,13 +76,13 @@ def best_median_worst(scores: pd.DataFrame, model: str) -> list[str]:
     return list(dict.fromkeys([ranked[0], ranked[len(ranked) // 2], ranked[-1]]))
 
 
-def worst_cases(found: Evaluation, model: str, count: int = 2) -> list[tuple[str, str]]:
-    """The test cases of lowest mean F1 of a model, the worst first, each with a description of its errors.
+def worst_cases(found: Evaluation, model: str) -> list[tuple[str, str]]:
+    """The WORST test cases of lowest mean F1 of a model, the worst first, each with a description of its errors.
 
     "F1 0.412: L1 missing; L2 named L3; 1 extra S1".
     """
     bodies, described = found.bodies[found.bodies["model"] == model], []
-    for case, value in mean_f1(found.scores, model).head(count).items():
+    for case, value in mean_f1(found.scores, model).head(WORST).items():
         wrong = bodies[(bodies["case"] == case) & (bodies["outcome"] != "right")]
         description = "; ".join(_errors_of_case(wrong)) or "all found and named; outlines"
         described.append((case, f"F1 {value:.3f}: {description}"))
@@ -97,21 +98,17 @@ def _errors_of_case(wrong: pd.DataFrame) -> list[str]:
     return errors + [f"{times} extra {name}" for name, times in extra.value_counts(sort=False).items()]
 
 
-def worst_of_each(
-    cohort: Cohort, found: Evaluation, folders: dict[str, Path], count: int = 2
-) -> tuple[list[Example], list[str]]:
-    """The worst cases of each model with captions: the worst of every model, then the second worst, and so on.
+def worst_of_each(cohort: Cohort, found: Evaluation, folders: dict[str, Path]) -> tuple[list[Example], list[str]]:
+    """The worst cases of each model with captions: the worst of every model, then the second worst.
 
     folders : model -> folder of its label maps.
     """
-    described = {model: worst_cases(found, model, count) for model in folders}
     shown, captions = [], []
-    for place in range(count):
-        for model, folder in folders.items():
-            for case, description in described[model][place : place + 1]:
-                shown += examples(cohort, [case], folder)
-                lines = [f"{model_name(model)}, {case}", *textwrap.wrap(description, CAPTION_WIDTH)[:3]]
-                captions.append("\n".join(lines))
+    for of_models in zip(*(worst_cases(found, model) for model in folders), strict=True):
+        for (model, folder), (case, description) in zip(folders.items(), of_models, strict=True):
+            shown += examples(cohort, [case], folder)
+            lines = [f"{model_name(model)}, {case}", *textwrap.wrap(description, CAPTION_WIDTH)[:3]]
+            captions.append("\n".join(lines))
     return shown, captions
 
 
@@ -139,26 +136,31 @@ def draw_case(
         colour, line = ("white", "--") if predictions else (LEVEL_COLOURS[level], "-")
         _draw_outline(ax, inside, colour, 1.2, opacity, line)
         if inside.any():
-            name_level(ax, inside, level, colour, 8, 1.5)
+            name_level(ax, inside, level, colour, 8)
     fig.text(0.02, 0.985, title, color="white", fontsize=9, va="top")
     fig.text(0.02, 0.01, note, color="#BBBBBB", fontsize=7, style="italic")
     if predictions:
-        _add_legend(fig, predictions)
+        _add_legend(ax, {model: text for model, (_, text) in predictions.items()})
     plt.close(fig)
     return fig
 
 
-def _draw_outline(ax: Axes, inside: np.ndarray, colour: str, width: float, opacity: float, line: str = "-") -> None:
-    """The contour of one level, found in a window around it only, since a slider waits.
+def _add_legend(ax: Axes, texts: dict[str, str]) -> None:
+    """texts : model -> its text in the legend."""
+    for model, text in texts.items():
+        colour = style_of(model).colour
+        ax.plot([], [], color=colour, lw=2, path_effects=_pale_rim(colour, 2), label=text)
+    ax.plot([], [], color="white", ls="--", label="reference")
+    ax.figure.legend(
+        loc="upper left", bbox_to_anchor=(0.003, 0.965), ncols=4, labelcolor="white", fontsize=8.5,
+        handlelength=1.6, columnspacing=1.3,
+    )  # fmt: skip
 
-    inside : (height, width) boolean.
-    """
-    ys, xs = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    if len(ys):
-        top, left = max(ys[0] - 1, 0), max(xs[0] - 1, 0)
-        window = inside[top : ys[-1] + 2, left : xs[-1] + 2]
-        rows, columns = top + np.arange(window.shape[0]), left + np.arange(window.shape[1])
-        contour = ax.contour(columns, rows, window, [0.5], colors=colour, linewidths=width, linestyles=line)
+
+def _draw_outline(ax: Axes, inside: np.ndarray, colour: str, width: float, opacity: float, line: str = "-") -> None:
+    """The contour of one level, if there is any. inside : (height, width) boolean."""
+    if inside.any():
+        contour = ax.contour(inside, [0.5], colors=colour, linewidths=width, linestyles=line)
         contour.set(alpha=opacity, path_effects=_pale_rim(colour, width))
 
 
@@ -167,47 +169,22 @@ def _pale_rim(colour: str, width: float) -> list:
     return [withStroke(linewidth=width + 1, foreground="#CCCCCC")] if luminance(colour) < 0.1 else []
 
 
-def _add_legend(fig: Figure, predictions: dict[str, tuple[np.ndarray, str]]) -> None:
-    lines = {}
-    for model, (_, text) in predictions.items():
-        colour = style_of(model).colour
-        lines[text] = plt.Line2D([], [], color=colour, lw=2, path_effects=_pale_rim(colour, 2))
-    lines["reference"] = plt.Line2D([], [], color="white", ls="--")
-    fig.legend(
-        lines.values(), lines, loc="upper left", bbox_to_anchor=(0.003, 0.965), ncols=4, labelcolor="white",
-        fontsize=8.5, handlelength=1.6, columnspacing=1.3,
-    )  # fmt: skip
-
-
 class Viewer:
     """One case at a time in the output of a cell: with sliders, or as a picture where nobody can move them.
 
-    folders : model -> folder of its label maps. scores : as of an Evaluation; the cases with a score are shown.
-    Without scores, the cases of which every folder has a label map; without folders, every case with its reference.
-    Only the files of the case in view are read.
+    folders : model -> folder of its label maps. scores : of these, as of an Evaluation; the cases with a score are
+    shown. Without both, every case with its reference. Only the files of the case in view are read.
     """
 
     def __init__(self, cohort: Cohort, folders: dict | None = None, scores: pd.DataFrame | None = None):
         self.cohort, self.folders, self.levels = cohort, folders or {}, annotated_levels(cohort)
         self.cases = cohort.cases.set_index("case", drop=False)
-        self.f1 = None if scores is None else scores[scores["metric"] == "f1"]
-        self.orders = {} if scores is None else self._worst_first(scores)
-        cases = self._with_label_maps() if scores is None else set(scores["case"])
-        self.orders[DATA_ORDER] = [case for case in self.cases.index if case in cases]
-        if not self.orders[DATA_ORDER]:
-            raise StudyError(f"no case has a label map of each of {', '.join(self.folders)}; predict the test cases")
-
-    def _worst_first(self, scores: pd.DataFrame) -> dict[str, list[str]]:
-        """Name of an order -> cases, the worst of a model first."""
-        ranked = {f"worst of {model_name(model)}": mean_f1(scores, model).index.tolist() for model in self.folders}
-        return {name: cases for name, cases in ranked.items() if cases}
-
-    def _with_label_maps(self) -> set[str]:
-        """The cases of which every folder has a label map."""
-        cases = set(self.cases.index)
-        for folder in self.folders.values():
-            cases &= {file.stem for file in folder.glob("*.png")}
-        return cases
+        self.orders, shown = {}, self.cases.index  # name of an order -> cases
+        if self.folders:
+            self.f1, shown = scores[scores["metric"] == "f1"], scores["case"]
+            for model in self.folders:
+                self.orders[f"worst of {model_name(model)}"] = mean_f1(scores, model).index.tolist()
+        self.orders[DATA_ORDER] = self.cases.index[self.cases.index.isin(shown)].tolist()
 
     def draw(self, place: int = 1, order: str = "", level: str = ALL_LEVELS, opacity: float = 1) -> tuple[bytes, str]:
         """A case as a PNG and as a text.
@@ -219,7 +196,7 @@ class Viewer:
         maps = {model: self._prediction(model, example, level) for model in self.folders}
         levels = {value: name for value, name in self.levels.items() if level in (ALL_LEVELS, name)}
         title = f"{example.case}, {place} of {len(cases)}"
-        if maps and self.f1 is not None:
+        if maps:
             title += f"; F1, {'mean of its levels' if level == ALL_LEVELS else level}"
         fig, stream = draw_case(example, maps, levels, title, self.cohort.note, opacity), io.BytesIO()
         fig.savefig(stream, format="png", dpi="figure", pil_kwargs={"compress_level": 3})  # faster than small
@@ -228,8 +205,6 @@ class Viewer:
     def _prediction(self, model: str, example: Example, level: str) -> tuple[np.ndarray, str]:
         """A model's label map, and its name with its F1 of a level or of the mean over all, if there is one."""
         label_map = read_label_map(self.folders[model], self.cases.loc[example.case], example.image.shape)
-        if self.f1 is None:
-            return label_map, model_name(model)
         rows = self.f1[(self.f1["case"] == example.case) & (self.f1["model"] == model)]
         value = rows["value"][rows["level"].eq(level) | (level == ALL_LEVELS)].mean()
         return label_map, model_name(model) if pd.isna(value) else f"{model_name(model)} {value:.3f}"

@@ -241,6 +241,24 @@ def by_group(evaluation: Evaluation, cases: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["kind", "group", "model", "value", "low", "high", "n"])
 
 
+def by_strength(table: pd.DataFrame) -> pd.DataFrame:
+    """F1 on degraded images, one row per (model, kind, unit, strength): value, low, high, n patients, images.
+
+    Means over patients, the images of a patient averaged; the models see the same images, so intervals that touch may
+    differ. table : as from `robustness.robustness`, of all models.
+    """
+    steps, rows = ["model", "kind", "unit", "strength"], []
+    for step, images in table.groupby(steps, sort=False):
+        patients = images.groupby("patient")["f1"].mean().dropna().to_numpy()
+        interval = with_interval(partial(_mean_of, patients), np.arange(len(patients)))
+        rows.append((*step, *interval, len(patients), images["case"].nunique()))
+    return pd.DataFrame(rows, columns=[*steps, "value", "low", "high", "n", "images"])
+
+
+def _mean_of(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return values[rows].mean(axis=-1)
+
+
 def _groups_of(cases: pd.DataFrame) -> pd.DataFrame:
     """case, and what is known of it: contrast, spacing (mm, in thirds if there are more than six), findings."""
     groups = cases[["case", *(name for name in ("contrast", "findings") if name in cases)]].copy()

@@ -9,9 +9,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from lumbar_utils import LEVELS, model_name
 from lumbar_utils.data.folder import Cohort
@@ -20,11 +19,13 @@ from lumbar_utils.output.figures.style import (
     LEVEL_COLOURS,
     PAGE,
     SMALLEST,
+    add_text,
     draw_contours,
     draw_image,
     finish,
     label_panels,
     panels,
+    stacked_bars,
 )
 from lumbar_utils.output.tables import describe_data
 from lumbar_utils.scores.measurements import Body, find_bodies, measure
@@ -43,12 +44,14 @@ def data_overview(intensities: pd.DataFrame, areas: pd.DataFrame, split: pd.Data
     split : patient, split.
     """
     fig, axes = panels(2, 2, (PAGE, 4.6))
-    _grey_values(axes.flat[0], intensities)
-    _areas(axes.flat[1], areas)
-    _centres(axes.flat[2], areas)
+    greys, sizes, places, sides = axes.flat
+    levels = [level for level in LEVEL_COLOURS if level in set(areas["level"])]
+    _grey_values(greys, intensities)
+    _areas(sizes, areas, levels)
+    _centres(places, areas, levels)
     counts = split["split"].value_counts().reindex(["train", "validation", "test"])
-    axes.flat[3].bar_label(axes.flat[3].bar(counts.index, counts, color="#888888", width=0.6))
-    axes.flat[3].set(ylabel="Patients")
+    sides.bar_label(sides.bar(counts.index, counts, color="#888888", width=0.6))
+    sides.set(ylabel="Patients")
     label_panels(axes.flat, ("grey values", "areas", "centres", "split"))
     return finish(fig, note)
 
@@ -62,10 +65,9 @@ def _grey_values(ax: Axes, intensities: pd.DataFrame) -> None:
     ax.legend(ncols=2)
 
 
-def _areas(ax: Axes, areas: pd.DataFrame) -> None:
+def _areas(ax: Axes, areas: pd.DataFrame, levels: list[str]) -> None:
     import seaborn as sns  # takes seconds
 
-    levels = _levels_in(areas)
     sns.boxplot(
         areas, x="level", y="area", hue="level", order=levels, hue_order=levels, palette=LEVEL_COLOURS, ax=ax,
         linewidth=0.7, fliersize=1.5, saturation=1, legend=False,
@@ -74,25 +76,21 @@ def _areas(ax: Axes, areas: pd.DataFrame) -> None:
     ax.set(xlabel=f"Vertebra (n = {len(areas)})", ylabel=f"Area ({', '.join(units)})")
 
 
-def _centres(ax: Axes, areas: pd.DataFrame) -> None:
-    for level in _levels_in(areas):
+def _centres(ax: Axes, areas: pd.DataFrame, levels: list[str]) -> None:
+    for level in levels:
         rows = areas[areas["level"] == level]
         ax.plot(100 * rows["x"], 100 * rows["y"], ".", color=LEVEL_COLOURS[level], markersize=2, label=level)
     ax.set(xlabel="Centre, % of the width", ylabel="Centre, % of the height", xlim=(0, 100), ylim=(100, 0))
     ax.legend(markerscale=4, loc="lower left")
 
 
-def _levels_in(areas: pd.DataFrame) -> list[str]:
-    return [level for level in LEVEL_COLOURS if level in set(areas["level"])]
-
-
 def data_overview_caption(areas: pd.DataFrame, cohort: Cohort) -> str:
     """areas : one row a vertebra."""
     patients = cohort.cases.drop_duplicates("patient")["split"].value_counts()
+    train, validation, test = patients.reindex(["train", "validation", "test"], fill_value=0)
     return (
         f"(a) Grey values of each tissue, (b) areas and (c) centres of {len(areas)} vertebrae, (d) patients to train "
-        f"on ({patients.get('train', 0)}), to validate on ({patients.get('validation', 0)}) and to test on "
-        f"({patients.get('test', 0)}). Data: {describe_data(cohort, 'all')}."
+        f"on ({train}), to validate on ({validation}) and to test on ({test}). Data: {describe_data(cohort, 'all')}."
     )
 
 
@@ -104,6 +102,7 @@ def audit_page(findings: pd.DataFrame, pictures: Sequence = (), note: str = "") 
     """
     counts = pd.crosstab(findings["kind"], findings["severity"]).reindex(columns=list(SEVERITY_COLOURS), fill_value=0)
     counts = counts.sort_values(list(SEVERITY_COLOURS))  # bars grow upwards: the most errors come out on top
+    titles = [picture.finding.replace(":", f" ({picture.severity})\n", 1) for picture in pictures]
     rows = -(-len(pictures) // PICTURES_ACROSS)
     heights = [0.8 + 0.18 * max(len(counts), 1), *[2.4] * rows]
     fig = plt.figure(figsize=(PAGE, sum(heights)), layout="constrained")
@@ -115,14 +114,8 @@ def audit_page(findings: pd.DataFrame, pictures: Sequence = (), note: str = "") 
         if picture.label_map is not None:
             draw_contours(ax, picture.label_map)
     if pictures:
-        label_panels(fig.axes, ["findings by kind", *map(_picture_title, pictures)])
+        label_panels(fig.axes, ["findings by kind", *titles])
     return finish(fig, note)
-
-
-def _picture_title(picture) -> str:
-    """`speck (warning)` above the case."""
-    kind, _, case = picture.finding.partition(":")
-    return f"{kind} ({picture.severity})\n{case}"
 
 
 def _finding_bars(ax: Axes, counts: pd.DataFrame) -> None:
@@ -131,12 +124,10 @@ def _finding_bars(ax: Axes, counts: pd.DataFrame) -> None:
         ax.text(0.5, 0.5, "nothing found", transform=ax.transAxes, ha="center", va="center")
         ax.set(xlim=(0, 1), yticks=[], xticks=[])
         return
-    left = pd.Series(0, index=counts.index)
-    for severity, colour in SEVERITY_COLOURS.items():
-        ax.barh(counts.index, counts[severity], left=left, color=colour, height=0.7, label=severity)
-        left = left + counts[severity]
-    ax.bar_label(ax.containers[-1], left.astype(str), padding=2, fontsize=SMALLEST)
-    ax.set(xlabel="Findings", xlim=(0, max(1, 1.08 * left.max())))
+    stacked_bars(ax, counts, SEVERITY_COLOURS, height=0.7)
+    totals = counts.sum(axis=1)
+    ax.bar_label(ax.containers[-1], totals.astype(str), padding=2, fontsize=SMALLEST)
+    ax.set(xlabel="Findings", xlim=(0, 1.08 * totals.max()))
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=len(SEVERITY_COLOURS))
 
@@ -154,11 +145,16 @@ def samples(examples: Sequence, note: str = "") -> Figure:
     examples : each with case, image (height, width) uint8, reference (height, width) label map, spacing_mm.
     """
     fig, axes = _image_grid(len(examples), SAMPLES_ACROSS, 1.95)
+    _draw_labelled(axes, examples)
+    return finish(fig, note)
+
+
+def _draw_labelled(axes: Sequence[Axes], examples: Sequence) -> None:
+    """Each example on axes of its own, under its name."""
     for ax, example in zip(axes, examples, strict=True):
         draw_image(ax, example)
         draw_contours(ax, example.reference)
     label_panels(axes, [example.case for example in examples])
-    return finish(fig, note)
 
 
 def samples_caption(examples: Sequence, cohort: Cohort) -> str:
@@ -180,17 +176,18 @@ def labelled_scan(examples: Sequence, warnings: Sequence[str] = (), note: str = 
 
     examples : as for `samples`.
     """
-    tallest = max(example.image.shape[0] / example.image.shape[1] for example in examples)
     lines = [line for warning in warnings for line in textwrap.wrap(warning, 125)]
-    height = min(PAGE / len(examples) * tallest, 5) + 0.5 + 0.13 * len(lines)
+    height = min(PAGE / len(examples) * _tallest(examples), 5) + 0.5 + 0.13 * len(lines)
     fig, axes = panels(1, len(examples), (PAGE, height))
-    for ax, example in zip(axes[0], examples, strict=True):
-        draw_image(ax, example)
-        draw_contours(ax, example.reference)
-    label_panels(axes[0], [example.case for example in examples])
+    _draw_labelled(axes[0], examples)
     if lines:
         fig.suptitle("\n".join(lines), x=0.005, ha="left", fontsize=7, color=WARNING_COLOUR)
     return finish(fig, note)
+
+
+def _tallest(examples: Sequence) -> float:
+    """The highest ratio of height to width of the images."""
+    return max(example.image.shape[0] / example.image.shape[1] for example in examples)
 
 
 def labelled_scan_caption(name: str, model: str, slices: Sequence[str], warnings: Sequence[str], note: str) -> str:
@@ -211,8 +208,7 @@ def predictions(examples: Sequence, model: str, note: str = "") -> Figure:
         axes[0, 0].text(0.5, 0.5, f"{name} has no label maps of the test images", ha="center", va="center")
         axes[0, 0].axis("off")
         return finish(fig, note)
-    tallest = max(example.image.shape[0] / example.image.shape[1] for example in examples)
-    row_height = min(1.7 * tallest, 2.5) + 0.25  # as large as the width allows, three rows on a page
+    row_height = min(1.7 * _tallest(examples), 2.5) + 0.25  # as large as the width allows, three rows on a page
     fig, axes = panels(len(examples), 4, (PAGE, row_height * len(examples) + 0.3))
     for ax, title in zip(axes[0, 1:], ("Reference", name, "Differences"), strict=True):
         ax.set_title(title)
@@ -237,9 +233,7 @@ def _draw_differences(ax: Axes, example) -> None:
         "wrong level": (true > 0) & (pred > 0) & (true != pred),
     }
     for kind, pixels in differences.items():
-        layer = np.zeros((*true.shape, 4))
-        layer[pixels] = (*to_rgb(DIFFERENCE_COLOURS[kind]), 0.9)
-        ax.imshow(layer)
+        ax.imshow(pixels[..., None] * to_rgba(DIFFERENCE_COLOURS[kind], 0.9))
 
 
 def predictions_caption(examples: Sequence, model: str, cohort: Cohort) -> str:
@@ -247,19 +241,14 @@ def predictions_caption(examples: Sequence, model: str, cohort: Cohort) -> str:
     if not examples:
         return f"{model_name(model)} has no label maps of the test images."
     cases = ", ".join(f"{example.case} ({example.f1:.3f})" for example in examples)
-    return (
+    text = (
         f"Test images of {model_name(model)} from the best through the median to the worst by F1: {cases}. From left "
-        f"to right: image, reference, prediction, differences.{_not_annotated(cohort)} Chosen from "
-        f"{describe_data(cohort)}."
+        "to right: image, reference, prediction, differences."
     )
-
-
-def _not_annotated(cohort: Cohort) -> str:
-    """A sentence on the levels that are drawn where they are predicted, although the reference leaves them out."""
     missing = [level for level in LEVELS if level not in cohort.annotated]
-    if not missing:
-        return ""
-    return f" The reference does not annotate {', '.join(missing)}: drawn where predicted, and no difference."
+    if missing:
+        text += f" The reference does not annotate {', '.join(missing)}: drawn where predicted, and no difference."
+    return f"{text} Chosen from {describe_data(cohort)}."
 
 
 def worst(examples: Sequence, titles: Sequence[str], across: int, note: str = "") -> Figure:
@@ -274,9 +263,7 @@ def worst(examples: Sequence, titles: Sequence[str], across: int, note: str = ""
         for value in np.unique(example.reference[example.reference > 0]):
             ax.contour(example.reference == value, levels=[0.5], colors="white", linewidths=0.6, linestyles="--")
         draw_contours(ax, example.prediction)
-    label_panels(axes, titles)
-    for ax in fig.axes:
-        ax.set_title(ax.get_title(loc="left"), loc="left", fontsize=SMALLEST)
+    label_panels(axes, titles, SMALLEST)
     return finish(fig, note)
 
 
@@ -301,33 +288,34 @@ def _image_grid(count: int, across: int, row_height: float) -> tuple[Figure, np.
     return fig, axes.ravel()[:count]
 
 
-def measurements(
-    image: np.ndarray, label_map: np.ndarray, spacing_mm: float, note: str = "", width: float = COLUMN
-) -> Figure:
+def measurements(image: np.ndarray, label_map: np.ndarray, spacing_mm: float, note: str = "") -> Figure:
     """A slice around its spine with what is measured on it (see `scores.measurements`).
 
     Lines are end plates, and heights between corners. Numbers are the anterior, middle and posterior height of a body,
     and in white the middle height of a disc. The end plates of the lordosis go on behind the bodies, dashed.
     image : (height, width) uint8. label_map : of that shape. spacing_mm : nan if unknown, then lengths are in px.
     """
-    view = _around_labels(SimpleNamespace(image=image, label_map=label_map, spacing_mm=spacing_mm))
-    bodies, table = find_bodies(view.label_map), measure(view.label_map, view.spacing_mm)
+    window = _around(label_map)
+    image, label_map = image[window], label_map[window]
+    bodies, table = find_bodies(label_map), measure(label_map, spacing_mm)
     values = {(row.level, row.measure): row.value for row in table.itertuples()}
-    height, across = view.image.shape
-    fig, axes = panels(1, 1, (width, width * height / across + 0.3))
-    draw_image(axes[0, 0], view)
+    height, across = image.shape
+    fig, axes = panels(1, 1, (COLUMN, COLUMN * height / across + 0.3))
+    ax = axes[0, 0]
+    draw_image(ax, SimpleNamespace(image=image, spacing_mm=spacing_mm))
     for level, body in bodies.items():
-        _draw_body(axes[0, 0], level, body, values)
+        _draw_body(ax, level, body, values)
     for above, below in pairwise(LEVEL_COLOURS):
-        if (f"{above}-{below}", "middle disc height") in values:
+        disc = values.get((f"{above}-{below}", "middle disc height"))
+        if disc is not None:
             place = (bodies[above].back_bottom + bodies[below].back_top) / 2
-            _write(axes[0, 0], place, f" {values[f'{above}-{below}', 'middle disc height']:.1f}", "white", "left")
-    title = f"Heights in {'px' if np.isnan(view.spacing_mm) else 'mm'}"
+            add_text(ax, *place, f" {disc:.1f}", "white", ha="left")
+    title = f"Heights in {'px' if np.isnan(spacing_mm) else 'mm'}"
     ends = "L1-S1" if "S1" in bodies else "L1-L5"
     if not np.isnan(values[ends, "lordosis"]):
         title += f", lordosis {ends} {values[ends, 'lordosis']:.0f}°"
-        _draw_lordosis(axes[0, 0], bodies, ends)
-    axes[0, 0].set(title=title, xlim=(-0.5, across - 0.5), ylim=(height - 0.5, -0.5))
+        _draw_lordosis(ax, bodies, ends)
+    ax.set(title=title, xlim=(-0.5, across - 0.5), ylim=(height - 0.5, -0.5))
     return finish(fig, note)
 
 
@@ -340,47 +328,42 @@ def measurements_caption(what: str) -> str:
     )
 
 
-def _around_labels(example) -> SimpleNamespace:
-    """The part of an example around its labels; all of it where it has none."""
-    rows, columns = np.nonzero(example.label_map)
+def _around(label_map: np.ndarray) -> tuple[slice, slice]:
+    """The part of an image around its labels; all of it where it has none."""
+    rows, columns = np.nonzero(label_map)
     if not len(rows):
-        return example
+        return slice(None), slice(None)
     tall = np.ptp(rows)
-    top, bottom = max(rows.min() - tall // 12, 0), rows.max() + tall // 8
-    left, right = max(columns.min() - tall // 5, 0), columns.max() + tall // 4
-    window = slice(top, bottom), slice(left, right)
-    return SimpleNamespace(
-        image=example.image[window], label_map=example.label_map[window], spacing_mm=example.spacing_mm
-    )
+    top, left = max(rows.min() - tall // 12, 0), max(columns.min() - tall // 5, 0)
+    return slice(top, rows.max() + tall // 8), slice(left, columns.max() + tall // 4)
 
 
 def _draw_body(ax: Axes, level: str, body: Body, values: dict) -> None:
     colour = LEVEL_COLOURS[level]
-    ax.plot(*np.transpose([body.front_top, body.back_top]), "o-", color=colour, lw=1.2, ms=2)
+    _draw_line(ax, body.front_top, body.back_top, "o-", color=colour, lw=1.2, ms=2)
     centre = np.mean(body[:4], axis=0)
-    _write(ax, centre + 0.2 * (body.front_top - body.back_top), level, colour, "center")
+    add_text(ax, *(centre + 0.2 * (body.front_top - body.back_top)), level, colour, ha="center")
     if (level, "middle height") not in values:  # S1
         return
-    ax.plot(*np.transpose([body.front_bottom, body.back_bottom]), "o-", color=colour, lw=1.2, ms=2)
+    _draw_line(ax, body.front_bottom, body.back_bottom, "o-", color=colour, lw=1.2, ms=2)
     heights = {
         "anterior": (body.front_top, body.front_bottom, "right"),
         "middle": (body.middle_top, body.middle_bottom, "left"),
         "posterior": (body.back_top, body.back_bottom, "left"),
     }
     for name, (top, bottom, side) in heights.items():
-        ax.plot(*np.transpose([top, bottom]), color=colour, lw=0.7)
-        _write(ax, (top + bottom) / 2, f" {values[level, f'{name} height']:.1f} ", colour, side)
+        _draw_line(ax, top, bottom, color=colour, lw=0.7)
+        add_text(ax, *((top + bottom) / 2), f" {values[level, f'{name} height']:.1f} ", colour, ha=side)
 
 
 def _draw_lordosis(ax: Axes, bodies: dict[str, Body], ends: str) -> None:
     """The two end plates of an angle, drawn on by their own length behind the bodies."""
-    last = bodies[ends[-2:]]
+    first, last = bodies["L1"], bodies[ends[-2:]]
     lower = (last.front_top, last.back_top) if ends == "L1-S1" else (last.front_bottom, last.back_bottom)
-    for front, back in ((bodies["L1"].front_top, bodies["L1"].back_top), lower):
-        ax.plot(*np.transpose([back, 2 * back - front]), "--", color="white", lw=0.7)
+    for front, back in ((first.front_top, first.back_top), lower):
+        _draw_line(ax, back, 2 * back - front, "--", color="white", lw=0.7)
 
 
-def _write(ax: Axes, place: np.ndarray, text: str, colour: str, side: str) -> None:
-    """A text beside a point, legible on any image. side : of the text that is at the point."""
-    written = ax.text(*place, text, color=colour, fontsize=SMALLEST, ha=side, va="center")
-    written.set_path_effects([withStroke(linewidth=1.2, foreground="black")])
+def _draw_line(ax: Axes, start: np.ndarray, end: np.ndarray, *style, **options) -> None:
+    """A line between two points (x, y). style, options : of `Axes.plot`."""
+    ax.plot(*np.transpose([start, end]), *style, **options)

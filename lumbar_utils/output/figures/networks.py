@@ -68,12 +68,10 @@ def learning_curves_caption(history: pd.DataFrame, cohort: Cohort) -> str:
     data = f"Data: {describe_data(cohort, 'validation')}."
     if (cohort.cases["split"] == "test").all():
         data = f"Means over runs, each with its own validation images. Data: {describe_data(cohort, 'all')}."
-    best = history.loc[history.groupby("model", sort=False)["val_f1"].idxmax()]
-    last = history.groupby("model")["epoch"].max()
-    scores = [
-        f"{model_name(row.model)} {row.val_f1:.3f} (epoch {row.epoch} of {last[row.model]})"
-        for row in best.itertuples()
-    ]
+    scores = []
+    for model, rows in history.groupby("model", sort=False):
+        best = rows.loc[rows["val_f1"].idxmax()]
+        scores.append(f"{model_name(model)} {best['val_f1']:.3f} (epoch {best['epoch']} of {rows['epoch'].max()})")
     return (
         "Loss on training and validation images and macro F1 of validation pixels over epochs, the best epoch of each "
         f"kept: {'; '.join(scores)}. {data}"
@@ -90,8 +88,7 @@ def architecture(
     x, width = _columns(stages)
     texts = [_box_lines(stage, 72 * width - 4) for stage in stages.itertuples()]
     y, heights = _rows(stages, texts)
-    fig, axes = panels(1, 1, (PAGE, y.max() - y.min() + heights.max() + 0.65))
-    ax = axes[0, 0]
+    fig, ((ax,),) = panels(1, 1, (PAGE, y.max() - y.min() + heights.max() + 0.65))
     boxes = [(x[row], y[row], width, heights[row]) for row in range(len(stages))]
     for connection in connections.itertuples():
         _draw_arrow(ax, boxes[connection.source], boxes[connection.target], connection.kind)
@@ -100,9 +97,7 @@ def architecture(
     right, top = width / 2 + 0.02, heights.max() / 2 + 0.02
     ax.set(xlim=(x.min() - right, x.max() + right), ylim=(y.min() - top, y.max() + top))
     _label_resolutions(ax, dict(zip(y, stages["stride"], strict=True)))
-    total = f"{(stages['parameters'].sum() + unused) / 1e6:.2f} million parameters"
-    spare = f", {unused / 1e6:.2f} million of them unused" if unused else ""
-    ax.set_title(f"{title}: {total}{spare}", loc="left")
+    ax.set_title(f"{title}: {_size(stages, unused)}", loc="left")
     for kind in dict.fromkeys(connections["kind"]):
         ax.plot([], [], label=kind, **ARROWS[kind])
     ax.legend(loc="lower left")
@@ -192,10 +187,13 @@ def _draw_arrow(ax: Axes, start: tuple, end: tuple, kind: str) -> None:
 
 def architecture_caption(model: str, stages: pd.DataFrame, unused: int = 0) -> str:
     """stages : as from `diagram.describe`; unused : parameters that take no part."""
-    total, last = stages["parameters"].sum() + unused, stages.iloc[-1]
-    spare = f", {unused / 1e6:.2f} million of them unused" if unused else ""
+    last = stages.iloc[-1]
     return (
-        f"{model_name(model)} as built for this study: {total / 1e6:.2f} million parameters{spare}. Each box is a "
-        f"stage with its channels, the size of its output and its parameters; input and output have {last['height']} x "
-        f"{last['width']} pixels."
+        f"{model_name(model)} as built for this study: {_size(stages, unused)}. Each box is a stage with its channels, "
+        f"the size of its output and its parameters; input and output have {last['height']} x {last['width']} pixels."
     )
+
+
+def _size(stages: pd.DataFrame, unused: int) -> str:
+    spare = f", {unused / 1e6:.2f} million of them unused" if unused else ""
+    return f"{(stages['parameters'].sum() + unused) / 1e6:.2f} million parameters{spare}"

@@ -1,11 +1,11 @@
 """Figures of the scores, with their captions: metrics, F1 by level, curves, errors, confusion, calibration."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullFormatter
 
 from lumbar_utils import LEVELS, METRICS, model_name
@@ -15,15 +15,16 @@ from lumbar_utils.output.figures.style import (
     PAGE,
     SMALLEST,
     add_legend,
+    add_text,
     contrast_colour,
     finish,
     label_panels,
     panels,
+    stacked_bars,
     style_of,
 )
-from lumbar_utils.output.tables import describe_data, patients_text, percent, scores_text, with_intervals
+from lumbar_utils.output.tables import describe_data, percent, range_text, scores_text, with_intervals
 from lumbar_utils.scores.evaluation import ANY_LEVEL
-from lumbar_utils.scores.instances import summarise_instances
 from lumbar_utils.scores.metrics import average_precision, calibration_error
 
 # from harmless to grave and from light to dark (Tol's "muted"); none is a model's or a level's colour
@@ -40,17 +41,18 @@ def comparison(table: pd.DataFrame, note: str = "") -> Figure:
 
     table : model, metric, value, low, high, n, paper.
     """
-    fig, axes = panels(1, 1, (PAGE, 2.6))
-    ax = axes[0, 0]
+    fig, ((ax,),) = panels(1, 1, (PAGE, 2.6))
     metrics = [metric for metric in METRICS if metric in set(table["metric"])]
     models = list(dict.fromkeys(table["model"]))
     share = 0.8 / len(models)
     for place, model in enumerate(models):
-        rows = table[table["model"] == model].set_index("metric").reindex(metrics)
+        rows, colour = table[table["model"] == model].set_index("metric").reindex(metrics), style_of(model).colour
         x = np.arange(len(metrics)) + (place - (len(models) - 1) / 2) * share
-        bars = ax.bar(x, rows["value"], share * 0.92, color=style_of(model).colour, label=model_name(model))
+        ax.bar(x, rows["value"], share * 0.92, color=colour, label=model_name(model))
         ax.vlines(x, rows["low"], rows["high"], linewidth=0.9, **HALO)
-        _write_values(ax, bars, style_of(model).colour)
+        for middle, value in rows["value"].set_axis(x).dropna().items():  # at the foot, where no mark of the paper lies
+            text_colour = contrast_colour(colour)
+            add_text(ax, middle, 0.03, f"{value:.3f}", text_colour, colour, width=2, ha="center", va="baseline")
         ax.plot(x, rows["paper"], "D", color="white", markeredgecolor="black", markersize=4, markeredgewidth=0.8)
     ax.plot([], [], "D", color="white", markeredgecolor="black", markersize=4, label="paper, of its own images")
     ax.plot([], [], color="black", linewidth=0.9, label="95 % interval over patients")
@@ -60,21 +62,12 @@ def comparison(table: pd.DataFrame, note: str = "") -> Figure:
     return finish(fig, note)
 
 
-def _write_values(ax: Axes, bars, colour: str) -> None:
-    """The value of each bar at its foot, where no mark of the paper lies."""
-    for bar in bars:
-        if not np.isnan(bar.get_height()):
-            middle = bar.get_x() + bar.get_width() / 2
-            text = ax.text(middle, 0.03, f"{bar.get_height():.3f}", fontsize=SMALLEST, ha="center")
-            text.set(color=contrast_colour(colour), path_effects=[withStroke(linewidth=2, foreground=colour)])
-
-
 def comparison_caption(table: pd.DataFrame, cohort: Cohort) -> str:
     """table : Table II, tidy."""
     f1 = table[table["metric"] == "f1"]
     return (
         f"Scores {with_intervals(table, cohort)}, and the paper's as marks, which are of its own images. "
-        f"F1: {scores_text(f1)}; {patients_text(f1['n'])}. Data: {describe_data(cohort)}."
+        f"F1: {scores_text(f1)}; n = {range_text(f1['n'])}. Data: {describe_data(cohort)}."
     )
 
 
@@ -124,15 +117,15 @@ def confusion(own: pd.DataFrame, in_order: pd.DataFrame, note: str = "") -> Figu
 
     own, in_order : one row a vertebra: model, level, named (empty: not found), as `bodies` of an Evaluation.
     """
-    models, namings = list(dict.fromkeys(own["model"])), {"network alone": own, "names in order": in_order}
-    order = [(model, naming) for naming in namings for model in models]
+    models = list(dict.fromkeys(own["model"]))
     fig, axes = panels(2, len(models), (PAGE, 2.45 * 2), sharex=True, sharey=True)
     levels = [level for level in LEVELS if level in set(own["level"])]
-    for ax, (model, naming) in zip(axes.flat, order, strict=True):
-        bodies = namings[naming]
-        _name_matrix(ax, bodies[bodies["model"] == model], levels)
-    label_panels(axes.flat, [f"{model_name(model)}, {naming}" for model, naming in order])
-    counts = own[(own["model"] == models[0]) & (own["level"] != "")]["level"].value_counts()
+    for row, bodies in zip(axes, (own, in_order), strict=True):
+        for ax, model in zip(row, models, strict=True):
+            _name_matrix(ax, bodies[bodies["model"] == model], levels)
+    panel_names = product(("network alone", "names in order"), models)
+    label_panels(axes.flat, [f"{model_name(model)}, {naming}" for naming, model in panel_names])
+    counts = own[own["model"] == models[0]]["level"].value_counts()
     for ax in axes[:, 0]:
         ax.set_ylabel("Reference level (n vertebrae)")
         ax.set_yticklabels([f"{level} ({counts[level]})" for level in levels])
@@ -158,7 +151,7 @@ def _name_matrix(ax: Axes, bodies: pd.DataFrame, levels: list[str]) -> None:
 
 def confusion_caption(own: pd.DataFrame, in_order: pd.DataFrame, cohort: Cohort) -> str:
     """own, in_order : bodies of an Evaluation before and after names are put in order."""
-    before, after = _rightly_named(own), _rightly_named(in_order)
+    before, after = (_rightly_named(bodies) for bodies in (own, in_order))
     shares = [f"{model_name(model)} {percent(before[model])}, then {percent(after[model])}" for model in before.index]
     return (
         "Names given to the vertebrae of each level, in per cent, by the network alone (above) and once names are put "
@@ -182,11 +175,11 @@ def precision_recall(curves: pd.DataFrame, note: str = "") -> Figure:
     across = min(4, len(levels) + 1)
     rows = -(-(len(levels) + 1) // across)
     fig, axes = panels(rows, across, (PAGE, 0.3 + 1.7 * rows))
-    level_axes, lowest = axes.flat[: len(levels)], 1.0
-    for ax, level in zip(level_axes, levels, strict=True):
-        for model, counts in given[given["level"] == level].groupby("model", sort=False):
-            lowest = min(lowest, _precision_recall_curve(ax, counts, model))
-    low = max(0, np.floor(10 * (2 * lowest - 1)) / 10)  # the mark that is farthest from 1 lies half way
+    level_axes, key = axes.flat[: len(levels)], axes.flat[len(levels)]
+    marks = [1.0]
+    for (level, model), counts in given.groupby(["level", "model"], sort=False):
+        marks += _precision_recall_curve(level_axes[levels.index(level)], counts, model)
+    low = max(0, np.floor(10 * (2 * min(marks) - 1)) / 10)  # the mark that is farthest from 1 lies half way
     for number, ax in enumerate(level_axes):
         ax.set(xlim=(low, 1.01), ylim=(low, 1.01), xlabel="Recall", ylabel="" if number % across else "Precision")
         ax.set_aspect("equal")
@@ -195,28 +188,32 @@ def precision_recall(curves: pd.DataFrame, note: str = "") -> Figure:
             ax.legend(
                 loc="lower left", fontsize=SMALLEST, handlelength=3, borderpad=0.1, frameon=True, edgecolor="none"
             )
-    label_panels(level_axes, ["any level" if level == "vertebra" else level for level in levels])
+    label_panels(level_axes, ["any level" if level == ANY_LEVEL else level for level in levels])
     for ax in axes.flat[len(levels) :]:
         ax.axis("off")
-    _curve_key(axes.flat[len(levels)], list(dict.fromkeys(given["model"])))
+    for model in dict.fromkeys(given["model"]):
+        key.plot([], [], **style_of(model).curve(), linewidth=1, markersize=3.8, label=model_name(model))
+    title = "AP: area under the curve\nmark: probability of 0.5\ngrey: equal F1, as noted"
+    key.legend(title=title, title_fontsize=7, loc="center left", alignment="left", handlelength=3)
     return finish(fig, note)
 
 
-def _precision_recall_curve(ax: Axes, counts: pd.DataFrame, model: str) -> float:
-    """Draw a curve with its mark at a probability of 0.5; returns the lower of precision and recall at the mark.
+def _precision_recall_curve(ax: Axes, counts: pd.DataFrame, model: str) -> list[float]:
+    """Draw a curve with its mark at a probability of 0.5; returns precision and recall at the mark.
 
-    counts : probability 0..255, rows with pixels. Without a pixel that reaches 0.5 there is no mark, and 1 is returned.
+    counts : probability 0..255, rows with pixels. Without a pixel that reaches 0.5 there is no mark.
     """
-    falling = counts.sort_values("probability", ascending=False)
+    rising = counts.sort_values("probability")
+    area, falling = average_precision(rising[["hits", "pixels"]].to_numpy().T), rising[::-1]
     hits, pixels = falling["hits"].cumsum().to_numpy(), falling["pixels"].cumsum().to_numpy()
-    recall, precision = hits / max(hits[-1], 1), hits / np.maximum(pixels, 1)
-    area = float((precision * np.diff(recall, prepend=0)).sum())
+    recall, precision = hits / max(hits[-1], 1), hits / pixels
     half = int((falling["probability"] >= HALF).sum())  # points of the curve at 0.5 or above
+    mark = slice(half - 1, half) if half else slice(0)
     ax.plot(
         [0, *recall], [precision[0], *precision], **style_of(model).curve(), linewidth=1, drawstyle="steps-pre",
         markersize=3.8, markevery=[half] if half else [], label=f"AP {area:.3f}",
     )  # fmt: skip
-    return float(min(recall[half - 1], precision[half - 1])) if half else 1.0
+    return [*recall[mark], *precision[mark]]
 
 
 def _equal_f1_lines(ax: Axes, low: float) -> None:
@@ -228,22 +225,12 @@ def _equal_f1_lines(ax: Axes, low: float) -> None:
         ax.text(1.02, f1 / (2 - f1), f"{f1:.3g}", color="#888888", fontsize=SMALLEST, va="center")
 
 
-def _curve_key(ax: Axes, models: list[str]) -> None:
-    """The legend of all panels of `precision_recall`, in a panel of its own."""
-    handles = [
-        Line2D([], [], **style_of(model).curve(), linewidth=1, markersize=3.8, label=model_name(model))
-        for model in models
-    ]
-    title = "AP: area under the curve\nmark: probability of 0.5\ngrey: equal F1, as noted"
-    ax.legend(handles=handles, title=title, title_fontsize=7, loc="center left", alignment="left", handlelength=3)
-
-
 def precision_recall_caption(curves: pd.DataFrame, cohort: Cohort) -> str:
     """curves : of an Evaluation."""
     of_any = curves[(curves["level"] == ANY_LEVEL) & (curves["pixels"] > 0)].sort_values("probability")
     areas = [
-        f"{model_name(model)} {average_precision(rows[['hits', 'pixels']].to_numpy().T):.3f}"
-        for model, rows in of_any.groupby("model", sort=False)
+        f"{model_name(model)} {average_precision(counts[['hits', 'pixels']].to_numpy().T):.3f}"
+        for model, counts in of_any.groupby("model", sort=False)
     ]
     result = f"Average precision (AP) of any level: {', '.join(areas)}" if areas else "No network gave probabilities"
     return (
@@ -258,10 +245,16 @@ def errors(bodies: pd.DataFrame, note: str = "") -> Figure:
 
     bodies : model, level, outcome, f1, merged, split; as of an Evaluation.
     """
+    import seaborn as sns  # takes seconds
+
     fig, ((left, right),) = panels(1, 2, (PAGE, 2.4), width_ratios=(2, 1))
     models = list(dict.fromkeys(bodies["model"]))
     _outcome_bars(left, bodies, models)
-    _outline_boxes(right, bodies, models)
+    outlined = bodies[bodies["f1"].notna()].assign(name=lambda table: table["model"].map(model_name))
+    palette = {model_name(model): style_of(model).colour for model in models}
+    sns.boxplot(outlined, x="f1", y="name", hue="name", palette=palette, ax=right, fliersize=1.5, legend=False, **BOXES)
+    right.set(xlabel="F1 of the outline, name aside", ylabel="", xlim=(min(0.7, outlined["f1"].min() - 0.01), 1))
+    right.set_yticks([])
     label_panels((left, right), ("found and named", "outlined, of those found"))
     add_legend(fig, left)
     return finish(fig, note)
@@ -271,40 +264,28 @@ def _outcome_bars(ax: Axes, bodies: pd.DataFrame, models: list[str]) -> None:
     """Stacked bars, one a model."""
     counts = pd.crosstab(bodies["model"], bodies["outcome"]).reindex(index=models, columns=list(OUTCOME_COLOURS))
     total = bodies[bodies["level"] != ""].groupby("model").size().reindex(models)
-    shares, start = (100 * counts.fillna(0)).div(total, axis=0), np.zeros(len(models))
+    shares = (100 * counts.fillna(0)).div(total, axis=0)
     names = [f"{model_name(model)} (n = {total[model]})" for model in models]
-    for outcome, colour in OUTCOME_COLOURS.items():
-        ax.barh(names, shares[outcome], left=start, color=colour, label=outcome, height=0.6, edgecolor="white")
-        start += shares[outcome].to_numpy()
+    stacked_bars(ax, shares.set_axis(names), OUTCOME_COLOURS, height=0.6, edgecolor="white")
     for place, share in enumerate(shares["right"]):
         ax.text(1, place, f"{100 - share:.1f} % not right", fontsize=SMALLEST, va="center", **HALO)
     ax.set(xlabel="Vertebrae of the reference (%); extra ones beyond 100", ylim=(len(models) - 0.5, -0.5))
 
 
-def _outline_boxes(ax: Axes, bodies: pd.DataFrame, models: list[str]) -> None:
-    import seaborn as sns  # takes seconds
-
-    outlined = bodies[bodies["f1"].notna()].assign(name=lambda table: table["model"].map(model_name))
-    palette = {model_name(model): style_of(model).colour for model in models}
-    sns.boxplot(outlined, x="f1", y="name", hue="name", palette=palette, ax=ax, fliersize=1.5, legend=False, **BOXES)
-    ax.set(xlabel="F1 of the outline, name aside", ylabel="", xlim=(min(0.7, outlined["f1"].min() - 0.01), 1))
-    ax.set_yticks([])
-
-
-def errors_caption(bodies: pd.DataFrame, cohort: Cohort) -> str:
-    """bodies : of an Evaluation."""
+def errors_caption(table: pd.DataFrame, cohort: Cohort) -> str:
+    """table : as from `instances.summarise_instances`."""
     sentences = []
-    for model, rows in summarise_instances(bodies).groupby("model", sort=False):
-        values = rows.set_index("metric")["value"]
-        count = ((bodies["model"] == model) & (bodies["level"] != "")).sum()
+    for model, rows in table.groupby("model", sort=False):
+        values, counts = (rows.set_index("metric")[name] for name in ("value", "count"))
+        of_all = f"{counts['found'] + counts['missing']:.0f}"
         if "rightly named" in values:
             sentences.append(
-                f"{model_name(model)} found {percent(values['found'])} of {count}, of these "
+                f"{model_name(model)} found {percent(values['found'])} of {of_all}, of these "
                 f"{percent(values['rightly named'])} rightly named, with outlines of F1 "
                 f"{values['outline F1']:.3f} whatever the name"
             )
         else:
-            sentences.append(f"{model_name(model)} found none of {count}")
+            sentences.append(f"{model_name(model)} found none of {of_all}")
     return f"What became of each vertebra of the reference. {'; '.join(sentences)}. Data: {describe_data(cohort)}."
 
 
@@ -315,14 +296,15 @@ def reliability(table: pd.DataFrame, note: str = "") -> Figure:
     """
     fig, ((left, right),) = panels(1, 2, (PAGE, 2.5), width_ratios=(1, 2))
     left.plot([0, 100], [0, 100], color="#888888", linewidth=0.7)
+    calibration_errors = _calibration_errors(table)
     for model, bins in table[table["pixels"] > 0].groupby("model", sort=False):
         total = bins["pixels"].sum()
-        error = calibration_error(bins[["pixels", "confidence", "right"]].to_numpy().T)
         filled = bins[bins["pixels"] >= 1e-3 * total]  # a bin of a few pixels shows nothing
-        name, curve = model_name(model), style_of(model).curve() | {"markersize": 3.5}
+        curve = style_of(model).curve() | {"markersize": 3.5}
+        label = f"{model_name(model)}, calibration error {percent(calibration_errors[model])}"
         x = 100 * filled["confidence"] / filled["pixels"]
-        left.plot(x, 100 * filled["right"] / filled["pixels"], label=name, **curve)
-        right.plot(x, 100 * filled["pixels"] / total, label=f"{name}, calibration error {100 * error:.1f} %", **curve)
+        left.plot(x, 100 * filled["right"] / filled["pixels"], **curve)
+        right.plot(x, 100 * filled["pixels"] / total, label=label, **curve)
     left.set(xlabel="Probability given (%)", ylabel="Pixels that are right (%)", xlim=(0, 100), ylim=(0, 100))
     left.set_aspect("equal")
     right.set(xlabel="Probability given (%)", ylabel="Pixels of a vertebra (%)", yscale="log")
@@ -333,14 +315,16 @@ def reliability(table: pd.DataFrame, note: str = "") -> Figure:
     return finish(fig, note)
 
 
+def _calibration_errors(table: pd.DataFrame) -> dict[str, float]:
+    bins = table.set_index("model")[["pixels", "confidence", "right"]]
+    return {model: calibration_error(bins.loc[[model]].to_numpy().T) for model in dict.fromkeys(table["model"])}
+
+
 def reliability_caption(table: pd.DataFrame, cohort: Cohort) -> str:
     """table : model, bin, pixels, confidence, right."""
-    calibration_errors = [
-        f"{model_name(model)} {percent(calibration_error(bins[['pixels', 'confidence', 'right']].to_numpy().T))}"
-        for model, bins in table.groupby("model", sort=False)
-    ]
+    shares = [f"{model_name(model)} {percent(error)}" for model, error in _calibration_errors(table).items()]
     return (
         "(a) Share of right pixels against the probability they were given, (b) how often it is given: pixels that are "
         "a vertebra in either map, of all images together, so there is no interval. "
-        f"Expected calibration error: {', '.join(calibration_errors)}. Data: {describe_data(cohort)}."
+        f"Expected calibration error: {', '.join(shares)}. Data: {describe_data(cohort)}."
     )

@@ -1,14 +1,15 @@
 """What all figures share: their width, colours and files; images with contours and a scale bar."""
 
 import re
+import string
 import textwrap
 from collections.abc import Iterable
-from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -57,7 +58,6 @@ FURTHER_STYLES = (
     ModelStyle("#44AA99", "p", (0, (8, 3))),
 )
 _STYLE_OF_FURTHER: dict[str, ModelStyle] = {}  # in the order in which they are first drawn
-MODEL_COLOURS = {name: style.colour for name, style in MODEL_STYLES.items()}
 # Okabe and Ito 2008: colour-blind readers tell them apart; a level's name stands beside its contour
 LEVEL_COLOURS = {
     "L1": "#56B4E9", "L2": "#E69F00", "L3": "#009E73", "L4": "#CC79A7", "L5": "#F0E442", "S1": "#D55E00",
@@ -102,11 +102,11 @@ def panels(rows: int, columns: int, size: tuple[float, float], **options) -> tup
     return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
 
 
-def label_panels(axes: Iterable[Axes], titles: Iterable[str] = ()) -> None:
+def label_panels(axes: Iterable[Axes], titles: Iterable[str], fontsize: float = 8) -> None:
     """Letters for panels, from a on, with a title each, flush left above them; long words lose their middle."""
-    for number, (ax, title) in enumerate(zip_longest(axes, titles, fillvalue="")):
+    for letter, ax, title in zip(string.ascii_lowercase, axes, titles, strict=False):
         shortened = LONG_WORD.sub(r"\1…\2", title)
-        ax.set_title(f"{chr(ord('a') + number)}  {shortened}".rstrip(), loc="left")
+        ax.set_title(f"{letter}  {shortened}", loc="left", fontsize=fontsize)
 
 
 def add_legend(fig: Figure, ax: Axes) -> None:
@@ -119,16 +119,11 @@ def add_legend(fig: Figure, ax: Axes) -> None:
         legend.remove()
 
 
-def finish(fig: Figure, note: str, below: bool = False) -> Figure:
-    """Add a line at the foot of a figure that says what its data are, and fix its layout for every format.
-
-    below : whether the note stands under a label that all axes share.
-    """
-    note = textwrap.fill(note, round(18 * fig.get_figwidth()))
-    if note and below:
-        fig.supxlabel(f"{fig.get_supxlabel()}\n{note}", fontsize=6.5)
-    elif note:
-        fig.supxlabel(note, x=0.005, ha="left", fontsize=SMALLEST, style="italic", color="#555555")
+def finish(fig: Figure, note: str) -> Figure:
+    """Add a line at the foot of a figure that says what its data are, and fix its layout for every format."""
+    if note:
+        lines = textwrap.fill(note, round(18 * fig.get_figwidth()))
+        fig.supxlabel(lines, x=0.005, ha="left", fontsize=SMALLEST, style="italic", color="#555555")
     layout = fig.get_layout_engine()
     fig.draw_without_rendering()  # makes the ticks
     layout.execute(fig)  # shares out the room between them
@@ -146,7 +141,7 @@ def draw_image(ax: Axes, example) -> None:
     low, high = np.percentile(example.image, (0.5, 99.5))
     ax.imshow(example.image, vmin=low, vmax=max(high, low + 1))
     ax.axis("off")
-    scale_bar(ax, example.image.shape, example.spacing_mm)
+    _scale_bar(ax, example.image.shape, example.spacing_mm)
 
 
 def draw_contours(ax: Axes, label_map: np.ndarray) -> None:
@@ -155,17 +150,32 @@ def draw_contours(ax: Axes, label_map: np.ndarray) -> None:
         inside = label_map == value
         if inside.any():
             ax.contour(inside, levels=[0.5], colors=colour, linewidths=0.9)
-            name_level(ax, inside, level, colour, SMALLEST, 1.2)
+            name_level(ax, inside, level, colour)
 
 
-def name_level(ax: Axes, inside: np.ndarray, level: str, colour: str, fontsize: float, rim: float) -> None:
-    """A level's name in front of its body, where it hides nothing. inside : (height, width) boolean; rim : points."""
+def name_level(ax: Axes, inside: np.ndarray, level: str, colour: str, fontsize: float = SMALLEST) -> None:
+    """A level's name in front of its body, where it hides nothing. inside : (height, width) boolean."""
     ys, xs = np.nonzero(inside)
-    text = ax.text(xs.min() - 0.02 * inside.shape[1], ys.mean(), level, color=colour, fontsize=fontsize)
-    text.set(ha="right", va="center", path_effects=[withStroke(linewidth=rim, foreground="black")])
+    add_text(ax, xs.min() - 0.02 * inside.shape[1], ys.mean(), level, colour, ha="right", fontsize=fontsize)
 
 
-def scale_bar(ax: Axes, shape: tuple[int, int], spacing_mm: float) -> None:
+def add_text(
+    ax: Axes, x: float, y: float, text: str, colour: str, rim: str = "black", width: float = 1.2, **options
+) -> None:
+    """A text that is legible on any ground. rim, width : of the line around its letters. options : of `Axes.text`."""
+    options = {"fontsize": SMALLEST, "va": "center"} | options
+    ax.text(x, y, text, color=colour, path_effects=[withStroke(linewidth=width, foreground=rim)], **options)
+
+
+def stacked_bars(ax: Axes, lengths: pd.DataFrame, colours: dict[str, str], **options) -> None:
+    """Lying bars, one a row of `lengths`, of one part a column, in the order of `colours`. options : of `Axes.barh`."""
+    start = np.zeros(len(lengths))
+    for part, colour in colours.items():
+        ax.barh(lengths.index, lengths[part], left=start, color=colour, label=part, **options)
+        start = start + lengths[part].to_numpy()
+
+
+def _scale_bar(ax: Axes, shape: tuple[int, int], spacing_mm: float) -> None:
     """A bar in the lower left corner of an image of that (height, width): 50 mm, or what fits in 0.4 of its width.
 
     White on black, so that it shows on any image; none where the size of a pixel is not known.
@@ -175,7 +185,6 @@ def scale_bar(ax: Axes, shape: tuple[int, int], spacing_mm: float) -> None:
     if not fitting:  # nan too
         return
     start, end = 0.04 * width, 0.04 * width + fitting[-1] / spacing_mm
-    (bar,) = ax.plot([start, end], [0.96 * height] * 2, color="white", lw=2, solid_capstyle="butt")
-    bar.set_path_effects([withStroke(linewidth=3, foreground="black")])
-    name = ax.text((start + end) / 2, 0.94 * height, f"{fitting[-1]} mm", color="white", fontsize=SMALLEST, ha="center")
-    name.set_path_effects([withStroke(linewidth=1.2, foreground="black")])
+    rim = [withStroke(linewidth=3, foreground="black")]
+    ax.plot([start, end], [0.96 * height] * 2, color="white", lw=2, solid_capstyle="butt", path_effects=rim)
+    add_text(ax, (start + end) / 2, 0.94 * height, f"{fitting[-1]} mm", "white", ha="center", va="baseline")

@@ -1,7 +1,6 @@
 """Figures of how scores vary, with captions: over networks, subgroups, definitions, runs, degraded images, costs."""
 
 import textwrap
-from collections.abc import Iterable
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,11 +21,13 @@ from lumbar_utils.output.figures.style import (
     finish,
     label_panels,
     panels,
+    stacked_bars,
     style_of,
 )
 from lumbar_utils.output.tables import (
     describe_data,
     describe_runs,
+    difference_name,
     interval_text,
     intervals_text,
     percent,
@@ -34,7 +35,6 @@ from lumbar_utils.output.tables import (
     seeds_of,
     with_intervals,
 )
-from lumbar_utils.scores.statistics import interval
 from lumbar_utils.scores.summary import leads
 
 SHARED_LEAD = "#EEEEEE"  # where several models lead
@@ -69,15 +69,11 @@ def paired_differences(differences: pd.DataFrame, note: str = "") -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(3))
         ax.tick_params(labelsize=SMALLEST)
     label_panels(axes.flat, [METRICS[metric] for metric in metrics])
-    names = [_printed(" - ".join(pair)) for pair in pairs]
+    names = [difference_name(" - ".join(pair)) for pair in pairs]
     axes[0, 0].set(yticks=range(len(pairs)), yticklabels=names, ylim=(len(pairs) - 0.5, -0.5))
-    fig.supxlabel("Difference in score, first minus second, with 95 % interval over patients", fontsize=7)
-    return finish(fig, note, below=True)
-
-
-def _printed(models: str) -> str:
-    """`unet - hrnet` as `U-Net - HRNet`."""
-    return " - ".join(map(model_name, models.split(" - ")))
+    label = "Difference in score, first minus second, with 95 % interval over patients"
+    fig.supxlabel("\n".join([label, *textwrap.wrap(note, 129)]), fontsize=6.5)
+    return finish(fig, "")
 
 
 def paired_differences_caption(gaps: pd.DataFrame, cohort: Cohort) -> str:
@@ -149,8 +145,14 @@ def multiverse(universe: pd.DataFrame, printed: pd.DataFrame, note: str = "") ->
     for above, below, metric in zip(*axes, DEFINED_METRICS, strict=True):
         wide = universe[universe["metric"] == metric].pivot(index="definition", columns="model", values="value")[models]
         wide = wide.loc[wide.mean(axis=1).sort_values().index].reset_index(drop=True)
-        _draw_definitions(above, wide, printed[printed["metric"] == metric])
-        _draw_leaders(below, wide, above.get_xlim())
+        for model in models:
+            colour, marker, _ = style_of(model)
+            above.plot(wide.index, wide[model], marker, color=colour, markersize=2)
+        for row in printed[printed["metric"] == metric].itertuples():  # to the right of the definitions
+            colour, marker, _ = style_of(row.model)
+            above.plot(1.08 * len(wide), row.value, marker, color=colour, markersize=4.5, clip_on=False, **OUTLINED)
+        _draw_leaders(below, wide)
+        below.set(yticks=[], xticks=[], xlabel=f"{len(wide)} definitions", ylim=(0, 1), xlim=above.get_xlim())
         above.set_xticks([])
     label_panels(axes[0], DEFINED_METRICS.values())
     axes[0, 0].set_ylabel("Score")
@@ -163,24 +165,12 @@ def multiverse(universe: pd.DataFrame, printed: pd.DataFrame, note: str = "") ->
     return finish(fig, note)
 
 
-def _draw_definitions(ax: Axes, wide: pd.DataFrame, printed: pd.DataFrame) -> None:
-    """Dots of every definition, and the paper's numbers to the right of them. wide : definitions x models."""
-    for model in wide:
-        colour, marker, _ = style_of(model)
-        ax.plot(wide.index, wide[model], marker, color=colour, markersize=2)
-    for row in printed.itertuples():
-        colour, marker, _ = style_of(row.model)
-        ax.plot(1.08 * len(wide), row.value, marker, color=colour, markersize=4.5, clip_on=False, **OUTLINED)
-
-
-def _draw_leaders(ax: Axes, wide: pd.DataFrame, xlim: tuple[float, float]) -> None:
+def _draw_leaders(ax: Axes, wide: pd.DataFrame) -> None:
     """A stripe for each definition in the colour of the model that leads. wide : definitions x models."""
     rounded = wide.round(12)
     leads = rounded.eq(rounded.max(axis=1), axis=0)
-    colours = [style_of(row.idxmax()).colour if row.sum() == 1 else SHARED_LEAD for _, row in leads.iterrows()]
+    colours = leads.idxmax(axis=1).map(lambda model: style_of(model).colour).where(leads.sum(axis=1) == 1, SHARED_LEAD)
     ax.bar(wide.index, 1, width=1, color=colours)
-    ax.set(yticks=[], xlabel=f"{len(wide)} definitions", ylim=(0, 1), xlim=xlim)
-    ax.set_xticks([])
     ax.spines[:].set_visible(False)
 
 
@@ -202,22 +192,20 @@ def runs(table: pd.DataFrame, parts: pd.DataFrame, note: str = "") -> Figure:
     table : model, seed, fold, value, n. parts : what, part, variance, share; empty with a single run.
     """
     fig, ((left, right),) = panels(1, 2, (PAGE, 2.7), width_ratios=(1.5, 1))
-    order = sorted(set(zip(table["seed"], table["fold"], strict=True)))
+    wide = table.pivot(index=["seed", "fold"], columns="model", values="value")
     models = list(dict.fromkeys(table["model"]))
     for number, model in enumerate(models):
-        rows = table[table["model"] == model].set_index(["seed", "fold"])["value"].reindex(order)
-        x = np.arange(len(order)) + 0.12 * (number - (len(models) - 1) / 2)
         style = style_of(model)
-        left.plot(x, rows, style.marker, color=style.colour, markersize=4, label=model_name(model))
-        left.axhline(rows.mean(), color=style.colour, linestyle=style.line, linewidth=0.7)
-    for place in range(1, len(order)):
-        if order[place][0] != order[place - 1][0]:  # another seed
-            left.axvline(place - 0.5, color="#CCCCCC", linewidth=0.7)
-    left.set_xticks(range(len(order)), [f"{seed} / {fold}" for seed, fold in order], fontsize=SMALLEST)
-    left.tick_params(axis="x", rotation=90 if len(order) > MOST_FLAT else 0)
-    left.set(xlabel="Seed / fold of the run", ylabel="F1")
-    left.set_xlim(-0.6, len(order) - 0.4)
-    count = "1 run" if len(order) == 1 else f"{len(order)} runs, line: mean"
+        x = np.arange(len(wide)) + 0.12 * (number - (len(models) - 1) / 2)
+        left.plot(x, wide[model], style.marker, color=style.colour, markersize=4, label=model_name(model))
+        left.axhline(wide[model].mean(), color=style.colour, linestyle=style.line, linewidth=0.7)
+    seeds = wide.index.get_level_values("seed")
+    for place in np.flatnonzero(seeds[1:] != seeds[:-1]):  # another seed
+        left.axvline(place + 0.5, color="#CCCCCC", linewidth=0.7)
+    left.set_xticks(range(len(wide)), [f"{seed} / {fold}" for seed, fold in wide.index], fontsize=SMALLEST)
+    left.tick_params(axis="x", rotation=90 if len(wide) > MOST_FLAT else 0)
+    left.set(xlabel="Seed / fold of the run", ylabel="F1", xlim=(-0.6, len(wide) - 0.4))
+    count = "1 run" if len(wide) == 1 else f"{len(wide)} runs, line: mean"
     label_panels((left, right), (count, "where the spread comes from"))
     _variance_bars(right, parts)
     add_legend(fig, left)
@@ -230,17 +218,14 @@ def _variance_bars(ax: Axes, parts: pd.DataFrame) -> None:
         ax.text(0.5, 0.5, "a single run has no variance\nover seeds and splits", ha="center", va="center", fontsize=7)
         ax.axis("off")
         return
-    quantities = list(dict.fromkeys(parts["what"]))
-    names, start = [_printed(quantity) for quantity in quantities], np.zeros(len(quantities))
-    for part, colour in PART_COLOURS.items():
-        shares = 100 * parts[parts["part"] == part].set_index("what").reindex(quantities)["share"].fillna(0)
-        ax.barh(names, shares, left=start, color=colour, edgecolor="#666666", linewidth=0.4, label=part)
-        start += shares.to_numpy()
     total = parts.groupby("what", sort=False)["variance"].sum() ** 0.5
-    for place, quantity in enumerate(quantities):
-        ax.text(101, place, f"{total[quantity]:.3f}", fontsize=SMALLEST, va="center")
+    shares = 100 * parts.pivot(index="what", columns="part", values="share")
+    shares = shares.reindex(index=total.index, columns=list(PART_COLOURS)).fillna(0).rename(difference_name)
+    stacked_bars(ax, shares, PART_COLOURS, edgecolor="#666666", linewidth=0.4)
+    for place, deviation in enumerate(total):
+        ax.text(101, place, f"{deviation:.3f}", fontsize=SMALLEST, va="center")
     ax.text(101, -0.75, "SD", fontsize=SMALLEST, va="center")
-    ax.set(xlabel="Variance of a patient's F1 in a run (%)", xlim=(0, 113), ylim=(len(quantities) - 0.5, -1))
+    ax.set(xlabel="Variance of a patient's F1 in a run (%)", xlim=(0, 113), ylim=(len(total) - 0.5, -1))
     ax.set_xticks([0, 50, 100])
     ax.tick_params(labelsize=SMALLEST)
     ax.legend(
@@ -251,22 +236,18 @@ def _variance_bars(ax: Axes, parts: pd.DataFrame) -> None:
 def runs_caption(table: pd.DataFrame, parts: pd.DataFrame, cohort: Cohort) -> str:
     """table, parts : as from `summary.by_run` and `summary.variance_of_runs`."""
     counts = ", ".join(f"{model_name(model)} in {count}" for model, count in leads(table).items())
+    variance = "A single run has no variance over runs."
+    if len(parts):
+        shares = parts[(parts["part"] == "patient") & parts["what"].isin(table["model"])].set_index("what")["share"]
+        patients = ", ".join(f"{percent(share)} for {model_name(model)}" for model, share in shares.dropna().items())
+        of_patients = f" Of the variance of a patient's F1, patients make up {patients}." if patients else ""
+        variance = (
+            f"The variance divided among patients, folds and seeds; SD: its root.{of_patients} Runs of one seed share "
+            "patients to train on, so they are no independent repetitions."
+        )
     return (
         f"(a) F1 of each network in each run, a seed on a fold, lines: means; {describe_runs(cohort.cases)}. Highest: "
-        f"{counts}. (b) {_variance_sentences(parts, dict.fromkeys(table['model']))} Data: {describe_data(cohort)}."
-    )
-
-
-def _variance_sentences(parts: pd.DataFrame, models: Iterable[str]) -> str:
-    """Sentences on where the variance over runs comes from. parts : what, part, share; empty with a single run."""
-    if parts.empty:
-        return "A single run has no variance over runs."
-    shares = parts[parts["part"] == "patient"].set_index("what")["share"].dropna()
-    patients = [f"{percent(shares[model])} for {model_name(model)}" for model in models if model in shares]
-    of_patients = f" Of the variance of a patient's F1, patients make up {', '.join(patients)}." if patients else ""
-    return (
-        f"The variance divided among patients, folds and seeds; SD: its root.{of_patients} Runs of one seed share "
-        "patients to train on, so they are no independent repetitions."
+        f"{counts}. (b) {variance} Data: {describe_data(cohort)}."
     )
 
 
@@ -278,8 +259,7 @@ def grid_overview(jobs: pd.DataFrame, note: str = "") -> Figure:
     jobs = jobs[jobs["model"] != ""]
     models = list(dict.fromkeys(jobs["model"]))
     order = list(dict.fromkeys(zip(jobs["seed"], jobs["fold"], strict=True)))
-    fig, axes = panels(1, 1, (PAGE, 0.9 + 0.3 * len(models)))
-    ax = axes[0, 0]
+    fig, ((ax,),) = panels(1, 1, (PAGE, 0.9 + 0.3 * len(models)))
     for job in jobs.itertuples():
         x, y, colour = order.index((job.seed, job.fold)), models.index(job.model), STATE_COLOURS[job.state]
         ax.add_patch(plt.Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, color=colour))
@@ -311,8 +291,7 @@ def grid_overview_caption(jobs: pd.DataFrame) -> str:
 def robustness_curves(table: pd.DataFrame, note: str = "") -> Figure:
     """Mean F1 over patients as images get worse: one panel a kind, one curve a model, from the untouched image on.
 
-    table : model, kind, unit, strength, patient, f1 in [0, 1]; the cases of a patient are averaged. The band is a
-        bootstrap 95 % interval over patients; the models see the same ones, so that bands which touch may differ.
+    table : as from `summary.by_strength`; its intervals are drawn as bands.
     """
     kinds = list(dict.fromkeys(table["kind"]))
     across = -(-len(kinds) // 2)
@@ -324,11 +303,10 @@ def robustness_curves(table: pd.DataFrame, note: str = "") -> Figure:
         label = textwrap.fill(unit[:1].upper() + unit[1:], round(16 * PAGE / across))
         ax.set(xlabel=label, ylim=(0, 1))
         ax.tick_params(labelleft=True)
-    label_panels(axes.flat[: len(kinds)], kinds)
+    label_panels(axes.flat, kinds)
     for ax in axes[:, 0]:
         ax.set_ylabel("F1, mean over patients")
-    patients = table.groupby("model")["patient"].nunique().max()
-    title = f"n = {patients} test patients\nband: bootstrap 95 %\nfirst point: untouched"
+    title = f"n = {table['n'].max()} test patients\nband: bootstrap 95 %\nfirst point: untouched"
     options = {"title": title, "title_fontsize": 7, "alignment": "left"}
     handles = axes.flat[0].get_legend_handles_labels()
     axes.flat[-1].axis("off")  # of the five kinds none is there
@@ -339,11 +317,9 @@ def robustness_curves(table: pd.DataFrame, note: str = "") -> Figure:
 def _draw_kind(ax: Axes, rows: pd.DataFrame) -> None:
     """The curves of one kind of degradation, on a logarithmic axis where its strength is a factor."""
     for model, own in rows.groupby("model", sort=False):
-        by_patient = own.groupby(["strength", "patient"])["f1"].mean().unstack("patient")
-        bounds = np.array([_mean_interval(row.dropna().to_numpy()) for _, row in by_patient.iterrows()])
         style = style_of(model)
-        ax.fill_between(by_patient.index, *bounds.T, color=style.colour, alpha=0.15, linewidth=0)
-        ax.plot(by_patient.index, by_patient.mean(axis=1), markersize=3.5, label=model_name(model), **style.curve())
+        ax.fill_between(own["strength"], own["low"], own["high"], color=style.colour, alpha=0.15, linewidth=0)
+        ax.plot(own["strength"], own["value"], markersize=3.5, label=model_name(model), **style.curve())
     strengths = rows["strength"].unique()
     if strengths.min() > 0:
         ax.set_xscale("log")
@@ -351,37 +327,33 @@ def _draw_kind(ax: Axes, rows: pd.DataFrame) -> None:
         ax.minorticks_off()
 
 
-def _mean_interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean over patients, as in the tables; nan where there are too few."""
-    return interval(lambda rows: values[rows].mean(axis=-1), len(values))
-
-
 def robustness_curves_caption(table: pd.DataFrame, cohort: Cohort) -> str:
-    """table : model, kind, strength, case, patient, f1."""
-    steps = ["model", "kind", "strength"]
-    means = table.groupby([*steps, "patient"], sort=False)["f1"].mean().groupby(steps, sort=False).mean().reset_index()
+    """table : as from `summary.by_strength`."""
     scores = []
-    for model, rows in means.groupby("model", sort=False):
-        lowest = rows.loc[rows["f1"].idxmin()]
-        scores.append(f"{model_name(model)} {rows['f1'].iloc[0]:.3f}, lowest {lowest['f1']:.3f} ({lowest['kind']})")
+    for model, rows in table.groupby("model", sort=False):
+        untouched, lowest = rows.iloc[0], rows.loc[rows["value"].idxmin()]
+        scores.append(f"{model_name(model)} {untouched['value']:.3f}, lowest {lowest['value']:.3f} ({lowest['kind']})")
     return (
-        f"F1 on images that get worse, with {intervals_text(cohort)} "
-        f"(n = {table['patient'].nunique()}, {table['case'].nunique()} images). From untouched images on: "
-        f"{'; '.join(scores)}. Data: of the {describe_data(cohort)}."
+        f"F1 on images that get worse, with {intervals_text(cohort)} (n = {table['n'].max()}, {table['images'].max()} "
+        f"images). From untouched images on: {'; '.join(scores)}. Data: of the {describe_data(cohort)}."
     )
 
 
 def cost_against_accuracy(costs: pd.DataFrame, summary: pd.DataFrame, note: str = "") -> Figure:
     """F1 against parameters, multiply-adds of an image, its latency and the training of each model; logarithmic axes.
 
-    costs : model and the columns of COSTS, one row a model, as from `cost.cost`; latency_low_ms and latency_high_ms,
-        its quartiles, are drawn as a bar. summary : model, metric, value, and low and high where there is an interval.
+    costs : one row a model, as from `cost.cost`; the quartiles of the latency are drawn as a bar. summary : model,
+        metric, value, low, high.
     """
     f1 = summary[summary["metric"] == "f1"].set_index("model")
     fig, axes = panels(1, 4, (PAGE, 2.3), sharey=True)
     for ax, (column, (label, unit)) in zip(axes.flat, COSTS.items(), strict=True):
         for row in costs.to_dict("records"):
-            _draw_cost(ax, row, f1.loc[row["model"]], column, unit)
+            x, score, (colour, marker, _) = row[column] / unit, f1.loc[row["model"]], style_of(row["model"])
+            ax.vlines(x, score["low"], score["high"], color=colour, linewidth=1)
+            if column == "latency_ms":
+                ax.hlines(score["value"], row["latency_low_ms"], row["latency_high_ms"], color=colour, linewidth=1)
+            ax.plot(x, score["value"], marker, color=colour, markersize=5, label=model_name(row["model"]))
         least, most = costs[column].min() / unit, costs[column].max() / unit
         ax.set(xscale="log", xlim=(least / 2, 2 * most), xlabel=label)  # wide, or a narrow axis gets odd ticks
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -389,19 +361,9 @@ def cost_against_accuracy(costs: pd.DataFrame, summary: pd.DataFrame, note: str 
         ax.xaxis.set_minor_formatter(NullFormatter())
     label_panels(axes.flat, ("size", "operations", "latency", "training"))
     axes[0, 0].yaxis.set_major_locator(MaxNLocator(4))
-    axes[0, 0].set_ylabel("F1" + (", 95 % interval" if "low" in f1 else ""))
+    axes[0, 0].set_ylabel("F1, 95 % interval")
     add_legend(fig, axes[0, 0])
     return finish(fig, note)
-
-
-def _draw_cost(ax: Axes, row: dict, f1: pd.Series, column: str, unit: float) -> None:
-    x, y = row[column] / unit, f1["value"]
-    colour, marker, _ = style_of(row["model"])
-    if "low" in f1:
-        ax.vlines(x, f1["low"], f1["high"], color=colour, linewidth=1)
-    if column == "latency_ms" and "latency_low_ms" in row:
-        ax.hlines(y, row["latency_low_ms"] / unit, row["latency_high_ms"] / unit, color=colour, linewidth=1)
-    ax.plot(x, y, marker, color=colour, markersize=5, label=model_name(row["model"]))
 
 
 def cost_against_accuracy_caption(costs: pd.DataFrame, summary: pd.DataFrame, cohort: Cohort) -> str:
