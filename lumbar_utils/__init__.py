@@ -1,7 +1,6 @@
 """Reproducible comparison of U-Net, HRNet and EfficientNet at segmenting lumbar vertebrae in sagittal MRI."""
 
 import os
-from pathlib import Path
 
 # albumentations asks a registry for updates at import unless this variable is set; nothing here may need a network
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -36,6 +35,3 @@ class StudyError(ValueError):
 
 class Failure(Exception):
     """A notebook that stopped; its text names it, the cell, the error and the executed copy."""
-
-    def __init__(self, notebook: str, where: str, error: str, executed: Path):
-        super().__init__(f"{notebook} failed {where}:\n  {error}\n  executed so far: {executed}")

@@ -1,11 +1,10 @@
 """The command line: `python -m lumbar_utils COMMAND`."""
 
-import contextlib
 import itertools
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,22 +19,39 @@ UsageError = typer.BadParameter.__base__  # of typer's own copy of click, where 
 
 
 class Commands(typer.core.TyperGroup):
-    """Commands whose errors are one line each."""
+    """Commands whose errors are one line each, with an exit code.
 
-    def parse_args(self, ctx, args: list[str]) -> list[str]:
-        """Refuse empty texts, of a script's variable that was never set for instance, which would stand for folders."""
-        with _one_line():
-            for before, arg in itertools.pairwise(["the command", *args]):
-                if not arg.strip():
-                    raise StudyError(f"{before} is given an empty text; give a value, or leave it out")
-                if re.fullmatch(r"--[\w-]+=", arg):
-                    raise StudyError(f"{arg[:-1]} is given an empty text; give a value, or leave it out")
-            return super().parse_args(ctx, args or ["--help"])
+    2 for what cannot be used, 1 for what failed, 130 for Ctrl-C.
+    """
 
-    def invoke(self, ctx):
-        """Run the command, or print its error."""
-        with _one_line():
-            return super().invoke(ctx)
+    def main(self, args: Sequence[str] | None = None, **settings) -> None:
+        """Run a command; without one, print the help."""
+        args = sys.argv[1:] if args is None else list(args)
+        message = ""
+        try:
+            _refuse_empty(args)
+            code = super().main(args or ["--help"], **settings | {"standalone_mode": False})
+            if code == 130:
+                message = "interrupted; the same command goes on from here"
+        except (StudyError, OSError) as error:
+            code, message = 2, f"{type(error).__name__}: {error}"
+        except UsageError as error:
+            line = " ".join(error.format_message().split()).rstrip(".")
+            code, message = 2, f"{line}; see `{error.ctx.command_path} --help`"
+        except Failure as error:
+            code, message = 1, str(error)
+        if message:
+            typer.echo(message, err=True)
+        sys.exit(code)
+
+
+def _refuse_empty(args: Sequence[str]) -> None:
+    """Raise StudyError for an empty text, as of a script's variable that was never set: it would stand for a folder."""
+    for before, arg in itertools.pairwise(["the command", *args]):
+        is_empty, is_option = not arg.strip(), re.fullmatch(r"--[\w-]+=", arg)
+        if is_empty or is_option:
+            name = before if is_empty else arg[:-1]
+            raise StudyError(f"{name} is given an empty text; give a value, or leave it out")
 
 
 class Lists(typer.core.TyperCommand):
@@ -75,9 +91,11 @@ StudyFolder = Annotated[
     Path, typer.Argument(help="folder of a study or grid, with its study.json", callback=_with_record)
 ]
 Source = Annotated[str, typer.Argument(help="phantom, a folder, or KIND:PATH: see data/README.md")]
-Profile = Annotated[str, typer.Option(help="smoke, quick, patients or paper; auto: paper with a GPU, else quick")]
-Dataset = Annotated[str, typer.Option(help="phantom, a folder, or KIND:PATH: see data/README.md")]
-Seed = Annotated[int, typer.Option(help="seed of everything that is drawn")]
+Profile = Annotated[
+    str | None, typer.Option(help="smoke, quick, patients or paper; auto, the default: paper with a GPU, else quick")
+]
+Dataset = Annotated[str | None, typer.Option(help="phantom (the default), a folder, or KIND:PATH: see data/README.md")]
+Seed = Annotated[int | None, typer.Option(help="seed of everything that is drawn; 0")]
 Runs = Annotated[Path | None, typer.Option(help="folder that holds one folder a study; data/runs")]
 Settings = Annotated[list[str], typer.Option("--set", help="FIELD=VALUE, any other setting; repeatable")]
 Accept = Annotated[list[str], typer.Option(help="a finding of the audit that is right; `holes:*` for many; repeatable")]
@@ -106,12 +124,13 @@ def main() -> None:
     """Compare U-Net, HRNet and EfficientNet at segmenting lumbar vertebrae in sagittal MRI."""
     os.environ["MPLBACKEND"] = "agg"  # figures go to files; to import matplotlib for this would take a second
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it is closed
-        stream.reconfigure(errors="backslashreplace")  # a terminal not in UTF-8 shows the code of a letter it lacks
+        # a terminal not in UTF-8 shows the code of a letter it lacks, and a log each line at once
+        stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
 
 @app.command(cls=Lists)
 def run(
-    profile: Profile = "auto", dataset: Dataset = "phantom", seed: Seed = 0, runs: Runs = None,
+    profile: Profile = None, dataset: Dataset = None, seed: Seed = None, runs: Runs = None,
     settings: Settings = (), only: Only = (), accept: Accept = (), add: Add = (), test_dataset: TestDataset = "",
     seeds: Seeds = (), folds: Folds = 0, models: Models = (), datasets: Datasets = (),
     workers: Workers = 0, threads: Threads = 0, scheduler: Scheduler = "", keep: Keep = None, dry_run: DryRun = False,
@@ -120,46 +139,33 @@ def run(
 
     With several seeds, folds or data sets a grid: every network under every one, as many jobs at once as fit.
     """
-    if not any((seeds, folds, models, datasets, workers, threads, scheduler, keep)):
-        label_maps = _parse(add, "--add", "NAME=FOLDER")
-        study = _study(profile, dataset, seed, runs, settings, accept)
-        _run_study(study, only, label_maps, test_dataset, accept, dry_run)
-        return
-    if folds:
-        settings = [*settings, f"folds={folds}"]
-    pairs = _parse(settings)
-    _refuse_of_one_study({
-        "--only": only, "--add": add, "--test-dataset": test_dataset,
-        "--seed": seeds and seed, "--dataset": datasets and dataset != "phantom",
-        "--set seed": "seed" in pairs, "--set fold": "fold" in pairs, "--set dataset": datasets and "dataset" in pairs,
-    })  # fmt: skip
+    is_grid = any((seeds, folds, models, datasets, workers, threads, scheduler, keep))
+    others = _parse(add, "--add")
+    if is_grid:
+        settings = [*settings, f"folds={folds}"] if folds else settings
+        pairs = _parse(settings)
+        _refuse({
+            "--only": only, "--add": add, "--test-dataset": test_dataset, "--seed": seeds and seed is not None,
+            "--dataset": datasets and dataset, "--set seed": "seed" in pairs, "--set fold": "fold" in pairs,
+        }, "it is of a single study; a grid has --seeds, --folds, --models and --datasets instead")  # fmt: skip
     sources = dict.fromkeys(datasets or [dataset])  # each once
-    studies = [_study(profile, source, seed, runs, settings, accept) for source in sources]
-    if len(studies) > 1 and accept and not dry_run:
-        studies = _accepting(studies, accept)
-    models = list(dict.fromkeys(models or MODELS))
-    _run_grids(studies, seeds or [seed], models, workers, threads, scheduler, keep or "best", dry_run)
+    options = {"profile": profile, "seed": seed, "runs": runs, "accept": accept}
+    studies = [_study(settings, dataset=source, **options) for source in sources]
+    from lumbar_utils import pipeline  # loads pandas
 
-
-def _run_study(
-    study: Study, only: Sequence[str], add: dict[str, str], test_dataset: str, accept: Sequence[str], dry_run: bool
-) -> None:
-    """Run a study, and the test of its networks on another data set; or print their jobs.
-
-    add : name -> folder of label maps of the first one's cases.
-    """
-    from lumbar_utils import pipeline
-
-    studies = [study, study.tested_on(_from_here(test_dataset))] if test_dataset else [study]
-    if dry_run:
-        print(*map(pipeline.describe_jobs, studies), sep="\n\n")
-        return
+    pipeline.notebooks(only)  # refuses one that does not exist before data are read
     if test_dataset:
+        studies.append(studies[0].tested_on(_from_here(test_dataset)))
+    if len(studies) > 1 and (accept or test_dataset) and not dry_run:
         studies = _accepting(studies, accept)  # a data set that cannot be read is refused before any training
-    others = {name: Path(folder).expanduser().resolve() for name, folder in add.items()}
-    for each in studies:
-        pipeline.run(each, only, say=_say, others=others if each is studies[0] else {})
-        _print_folders(each)
+    grids = [Grid(study, tuple(seeds or [study.seed])) for study in studies] if is_grid else []
+    models = list(dict.fromkeys(models or MODELS))
+    if dry_run:
+        print(*(pipeline.describe_jobs(each, models) for each in grids or studies), sep="\n\n")
+    elif is_grid:
+        _run_grids(grids, models, workers, threads, scheduler, keep or "best")
+    else:
+        _run_studies(studies, only, others)
 
 
 def _accepting(studies: list[Study], accept: Sequence[str]) -> list[Study]:
@@ -171,39 +177,27 @@ def _accepting(studies: list[Study], accept: Sequence[str]) -> list[Study]:
     return [Study(**study.settings | {"accept": fitting}) for study, fitting in zip(studies, each, strict=True)]
 
 
-def _refuse_of_one_study(given: dict[str, object]) -> None:
-    """Raise StudyError for options that a grid would ignore. given : option -> its value, empty if not given."""
-    ignored = [option for option, value in given.items() if value]
-    if ignored:
-        raise StudyError(
-            f"{' and '.join(ignored)}: of a single study; a grid has --seeds, --folds, --models and --datasets instead"
-        )
+def _run_studies(studies: list[Study], only: Sequence[str], add: dict[str, str]) -> None:
+    """Run a study, and the test of its networks on another data set. add : label maps of the first one's cases."""
+    from lumbar_utils import cluster
+
+    others = {name: Path(folder).expanduser().resolve() for name, folder in add.items()}
+    for study in studies:
+        cluster.run_study(study, only, others if study is studies[0] else {})
+        _print_folders(study)
 
 
-def _run_grids(
-    studies: list[Study], seeds: Sequence[int], models: list[str], workers: int, threads: int, scheduler: str,
-    keep: str, dry_run: bool,
-) -> None:  # fmt: skip
-    """Run the grid of each study, or print its jobs; exit code 1 if a job failed."""
-    from lumbar_utils import pipeline
+def _run_grids(grids: list[Grid], models: list[str], workers: int, threads: int, scheduler: str, keep: str) -> None:
+    """Run grids. Raises Failure if a job failed."""
+    from lumbar_utils import cluster, pipeline
 
-    grids = [Grid(study, tuple(seeds)) for study in studies]
-    jobs = [job for grid in grids for job in pipeline.jobs_of(grid, models)]
-    if dry_run:
-        print(*(pipeline.describe_jobs(grid, models) for grid in grids), sep="\n\n")
-        return
-    from lumbar_utils import cluster  # loads torch
-    from lumbar_utils.grid import threads_of
-
-    resources = cluster.Resources.of(len(jobs), workers, threads or threads_of(grids), scheduler, keep)
-    failures = cluster.run(grids, resources, models, say=_say)
+    failures = cluster.run(grids, models, workers, threads, scheduler, keep)
     for grid in grids:
         _print_folders(grid)
+    jobs = [job for grid in grids for job in pipeline.jobs_of(grid, models)]
     print(pipeline.count_states(pipeline.table_of(jobs)))
-    for failure in failures:
-        typer.echo(f"failed: {failure}", err=True)
     if failures:
-        raise typer.Exit(1)
+        raise Failure("\n".join(failures))
 
 
 @app.command()
@@ -216,15 +210,14 @@ def status(study: StudyFolder) -> None:
 
 @app.command()
 def train(
-    profile: Profile = "auto", dataset: Dataset = "phantom", seed: Seed = 0, runs: Runs = None,
-    settings: Settings = (),
+    profile: Profile = None, dataset: Dataset = None, seed: Seed = None, runs: Runs = None, settings: Settings = (),
     model: Annotated[
         list[str], typer.Option(help="unet, hrnet, efficientnet, or tu-NAME for timm's; repeatable")
     ] = tuple(MODELS),
     accept: Accept = (),
 ) -> None:  # fmt: skip
     """Train without a notebook, on several GPUs too; the notebooks then find the networks trained."""
-    study = _study(profile, dataset, seed, runs, settings, accept)
+    study = _study(settings, profile=profile, dataset=dataset, seed=seed, runs=runs, accept=accept)
     from lumbar_utils.data.preparation import prepare
     from lumbar_utils.networks.training import fit
 
@@ -263,12 +256,12 @@ def predict(
 
     source, destination = _from_here(source), destination.resolve()
     if is_scan(source):
-        _refuse_given({"--slices": slices > 1}, "of a scan every slice is labelled; leave it out, or name KIND:PATH")
+        _refuse({"--slices": slices > 1}, "of a scan every slice is labelled; leave it out, or name KIND:PATH")
         from lumbar_utils.scan import predict_scan
 
         print(predict_scan(study, model, Path(source), destination, dicom_seg))
         return
-    _refuse_given({"--dicom-seg": dicom_seg}, f"{source} is no DICOM image or folder of them, named without KIND:")
+    _refuse({"--dicom-seg": dicom_seg}, f"{source} is no DICOM image or folder of them, named without KIND:")
     from lumbar_utils.application import predict_source
 
     print(predict_source(study, model, source, destination, slices))
@@ -365,11 +358,12 @@ def verify(
     expected = verify.read((reference or verify.REFERENCE).resolve())
     runs = (runs or DATA / "runs").resolve()
     if run:
-        from lumbar_utils import pipeline
+        from lumbar_utils import cluster
 
         made = Study(**expected.record["settings"] | {"runs": runs})
-        pipeline.run(made, say=_say)
-    found = verify.read(study or (made.folder if run else verify.newest(runs, expected)))
+        cluster.run_study(made)
+        study = made.folder
+    found = verify.read(study or verify.newest(runs, expected))
     cells = verify.compare(expected.table, found.table)
     print(verify.report(cells, expected, found))
     if not cells["holds"].all():
@@ -384,35 +378,11 @@ def report(study: StudyFolder) -> None:
     print(write(study))
 
 
-def _refuse_given(given: dict[str, bool], why: str) -> None:
-    """Raise StudyError for an option that cannot be used. given : option -> whether it is given."""
-    for option, is_given in given.items():
-        if is_given:
-            raise StudyError(f"{option} cannot be used here: {why}")
-
-
-@contextlib.contextmanager
-def _one_line() -> Iterator[None]:
-    """Errors as one clear line, and an exit code: 2 for what cannot be used, 1 for what failed, 130 for Ctrl-C."""
-    try:
-        yield
-    except (StudyError, OSError) as error:
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
-        raise typer.Exit(2) from None
-    except UsageError as error:
-        line = " ".join(error.format_message().split()).rstrip(".")
-        typer.echo(f"{line}; see `{error.ctx.command_path} --help`", err=True)
-        raise typer.Exit(2) from None
-    except Failure as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on from here", err=True)
-        raise typer.Exit(130) from None
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
+def _refuse(given: dict[str, object], why: str) -> None:
+    """Raise StudyError for options that cannot be used. given : option -> its value, empty if not given."""
+    options = [option for option, value in given.items() if value]
+    if options:
+        raise StudyError(f"{' and '.join(options)} cannot be used here: {why}")
 
 
 def _from_here(dataset: str) -> str:
@@ -420,28 +390,22 @@ def _from_here(dataset: str) -> str:
     return with_absolute_paths({"dataset": dataset}, Path.cwd())["dataset"]
 
 
-def _study(
-    profile: str, dataset: str, seed: int, runs: Path | None, settings: Sequence[str], accept: Sequence[str]
-) -> Study:
-    """The study of the options and of `--set`; relative paths start in the current folder."""
-    defaults = {"profile": "auto", "dataset": "phantom", "seed": 0, "runs": None, "accept": []}
-    options = {"profile": profile, "dataset": dataset, "seed": seed, "runs": runs, "accept": list(accept)}
-    given = {name: value for name, value in options.items() if value != defaults[name]}
+def _study(settings: Sequence[str], **options) -> Study:
+    """The study of `--set` and of options, None or empty if not given; relative paths start in the current folder."""
+    given = {name: value for name, value in options.items() if value not in (None, (), [])}
     pairs = _parse(settings)
     for name in given.keys() & pairs.keys():
         raise StudyError(f"--{name} and --set {name} are both given; give one of them")
     return Study(**with_absolute_paths(given | pairs, Path.cwd()))
 
 
-def _parse(
-    texts: Sequence[str], option: str = "--set", form: str = "FIELD=VALUE, --set epochs=12 for instance"
-) -> dict[str, str]:
-    """The pairs in texts like FIELD=VALUE; Study validates the values of settings, and converts their types."""
+def _parse(texts: Sequence[str], option: str = "--set") -> dict[str, str]:
+    """The pairs in texts like NAME=VALUE; Study validates the values of settings, and converts their types."""
     pairs = {}
     for text in texts:
         field, _, value = text.partition("=")
         if not field.strip() or not value.strip():
-            raise StudyError(f"{option} {text} needs {form}")
+            raise StudyError(f"{option} {text} needs the form NAME=VALUE")
         if field in pairs:
             raise StudyError(f"{option} {field} is given twice, as {pairs[field]} and as {value}; give it once")
         pairs[field] = value

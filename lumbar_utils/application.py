@@ -3,43 +3,75 @@
 import dataclasses
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
-from lumbar_utils import FURTHER, MODELS, StudyError, records
+from torch import nn
+
+from lumbar_utils import FURTHER, MODELS, StudyError, model_name, records
 from lumbar_utils.data import sources
 from lumbar_utils.data.folder import Cohort
+from lumbar_utils.networks.checkpoints import trained_network, weights_file
+from lumbar_utils.networks.dataset import classes_of
+from lumbar_utils.networks.prediction import write_label_maps
 from lumbar_utils.study import Study, record_of
 
 SHEET = 24  # images on the sheet, which is a page
 
 
-def predict_source(trained: Path, model: str, source: str, destination: Path, slices: int = 1) -> Path:
+class Trained(NamedTuple):
+    """A trained network. study : its input's size and other settings to apply it with. levels : those it knows.
+
+    weights : fingerprint of their file.
+    """
+
+    study: Study
+    model: str
+    network: nn.Module
+    levels: list[str]
+    weights: str
+
+    @property
+    def classes(self) -> list[int]:
+        """Output channels that were trained, background first."""
+        return classes_of(self.levels)
+
+
+def read_trained(folder: Path, model: str, **settings) -> Trained:
+    """A network that the study in a folder trained; what its training began with is left out.
+
+    settings : of the study, to be replaced. Raises StudyError if the study has not trained the model.
+    """
+    if model not in MODELS and not model.startswith(FURTHER):
+        raise StudyError(f"unknown model {model!r}; allowed are {', '.join(MODELS)}, and {FURTHER}NAME")
+    record = record_of(folder)
+    if not records.is_complete(folder / model / "fit.json"):
+        raise StudyError(f"{model} is not trained in {folder}; run its training notebook first")
+    here = {"device": "auto", "workers": 0, "encoder_weights": "none", "start_from": "none", "epochs": 1}
+    study = Study(**record["settings"] | here | {"dataset": "phantom"} | settings)
+    levels = record["data"].get("taught", record["data"]["annotated"])
+    network = trained_network(study, model, folder / model)
+    return Trained(study, model, network, levels, records.fingerprint_files([weights_file(folder / model)]))
+
+
+def predict_source(folder: Path, model: str, source: str, destination: Path, slices: int = 1) -> Path:
     """Write a label map for every image of a source, by a model that a study trained; returns the destination.
 
-    trained : folder of that study. source : as a study's `dataset`; its masks are ignored. slices : of each volume.
+    folder : of that study. source : as a study's `dataset`; its masks are ignored. slices : of each volume.
     destination : new folder for label_maps/<case>.png and .npz (see `prediction.predict`), cases.csv, the first
         images with contours as overlay.png, .pdf and .svg, and, written last, predict.json.
-    Raises StudyError if `trained` holds no such model, the source cannot be read, or `destination` exists.
+    Raises StudyError if the study has no such model, the source cannot be read, or `destination` exists.
     """
-    settings, levels = read_trained(trained, model)
     refuse_existing(destination)
-    from lumbar_utils.networks.checkpoints import trained_network, weights_file
-    from lumbar_utils.networks.dataset import classes_of
-    from lumbar_utils.networks.prediction import write_label_maps
-
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:  # no copy of the images stays behind
-        here = {"dataset": source, "slices": slices, "cache": cache}
-        study = Study(**settings | here)
-        cohort = sources.load(study)
+        trained = read_trained(folder, model, dataset=source, slices=slices, cache=cache)
+        cohort = sources.load(trained.study)
         cohort = dataclasses.replace(cohort, cases=cohort.cases.assign(split="test", mask=""))
-        network, classes = trained_network(study, model, trained / model), classes_of(levels)
-        files = write_label_maps(study, cohort, network, classes, destination / "label_maps")
+        label_maps = destination / "label_maps"
+        files = write_label_maps(trained.study, cohort, trained.network, trained.classes, label_maps)
         records.write_csv(destination / "cases.csv", cohort.cases.drop(columns=["image", "mask", "split"]))
         files += [destination / "cases.csv", *_write_sheet(cohort, model, destination)]
-    weights = records.fingerprint_files([weights_file(trained / model)])
-    records.mark_finished(
-        destination / "predict.json", records.fingerprint(weights, cohort.fingerprint), files,
-        model=model, levels=levels,
-    )  # fmt: skip
+    made_from = records.fingerprint(trained.weights, cohort.fingerprint)
+    records.mark_finished(destination / "predict.json", made_from, files, model=model, levels=trained.levels)
     return destination
 
 
@@ -47,20 +79,6 @@ def refuse_existing(destination: Path) -> None:
     """Raise StudyError if there is something at `destination`."""
     if destination.exists():
         raise StudyError(f"{destination} exists already; remove it, or name another folder to write into")
-
-
-def read_trained(trained: Path, model: str) -> tuple[dict, list[str]]:
-    """Settings to apply a study's network with, and the levels it knows; what its training began with is left out.
-
-    Raises StudyError if the study has not trained the model.
-    """
-    if model not in MODELS and not model.startswith(FURTHER):
-        raise StudyError(f"unknown model {model!r}; allowed are {', '.join(MODELS)}, and {FURTHER}NAME")
-    record = record_of(trained)
-    if not records.is_complete(trained / model / "fit.json"):
-        raise StudyError(f"{model} is not trained in {trained}; run its training notebook first")
-    here = {"device": "auto", "workers": 0, "encoder_weights": "none", "start_from": "none", "epochs": 1}
-    return record["settings"] | here, record["data"].get("taught", record["data"]["annotated"])
 
 
 def _write_sheet(cohort: Cohort, model: str, destination: Path) -> list[Path]:
@@ -74,5 +92,5 @@ def _write_sheet(cohort: Cohort, model: str, destination: Path) -> list[Path]:
         image = cohort.image(case)
         label_map = read_label_map(destination / "label_maps", case, image.shape)
         examples.append(Example(case["case"], image, label_map, case["spacing_mm"]))
-    sheet = figures.samples(examples, f"{MODELS.get(model, model)} on {cohort.note}")
+    sheet = figures.samples(examples, f"{model_name(model)} on {cohort.note}")
     return figures.save(sheet, destination, "overlay", figures.overlay_caption(model, len(examples), cohort))

@@ -1,201 +1,293 @@
-"""The jobs of grids, several at once: in threads that wait for kernels of this machine, or on workers of Dask.
+"""Jobs run until they are finished: in threads that wait for kernels of this machine, or on workers of Dask.
 
 What is finished is read from the jobs' records, by fingerprints, before and after; no queue remembers it.
 """
 
+import collections
 import contextlib
-import dataclasses
+import functools
+import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import joblib
+import psutil
 from tqdm.auto import tqdm
 
 from lumbar_utils import MODELS, Failure, StudyError, execution, pipeline, records
-from lumbar_utils.data.folder import Cohort
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.grid import describe, threads_of
 from lumbar_utils.machine import device_of
 from lumbar_utils.output import figures, report
 from lumbar_utils.pipeline import Job, jobs_of, table_of
-from lumbar_utils.study import Grid
+from lumbar_utils.study import Grid, Study
 
 if TYPE_CHECKING:
     from distributed import Client
 
 SLOT = {"cell": 1}  # the resource that a worker of Dask offers for each job that it takes at once
 DELETED = {"last": (), "best": ("last.ckpt",), "none": ("last.ckpt", "best.ckpt")}  # checkpoints, by what is kept
+MEMORY_MB = 2500  # of a training
+THREAD = "worker"  # begins the names of the threads that wait for kernels of this machine
 TRIES = 2  # of a job that fails
 PATIENCE_S = 10.0  # for a scheduler to answer, and for its workers to take jobs
-PAUSE_S = 5.0  # before a job that another driver runs is looked at again
-ELSEWHERE = "elsewhere"
+PAUSE_S = 5.0  # before a job that failed, or that another process runs, is looked at again
 
 
-@dataclasses.dataclass(frozen=True)
-class Resources:
-    """Where jobs run: `workers` at once on this machine, or as many as the workers of a scheduler take.
+def run_study(study: Study, only: Sequence[str] = (), others: dict[str, Path] | None = None) -> None:
+    """Run the notebooks in order, the trainings side by side, then write the report; what is up to date is skipped.
 
-    scheduler : its address, or a file that it wrote; "" for this machine. threads : of each job; results depend on
-    them in late decimals. keep : which checkpoints stay when a job is finished, a key of DELETED.
+    only : see `pipeline.notebooks`. others : name -> folder of another tool's label maps, one more column of the
+        comparison: see `external.add`.
+    Raises Failure after the first stage in which a notebook fails, and StudyError on input that cannot be used.
     """
+    from lumbar_utils.scores.external import add_all  # loads scipy
 
-    workers: int
-    threads: int
-    scheduler: str = ""
-    keep: str = "best"
-
-    @classmethod
-    def of(cls, jobs: int, workers: int = 0, threads: int = 0, scheduler: str = "", keep: str = "best") -> "Resources":
-        """With 0 replaced by what fits this machine: a job per GPU, else a job per core as far as memory goes.
-
-        Nothing is known about a scheduler's workers: there it is a thread per job.
-        """
-        if scheduler:
-            return cls(workers or 1, threads or 1, scheduler, keep)
-        import torch
-
-        cores, gpus = joblib.cpu_count(), torch.cuda.device_count()
-        workers = workers or min(gpus or cores, jobs, pipeline.trainings_in_memory())
-        return cls(workers, threads or max(1, cores // workers), scheduler, keep)
+    chosen = pipeline.notebooks(only)
+    if study.device in ("cuda", "mps"):
+        device_of(study)  # refuses a device that is not here before any training
+    cohort = prepare(study)
+    records.remove_temporary_files(study.folder, older_s=3600)
+    add_all(study, cohort, others or {})
+    patients = cohort.cases["patient"].nunique()
+    print(f"{cohort.name}: {len(cohort.cases)} images of {patients} patients -> {study.folder}")
+    jobs = [job for job in jobs_of(study) if job.notebook in chosen]
+    # jobs of one stage do not read each other's files: the trainings are one stage, every other notebook its own
+    stages = itertools.groupby(jobs, key=lambda job: "training" if job.model else job.number)
+    failures = _run_stages(list(stage) for _, stage in stages)
+    report.write(study.folder)  # also after a failure, which the report of an earlier run would hide
+    if failures:
+        raise Failure("\n".join(failures))
 
 
 def run(
-    grids: list[Grid],
-    resources: Resources | None = None,
-    models: Sequence[str] = tuple(MODELS),
-    say: Callable[[str], None] = print,
-) -> list[str]:
+    grids: list[Grid], models: Sequence[str] = tuple(MODELS), workers: int = 0, threads: int = 0, scheduler: str = "",
+    keep: str = "best",
+) -> list[str]:  # fmt: skip
     """Run the jobs that are not finished, then notebooks 05 and 06 and the report; a message per failure.
 
-    resources : None for as many jobs at once on this machine as it has room for. Shows its progress, in a notebook too.
+    workers : jobs at once. threads : of each job; results depend on them in late decimals, and a grid keeps those that
+        it was started with. 0 for what fits this machine.
+    scheduler : address of one of Dask, or a file that it wrote; its workers take the jobs. keep : see `run_jobs`.
+    Shows its progress, in a notebook too.
     Raises StudyError before any training if data, folders or workers cannot be used.
     """
     jobs = [job for grid in grids for job in jobs_of(grid, models)]
-    resources = resources or Resources.of(len(jobs), threads=threads_of(grids))
-    if not resources.scheduler:
-        device_of(grids[0].study)  # refuses a device that is not here
-    cohorts = {job.study.folder: prepare(job.study) for job in jobs}
+    threads = threads or threads_of(grids)
+    if not scheduler:
+        workers, threads = _fitting(grids[0].study, len(jobs), workers, threads)
+    threads = threads or 1  # nothing is known about a scheduler's workers
+    cohorts = {study.folder: prepare(study) for grid in grids for study in grid.studies}
     for grid in grids:
-        describe(grid, threads=resources.threads, models=list(models))
-    todo = [job for job in jobs if not job.is_finished(cohorts[job.study.folder].fingerprint)]
-    say(f"{len(jobs)} jobs, {len(jobs) - len(todo)} finished; {len(todo)} to run")
-    failures = train(todo, resources, say) if todo else []
+        describe(grid, threads=threads, models=list(models))
+    todo = [job for job in jobs if not job.is_finished(job.data)]
+    print(f"{len(jobs)} jobs, {len(jobs) - len(todo)} finished; {len(todo)} to run")
+    failures = run_jobs(todo, workers, threads, scheduler, keep)
     for grid in grids:
-        failures += _compare_networks(grid, cohorts[grid.study.folder], models, say)
+        failures += _compare_networks(grid, cohorts[grid.study.folder].note, models)
     return failures
 
 
-def train(todo: list[Job], resources: Resources, say: Callable[[str], None]) -> list[str]:
-    """Run jobs until each is finished or has failed; returns a message per failure. Their data must be prepared."""
-    code, how = records.source_fingerprint(), f"at once, {resources.threads} threads each"
+def _fitting(study: Study, jobs: int, workers: int = 0, threads: int = 0) -> tuple[int, int]:
+    """Jobs at once and threads of each, with 0 replaced: a job per GPU, else a job per core as far as memory goes."""
+    import torch
 
-    def task(job: Job, pause_s: float) -> tuple:
-        return run_in_worker, job, resources, code, pause_s
+    cores = joblib.cpu_count()
+    devices = cores if device_of(study) == "cpu" else max(1, torch.cuda.device_count())
+    in_memory = max(1, int(psutil.virtual_memory().available / 1e6 / MEMORY_MB))
+    workers = workers or min(devices, jobs, in_memory)
+    return workers, threads or max(1, cores // workers)
 
-    if not resources.scheduler:  # no port is opened that others could reach
-        say(f"{resources.workers} {how}")
-        with futures.ThreadPoolExecutor(resources.workers, thread_name_prefix="worker") as pool:
-            return run_all(todo, pool, lambda: resources.workers, task)
-    with _connection(resources.scheduler) as client:
-        say(f"{slots(client)} {how}; dashboard: {client.dashboard_link}")
-        return run_all(todo, client.get_executor(resources=SLOT, pure=False), lambda: slots(client), task)
+
+def _compare_networks(grid: Grid, note: str, models: Sequence[str]) -> list[str]:
+    """Notebooks 05 and 06 on all that is finished, and the report; a message per failure. note : of the cohort."""
+    table = table_of(jobs_of(grid, models))
+    records.write_csv(grid.folder / "cells.csv", table)
+    overview, caption = figures.grid_overview(table, note), figures.grid_overview_caption(table)
+    figures.save(overview, grid.folder / "figures", "grid", caption)
+    finished = table[(table["state"] == "finished") & (table["model"] != "")]
+    stages, failures = [[Job(grid, notebook)] for notebook in pipeline.notebooks(["05", "06"])], []
+    if finished["model"].nunique() < 2:
+        print(f"{stages[0][0].name}: left out, as a comparison takes two networks that are finished")
+    else:
+        failures = _run_stages(stages)
+    report.write(grid.folder)
+    return failures
+
+
+def _run_stages(stages: Iterable[list[Job]]) -> list[str]:
+    """Run the jobs that are not finished, one stage after the other; returns the messages of the first that fails.
+
+    Two trainings of one thread each take two cores a third less time than one after the other with two threads. The
+    last network, EfficientNet, takes longest, and is therefore begun first.
+    """
+    for stage in stages:
+        todo = []
+        for job in reversed(stage):
+            if job.is_finished(job.data):
+                print(f"{job.name}: up to date")
+            else:
+                todo.append(job)
+        workers, threads = _fitting(todo[0].study, len(todo)) if len(todo) > 1 else (1, 0)
+        if failures := run_jobs(todo, workers, threads, show_bar=False):
+            return failures
+    return []
+
+
+def run_jobs(
+    jobs: list[Job], workers: int, threads: int, scheduler: str = "", keep: str = "last", show_bar: bool = True
+) -> list[str]:
+    """Run jobs until each is finished or has failed TRIES times; a message per failure. Their data must be prepared.
+
+    threads : of each job; 0 for as many as a process takes by itself. keep : which checkpoints stay when a job is
+    finished, a key of DELETED. show_bar : over all jobs; otherwise a line is printed when one starts, ends, or has
+    trained for an epoch.
+    """
+    if not jobs:
+        return []
+    task = functools.partial(run_job, threads=threads, keep=keep, code=records.source_fingerprint())
+    if not scheduler:  # no port is opened that others could reach
+        with futures.ThreadPoolExecutor(workers, thread_name_prefix=THREAD) as pool:
+            return run_all(jobs, pool, lambda: workers, task, show_bar)
+    with _connection(scheduler) as client:
+        print(f"{slots(client)} at once; dashboard: {client.dashboard_link}")
+        return run_all(jobs, client.get_executor(resources=SLOT, pure=False), lambda: slots(client), task, show_bar)
 
 
 def run_all(
-    todo: list[Job], pool: futures.Executor, at_once: Callable[[], int], task: Callable[[Job, float], tuple]
-) -> list[str]:
-    """Give jobs to a pool in their order until each is finished or has failed; returns a message per failure.
+    jobs: list[Job], pool: futures.Executor, at_once: Callable[[], int],
+    task: Callable[[Job, float], float | None], show_bar: bool = True,
+) -> list[str]:  # fmt: skip
+    """Give jobs to a pool in their order until each is finished or has failed TRIES times; a message per failure.
 
     at_once : how many the pool runs, which may change; it is never given more, so that workers may come and go.
-    task : job, seconds to wait before it starts -> function and its arguments.
+    task, show_bar : see `run_job` and `run_jobs`.
     """
-    waiting, failures = [(job, 0.0) for job in todo], []
+    waiting, failures, tries = [(job, 0.0) for job in jobs], [], collections.Counter()
     running: dict[futures.Future, Job] = {}
-    with tqdm(total=len(todo), desc="jobs", unit="job", smoothing=0) as bar, execution.end_kernels_after(running):
+    epochs: dict[Job, int] = {}  # see `_print_epochs`
+    bar = tqdm(total=len(jobs), desc="jobs", unit="job", smoothing=0, disable=not show_bar)
+    with bar, execution.end_kernels_after(running):
         while waiting or running:
             while waiting and len(running) < at_once():
                 job, pause_s = waiting.pop(0)
-                running[pool.submit(*task(job, pause_s))] = job
+                running[pool.submit(task, job, pause_s)] = job
+                if not show_bar:
+                    print(f"{job.name}: running")
+                    epochs.setdefault(job, len(_epochs(job)))
             bar.set_postfix(running=len(running), failed=len(failures))
             if not running:  # until a worker comes, from a cluster's queue for instance
                 time.sleep(1)
-            for future in futures.wait(running, timeout=1, return_when="FIRST_COMPLETED").done:
+            done = futures.wait(running, timeout=1, return_when="FIRST_COMPLETED").done
+            _print_epochs(epochs)
+            for future in done:
                 job = running.pop(future)
-                error = futures.CancelledError("it was cancelled") if future.cancelled() else future.exception()
-                if error is None and future.result() == ELSEWHERE:
+                seconds, error = _outcome(future)
+                tries[job] += error != ""
+                if seconds is None and tries[job] < TRIES:
                     waiting.append((job, PAUSE_S))
                     continue
-                if error is not None:
-                    failures.append(_record_failure(job, error))
-                    tqdm.write(f"failed: {failures[-1]}")
                 bar.update()
+                if error:
+                    failures.append(error)
+                    records.write_json(job.file(".error.json"), {"error": error})
+                    tqdm.write(f"failed: {error}")
+                elif not show_bar:
+                    print(f"{job.name}: done in {seconds:.0f} s")
         bar.set_postfix(running=0, failed=len(failures))
     return failures
 
 
-def _record_failure(job: Job, error: BaseException) -> str:
-    """A message on a job that failed; it is also written beside the executed copy."""
-    records.write_json(job.file(".error.json"), {"error": str(error), "executed": str(job.file(".ipynb"))})
-    return f"{job.study.folder.name}: {error}"
+def _outcome(future: futures.Future) -> tuple[float | None, str]:
+    """What `run_job` returned, and the message of the error that it raised, "" for none."""
+    try:
+        return future.result(), ""
+    except Exception as error:  # of any kind: the other jobs go on
+        return None, str(error) or "it was cancelled"
+
+
+def _print_epochs(printed: dict[Job, int]) -> None:
+    """Print what is new in the histories of jobs. printed : how many epochs of each are known."""
+    for job, number in printed.items():
+        lines = _epochs(job)
+        for line in lines[number:]:
+            print(line)
+        printed[job] = len(lines)
+
+
+def _epochs(job: Job) -> list[str]:
+    """A line for each epoch of a training; none where its history is absent, or half a copy, which will be replaced."""
+    lines = []
+    with contextlib.suppress(FileNotFoundError, StudyError):
+        for row in records.read_csv(job.study.folder / job.model / "history.csv").itertuples():
+            lines.append(f"    {row.model} epoch {row.epoch}: validation F1 {row.val_f1:.3f}, {row.seconds:.0f} s")
+    return lines
 
 
 # In a thread of this machine, or in a worker of Dask
 
 
-def run_in_worker(job: Job, resources: Resources, code: str, pause_s: float = 0) -> str:
-    """Execute a job's notebook if need be; returns `finished`, or ELSEWHERE if another process executes it just now.
+def run_job(job: Job, pause_s: float, threads: int, keep: str, code: str) -> float | None:
+    """Execute a job's notebook if need be; returns seconds, or None if another process executes it just now.
 
-    code : the driver's fingerprint of the package. pause_s : before it starts.
+    pause_s : before it starts. threads, keep : see `run_jobs`. code : the driver's fingerprint of the package.
+    Raises Failure.
     """
     time.sleep(pause_s)
     if records.source_fingerprint() != code:
         raise StudyError("the worker has another version of lumbar_utils; give it the driver's and start it again")
+    started = time.monotonic()
     with records.file_lock(job.file(".lock")) as lock:
         if lock is None:
-            return ELSEWHERE
-        cohort = prepare(job.study)
-        if not job.is_finished(cohort.fingerprint):
-            _run_with_log(job, cohort, lock, _environment(resources))
-        for name in DELETED[resources.keep]:
+            return None
+        if not job.is_finished(job.data):
+            _execute(job, lock, _environment(threads))
+        for name in DELETED[keep]:
             (job.study.folder / job.model / "checkpoints" / name).unlink(missing_ok=True)
-    return "finished"
+    return time.monotonic() - started
 
 
-def _run_with_log(job: Job, cohort: Cohort, lock: int, environment: dict[str, str]) -> None:
-    """Execute a job's notebook, a second time if it fails, and log it beside the executed copy."""
-    job.file(".error.json").unlink(missing_ok=True)
+def _execute(job: Job, lock: int, environment: dict[str, str]) -> None:
+    """Execute a job's notebook, log it beside the executed copy, and record that it is finished. Raises Failure.
+
+    lock : descriptor of the job's lock, which the kernel inherits: if this process is killed, nobody else starts the
+    job before the kernel has ended too.
+    """
+    for outdated in (".json", ".error.json"):
+        job.file(outdated).unlink(missing_ok=True)
+    data, started = job.data, time.monotonic()  # if the data change meanwhile, the record does not count
+    _log(job, "begins")
+    try:
+        execution.execute(job.notebook, job.file(".ipynb"), job.parameters, lock, environment)
+    except Failure as failure:
+        _log(job, str(failure))
+        raise
+    seconds = round(time.monotonic() - started, 1)
+    files = [job.file(".ipynb"), *job.outputs()]
+    records.mark_finished(job.file(".json"), job.made_from(data), files, seconds=seconds)
+    _log(job, f"done in {seconds:.0f} s")
+
+
+def _log(job: Job, text: str) -> None:
     with job.file(".log").open("a", encoding="utf-8") as log:
-
-        def say(line: str) -> None:
-            print(time.strftime("%H:%M:%S"), line, file=log, flush=True)
-
-        for tries_left in reversed(range(TRIES)):
-            say(f"begins in process {os.getpid()}")
-            try:
-                say(f"done in {pipeline.run_job(job, cohort, lock, say, environment):.0f} s")
-                return
-            except Failure as failure:
-                say(str(failure))
-                if not tries_left:
-                    raise RuntimeError(str(failure)) from None  # a Failure cannot be pickled
+        print(time.strftime("%H:%M:%S"), text, file=log)
 
 
-def _environment(resources: Resources) -> dict[str, str]:
-    """Variables of a job's kernel: its threads, and on a machine of several GPUs the one of this thread."""
+def _environment(threads: int) -> dict[str, str]:
+    """Variables of a job's kernel: its threads, and on a machine of several GPUs the one of this thread of ours."""
     import torch
 
-    variables = execution.with_threads(resources.threads)
-    gpus = torch.cuda.device_count()
-    if resources.scheduler or gpus < 2:
-        return variables
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
-    thread = int(threading.current_thread().name.rpartition("_")[2])  # its number in the pool, from 0
-    return variables | {"CUDA_VISIBLE_DEVICES": visible.split(",")[thread % gpus]}
+    variables, gpus = execution.with_threads(threads), torch.cuda.device_count()
+    pool, _, number = threading.current_thread().name.rpartition("_")
+    if pool == THREAD and gpus > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
+        variables["CUDA_VISIBLE_DEVICES"] = visible.split(",")[int(number) % gpus]
+    return variables
 
 
 # Workers of Dask
@@ -233,42 +325,3 @@ def slots(client: "Client") -> int:
     """How many jobs the present workers take at once."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     return int(sum(worker["resources"].get("cell", 0) for worker in workers))
-
-
-# Once the networks are trained
-
-
-def _compare_networks(grid: Grid, cohort: Cohort, models: Sequence[str], say: Callable[[str], None]) -> list[str]:
-    """Notebooks 05 and 06 on all that is finished, and the report, by one driver; returns a message on a failure."""
-    comparing, appendix = (Job(grid, notebook) for notebook in pipeline.notebooks(["05", "06"]))
-    while True:
-        with records.file_lock(comparing.file(".lock")) as lock:
-            if lock is not None:
-                failures = _compare(grid, [comparing, appendix], cohort, models, lock, say)
-                report.write(grid.folder)
-                return failures
-        say(f"{comparing.name}: another driver runs it; waiting")
-        time.sleep(PAUSE_S)
-
-
-def _compare(
-    grid: Grid, notebooks: list[Job], cohort: Cohort, models: Sequence[str], lock: int, say: Callable[[str], None]
-) -> list[str]:
-    folder, table = grid.folder, table_of(jobs_of(grid, models))
-    records.write_csv(folder / "cells.csv", table)
-    overview, caption = figures.grid_overview(table, cohort.note), figures.grid_overview_caption(table)
-    figures.save(overview, folder / "figures", "grid", caption)
-    finished = table[(table["state"] == "finished") & (table["model"] != "")]
-    if finished["model"].nunique() < 2:
-        say(f"{notebooks[0].name}: left out, as a comparison takes two networks that are finished")
-        return []
-    for job in notebooks:
-        if job.is_finished(cohort.fingerprint):
-            say(f"{job.name}: up to date")
-            continue
-        say(f"{job.name}: running -> {folder}")
-        try:
-            pipeline.run_job(job, cohort, lock, say)
-        except Failure as failure:
-            return [str(failure)]
-    return []

@@ -11,40 +11,34 @@ from torch import nn
 from lumbar_utils import FURTHER, MODELS, StudyError, records
 from lumbar_utils.application import read_trained
 from lumbar_utils.data import familiarity
-from lumbar_utils.networks.checkpoints import WEIGHTS, best_weights, trained_network
-from lumbar_utils.networks.dataset import classes_of
+from lumbar_utils.networks.checkpoints import WEIGHTS, best_weights
 from lumbar_utils.networks.losses import log_probabilities_of
 from lumbar_utils.output.export import published
-from lumbar_utils.study import Study, record_of
+from lumbar_utils.study import record_of
 
 
-def export_networks(trained: Path, to: Path, formats: Sequence[str]) -> list[Path]:
+def export_networks(folder: Path, to: Path, formats: Sequence[str]) -> list[Path]:
     """Write every trained network of a study's folder in these formats; returns the files.
 
     formats : `safetensors` makes `to` a folder that `predict` and `start_from` take in the place of the study's, a
     quarter as large; `onnx` makes `to`/MODEL.onnx, see `write_onnx`.
     Raises StudyError if nothing is trained there.
     """
-    record, models = record_of(trained), trained_models(trained)
+    record, models = record_of(folder), trained_models(folder)
     if not models:
-        raise StudyError(
-            f"{trained} has no trained network; name a study, or one of a grid's runs, in {trained.parent}"
-        )
+        raise StudyError(f"{folder} has no trained network; name a study, or one of a grid's runs, in {folder.parent}")
     files = []
+    if "onnx" in formats:
+        files += [write_onnx(folder, model, to / f"{model}.onnx") for model in models]
+    if "safetensors" not in formats:
+        return files
+    copied = [folder / "split.csv"]
     for model in models:
-        if "safetensors" in formats:
-            files += _write_weights(trained / model, to / model)
-        if "onnx" in formats:
-            files.append(write_onnx(trained, model, to / f"{model}.onnx"))
-    if "safetensors" in formats:
-        records.write_json(to / "study.json", published(record))
-        files += [to / "study.json", to / "seen.json"]
-        records.write_json(to / "seen.json", familiarity.seen_by(trained))
-        cards = [trained / "record" / f"model_card_{model}.md" for model in models]
-        for file in [trained / "split.csv", *(card for card in cards if card.exists())]:
-            shutil.copyfile(file, to / file.name)
-            files.append(to / file.name)
-    return files
+        files += _write_weights(folder / model, to / model)
+        copied += sorted((folder / "record").glob(f"model_card_{model}.md"))
+    records.write_json(to / "study.json", published(record))
+    records.write_json(to / "seen.json", familiarity.seen_by(folder))
+    return [*files, to / "study.json", to / "seen.json", *(shutil.copyfile(file, to / file.name) for file in copied)]
 
 
 def trained_models(folder: Path) -> list[str]:
@@ -59,7 +53,9 @@ def _write_weights(source: Path, target: Path) -> list[Path]:
     Convolutions are stored in half precision; vectors, such as those of batch normalisation, as they are.
     """
     record = records.read_json(source / "fit.json")
-    weights = {name: _halved(values) for name, values in best_weights(source).items()}
+    weights = best_weights(source)
+    for name, values in weights.items():
+        weights[name] = (values if values.ndim < 2 else values.half()).contiguous()
     with records.atomic_file(target / WEIGHTS) as temporary:
         temporary.write_bytes(save(weights))
     shutil.copyfile(source / "history.csv", target / "history.csv")
@@ -67,11 +63,6 @@ def _write_weights(source: Path, target: Path) -> list[Path]:
     facts = {name: value for name, value in record.items() if name not in ("made_from", "files", "bytes")}
     records.mark_finished(target / "fit.json", record["made_from"], written, **facts)
     return [*written, target / "fit.json"]
-
-
-def _halved(values: torch.Tensor) -> torch.Tensor:
-    is_vector = values.ndim < 2
-    return values.contiguous() if is_vector else values.half().contiguous()
 
 
 class FromGreyValues(nn.Module):
@@ -88,7 +79,7 @@ class FromGreyValues(nn.Module):
         return log_probabilities_of(self.network((image - mean) / spread), self.classes).exp()
 
 
-def write_onnx(trained: Path, model: str, path: Path) -> Path:
+def write_onnx(folder: Path, model: str, path: Path) -> Path:
     """A trained network as ONNX: `image` (1, 1, height, width) float32 in [0, 255] -> `probabilities`.
 
     Height and width are those of the study's input; images are scaled into it, not distorted, and padded with 0.
@@ -100,17 +91,15 @@ def write_onnx(trained: Path, model: str, path: Path) -> Path:
         import onnxscript  # noqa: F401 (torch needs it)
     except ImportError:
         raise StudyError('ONNX needs further packages: pip install "lumbar_utils[onnx]"') from None
-    settings, levels = read_trained(trained, model)
-    study = Study(**settings)
+    trained = read_trained(folder, model)
+    study = trained.study
     if study.normalisation != "zscore":
         raise StudyError(f"normalisation={study.normalisation} is not written as ONNX; zscore is, or use safetensors")
-    network = FromGreyValues(trained_network(study, model, trained / model), classes_of(levels)).eval()
+    network = FromGreyValues(trained.network, trained.classes).eval()
+    names = {"input_names": ["image"], "output_names": ["probabilities"]}
     example = torch.zeros(1, 1, study.height, study.width)
-    program = torch.onnx.export(
-        network, (example,), input_names=["image"], output_names=["probabilities"], dynamo=True, verbose=False,
-    )  # fmt: skip
-    content = program.model_proto
-    onnx.helper.set_model_props(content, {"classes": ", ".join(["background", *levels]), "model": model})
+    content = torch.onnx.export(network, (example,), dynamo=True, verbose=False, **names).model_proto
+    onnx.helper.set_model_props(content, {"classes": ", ".join(["background", *trained.levels]), "model": model})
     with records.atomic_file(path) as temporary:
         temporary.write_bytes(content.SerializeToString())
     return path

@@ -3,22 +3,21 @@
 import ast
 import contextlib
 import difflib
-import json
 import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
 import psutil
+import yaml
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 
-from lumbar_utils import Failure, StudyError, records
+from lumbar_utils import Failure, StudyError
 from lumbar_utils.study import Grid, Study
 
 EXAMPLES = {dict: "{name: value}", list: "[0, 1]"}  # of a parameter's type, in papermill's YAML
@@ -43,7 +42,7 @@ def parameters(study: Study | Grid) -> dict:
 
 
 def start(
-    profile: str, dataset: str, seed: int, runs: str, overrides: dict | str, seeds: list | int | str = ()
+    profile: str, dataset: str, seed: int, runs: str, overrides: dict | str, seeds: list | int | str = "[]"
 ) -> Study | Grid:
     """The study of a notebook's parameters; with seeds, the grid of that study under each of them.
 
@@ -68,26 +67,15 @@ def as_given(name: str, value: object, kind: type) -> dict | list:
     Raises StudyError for any other value.
     """
     if isinstance(value, str):
-        value = _parse(value)
-    if value is None:
-        return kind()
+        with contextlib.suppress(yaml.YAMLError):
+            value = yaml.safe_load(value)
     if kind is list and isinstance(value, int):
         return [value]
-    if kind is list and isinstance(value, tuple):
-        return list(value)
     if not isinstance(value, kind):
         raise StudyError(
             f"{name}={value!r} is no {kind.__name__}; with papermill, give it as -y '{name}: {EXAMPLES[kind]}'"
         )
-    return {str(key): content for key, content in value.items()} if kind is dict else value
-
-
-def _parse(text: str) -> object:
-    """The value that a text stands for, in JSON or in Python; the text itself if it is neither."""
-    for parser in (json.loads, ast.literal_eval):
-        with contextlib.suppress(ValueError, SyntaxError, TypeError):
-            return parser(text)
-    return text
+    return value
 
 
 def refuse_undeclared(cells: list[str]) -> None:
@@ -98,22 +86,20 @@ def refuse_undeclared(cells: list[str]) -> None:
     declared: set[str] = set()
     for source in cells:
         names = _assigned_names(source)
-        undeclared = sorted(names - declared)
-        if source.startswith("# Parameters") and undeclared:
-            near = difflib.get_close_matches(undeclared[0], declared, n=1)
+        for name in sorted(names - declared) if source.startswith("# Parameters") else ():
+            near = difflib.get_close_matches(name, declared, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(sorted(declared))}"
-            raise StudyError(f"unknown parameter {undeclared[0]!r}; {hint}")
+            raise StudyError(f"unknown parameter {name!r}; {hint}")
         declared |= names
 
 
 def _assigned_names(source: str) -> set[str]:
     """Names that a cell assigns; empty if it is not plain Python, a magic for instance."""
-    names: set[str] = set()
-    with contextlib.suppress(SyntaxError):
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                names.add(node.id)
-    return names
+    try:
+        nodes = ast.walk(ast.parse(source))
+    except SyntaxError:
+        return set()
+    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
 def _executed_cells() -> list[str]:
@@ -144,13 +130,12 @@ class PrivateKernel(AsyncKernelManager):
 
     async def start_kernel(self, **settings):
         """Start it without the terminal's stderr: the output of cells comes through a socket."""
-        env = dict(os.environ)
+        backend = "module://matplotlib_inline.backend_inline"  # figures inline, whatever the user's backend
+        env = os.environ | {"IPYTHONDIR": self.folder, "MPLBACKEND": backend} | self.environment
         env.pop("PYTHONSTARTUP", None)
-        env["IPYTHONDIR"] = self.folder
-        env["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # figures inline, whatever the user's backend
         if _short_temp():
             env["TMPDIR"] = _short_temp()  # for sockets of the processes that it starts
-        settings["env"] = env | self.environment
+        settings["env"] = env
         if self.lock >= 0 and os.name == "posix":
             settings["pass_fds"] = (self.lock,)
         await super().start_kernel(stderr=subprocess.DEVNULL, **settings)
@@ -187,7 +172,9 @@ def end_kernels_after(running: Iterable[Future]) -> Iterator[None]:
 
 
 def with_threads(number: int) -> dict[str, str]:
-    """Environment variables that give a process this number of threads."""
+    """Environment variables that give a process this number of threads; none for 0."""
+    if not number:
+        return {}
     return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), str(number))
 
 
@@ -213,44 +200,14 @@ def execute(
                 resources={"metadata": {"path": str(notebook.parent)}},  # papermill's cwd would be that of all threads
             )  # fmt: skip
     except PapermillExecutionError as error:
-        where, why = f"in cell {error.exec_count}", f"{error.ename}: {error.evalue}"
-        raise Failure(executed.stem, where, why, executed) from None
+        reason = f"in cell {error.exec_count}:\n  {error.ename}: {error.evalue}"
     except DeadKernelError:
-        why = "out of memory, perhaps; run again"
-        raise Failure(executed.stem, "as its kernel died", why, executed) from None
+        reason = "as its kernel died:\n  out of memory, perhaps; run again"
+    else:
+        return
+    raise Failure(f"{executed.stem} failed {reason}\n  executed so far: {executed}")
 
 
 def _without_braces(path: Path) -> str:
     """A path for papermill, which replaces {name} in it by a parameter."""
     return str(path).replace("{", "{{").replace("}", "}}")
-
-
-@contextlib.contextmanager
-def report_epochs(history: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Within the context, say each new epoch of a running notebook.
-
-    history : file that grows by a line an epoch, if there is one.
-    """
-    ended = threading.Event()
-    thread = threading.Thread(target=_report_until, args=(ended, history, say), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _report_until(ended: threading.Event, history: Path, say: Callable[[str], None]) -> None:
-    reported = {row.epoch for row in _epochs(history)}
-    while not ended.wait(1):
-        for row in _epochs(history):
-            if row.epoch not in reported:
-                reported.add(row.epoch)
-                say(f"    {row.model} epoch {row.epoch}: validation F1 {row.val_f1:.3f}, {row.seconds:.0f} s")
-
-
-def _epochs(history: Path) -> list:
-    with contextlib.suppress(StudyError):  # half a copy, which training replaces
-        return list(records.read_csv(history).itertuples()) if history.exists() else []
-    return []

@@ -1,8 +1,6 @@
 """The results of a grid's runs, together in the grid's folder."""
 
 import dataclasses
-import filecmp
-import functools
 import os
 import shutil
 from pathlib import Path
@@ -94,7 +92,9 @@ def _gather_grid(grid: Grid) -> tuple[Cohort, list[str]]:
             shutil.rmtree(file.parent)  # of a network that was gathered before, and is no longer finished
     for model in models:
         _gather_model(grid, model, cases, [study for study, _ in complete], cohort.fingerprint)
-    _link_figures(grid.study.folder / "figures", grid.folder / "figures")
+    for file in (grid.study.folder / "figures").glob("[!.]*"):  # those of data and networks
+        if file.stem not in drawn_from_scores():
+            _link_file(file, grid.folder / "figures" / file.name)
     return cohort, [name for name in [*MODELS, *sorted(models - set(MODELS))] if name in models]
 
 
@@ -116,12 +116,12 @@ def _gather_model(grid: Grid, model: str, cases: pd.DataFrame, studies: list[Stu
     data : fingerprint of the cohort.
     """
     folder, networks = grid.folder / model, [study.folder / model for study in studies]
+    label_maps = {(study.seed, study.fold): study.folder / model / "label_maps" for study in studies}
     shutil.rmtree(folder / "label_maps", ignore_errors=True)
-    for study, network in zip(studies, networks, strict=True):
-        own = cases[(cases["seed"] == study.seed) & (cases["fold"] == study.fold)]
-        for there, here in zip(own["case_there"], own["case"], strict=True):
-            for ending in (".png", ".npz"):
-                _link_file(network / "label_maps" / f"{there}{ending}", folder / "label_maps" / f"{here}{ending}")
+    for case in cases.itertuples():
+        for ending in (".png", ".npz"):
+            there = label_maps[case.seed, case.fold] / f"{case.case_there}{ending}"
+            _link_file(there, folder / "label_maps" / f"{case.case}{ending}")
     history, robustness, cost = (_joined(networks, name) for name in FILES_OF_A_NETWORK)
     records.write_csv(folder / "history.csv", history.groupby(["model", "epoch"], as_index=False).mean())
     records.write_csv(folder / "robustness.csv", robustness)
@@ -129,51 +129,31 @@ def _gather_model(grid: Grid, model: str, cases: pd.DataFrame, studies: list[Stu
     records.write_csv(folder / "cost.csv", cost.head(1).assign(training_seconds=mean_seconds, runs=len(studies)))
     fits = [records.read_json(network / "fit.json") for network in networks]
     predictions = [records.read_json(network / "predict.json") for network in networks]
-    made_from, label_maps = records.fingerprint(predictions), sorted((folder / "label_maps").iterdir())
-    records.mark_finished(
-        folder / "predict.json", made_from, label_maps, provenance=_provenance(predictions), data=data
-    )
-    records.mark_finished(
-        folder / "fit.json", made_from, [folder / "history.csv"], provenance=_provenance(fits),
-        seconds=fits[0]["seconds"], parameters=fits[0]["parameters"],
-    )  # fmt: skip
+    made_from, files = records.fingerprint(predictions), sorted((folder / "label_maps").iterdir())
+    provenance = _merged([prediction["provenance"] for prediction in predictions])
+    records.mark_finished(folder / "predict.json", made_from, files, provenance=provenance, data=data)
+    facts = {name: fits[0][name] for name in ("seconds", "parameters")}
+    provenance = _merged([fit["provenance"] for fit in fits])
+    records.mark_finished(folder / "fit.json", made_from, [folder / "history.csv"], provenance=provenance, **facts)
 
 
 def _joined(folders: list[Path], name: str) -> pd.DataFrame:
     return pd.concat([records.read_csv(folder / name) for folder in folders], ignore_index=True)
 
 
-def _provenance(of_runs: list[dict]) -> dict:
-    """The provenance of the results of all runs. of_runs : their records."""
-    return functools.reduce(_merged, [record["provenance"] for record in of_runs])
-
-
-def _merged(one: dict, other: dict) -> dict:
-    """Two provenances as one; a value in which they differ names both."""
+def _merged(provenances: list[dict]) -> dict:
+    """Provenances as one; a value in which they differ names each."""
     merged = {}
-    for name, value in one.items():
-        if isinstance(value, dict):
-            merged[name] = _merged(value, other[name])
-        else:
-            values = [*value.split(" / "), *other[name].split(" / ")]
-            merged[name] = " / ".join(dict.fromkeys(values))
+    for name, value in provenances[0].items():
+        values = [provenance[name] for provenance in provenances]
+        merged[name] = _merged(values) if isinstance(value, dict) else " / ".join(dict.fromkeys(values))
     return merged
-
-
-def _link_figures(source: Path, target: Path) -> None:
-    """The figures of data and networks of a run in another folder; they replace files of other content there."""
-    for file in sorted(source.rglob("[!.]*")):
-        here = target / file.relative_to(source)
-        of_the_run_alone = file.stem in drawn_from_scores()
-        if not file.is_file() or of_the_run_alone or (here.exists() and filecmp.cmp(file, here, shallow=False)):
-            continue
-        here.unlink(missing_ok=True)
-        _link_file(file, here)
 
 
 def _link_file(source: Path, target: Path) -> None:
     """The same file under two names, which takes no space; a copy where the disk has no such links."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:

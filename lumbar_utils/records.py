@@ -220,10 +220,8 @@ def source_fingerprint(*modules: str) -> str:
 
 def is_complete(record: Path) -> bool:
     """Whether `record` is of finished work whose files are all there, and none of them truncated."""
-    content = _read_record(record)
-    if not content:
-        return False
-    return all((record.parent / name).exists() for name in content["files"]) and not truncated_files(record)
+    files = _read_record(record).get("files")
+    return files is not None and all((record.parent / name).exists() for name in files) and not truncated_files(record)
 
 
 def truncated_files(record: Path) -> list[Path]:
@@ -306,12 +304,9 @@ def _commit() -> str:
 
     A copy that lies inside another repository does not take that one's commit.
     """
+    project = PACKAGE.parent
+    command = ["git", "--git-dir", project / ".git", "--work-tree", project, "describe", "--always", "--dirty"]
     with contextlib.suppress(FileNotFoundError):  # no git
-        top = _git("rev-parse", "--show-toplevel")
-        if top and Path(top).resolve() == PACKAGE.parent.resolve():
-            return _git("describe", "--always", "--dirty", "--abbrev=40") or "unknown"
+        done = subprocess.run([*command, "--abbrev=40"], cwd=project, capture_output=True, text=True)
+        return done.stdout.strip() or "unknown"
     return "unknown"
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=PACKAGE, capture_output=True, text=True).stdout.strip()

@@ -10,22 +10,20 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 import torch
-from torch import nn
 
 from lumbar_utils import LEVELS, StudyError, model_name, records
-from lumbar_utils.application import read_trained, refuse_existing
+from lumbar_utils.application import Trained, read_trained, refuse_existing
 from lumbar_utils.data import dicom, familiarity, volumes
 from lumbar_utils.data import dicom_seg as segmentation_object
 from lumbar_utils.data.decoding import Fit
 from lumbar_utils.data.files import VOLUMES, split_suffix
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.machine import device_of, explain_out_of_memory
-from lumbar_utils.networks.checkpoints import trained_network, weights_file
-from lumbar_utils.networks.dataset import classes_of, normalise
+from lumbar_utils.networks.dataset import normalise
 from lumbar_utils.networks.prediction import probabilities_of
 from lumbar_utils.scores.measurements import measure
 from lumbar_utils.scores.ordering import relabel_volume
-from lumbar_utils.study import Study, absolute
+from lumbar_utils.study import absolute
 
 if TYPE_CHECKING:
     from lumbar_utils.output.viewer import Example
@@ -82,66 +80,58 @@ class Labels(NamedTuple):
         return measure(np.stack(squared), self.spacing_mm)
 
 
-def predict_scan(trained: Path, model: str, source: Path, destination: Path, dicom_seg: bool = False) -> Path:
+def predict_scan(study: Path, model: str, source: Path, destination: Path, dicom_seg: bool = False) -> Path:
     """Label the vertebrae of a volume, or of each sagittal DICOM series, by a model that a study trained.
 
-    trained : folder of that study. source : a volume of data.files.VOLUMES, a DICOM file, or a folder of these at any
-        depth. destination : new folder, returned, for each scan of
+    study : its folder. source : a volume of data.files.VOLUMES, a DICOM file, or a folder of these at any depth.
+    destination : new folder, returned, for each scan of
         <name>_labels.nii.gz : label map on the scan's own grid, uint8, 0 background, 1..6 = L1..S1;
         <name>_vertebrae.csv : see `tabulate`; <name>_measurements.csv : see `scores.measurements.measure`;
         <name>.png, .pdf, .svg and .txt : three slices with contours; <name>_measured.* : the middle one, measured;
         <name>_labels.dcm : with `dicom_seg`, a DICOM SEG; and, written last, predict.json.
     A name is that of the file; of DICOM a pseudonym, and only the DICOM SEG identifies the patient.
-    Raises StudyError if `trained` holds no such model, nothing can be labelled, or `destination` exists.
+    Raises StudyError if the study has no such model, nothing can be labelled, or `destination` exists.
     """
-    settings, levels = read_trained(trained, model)
     refuse_existing(destination)
-    left_out: list[str] = []
-    scans = _scans(source, left_out, dicom_seg)
-    study = Study(**settings | {"dataset": "phantom"})
-    network, classes = trained_network(study, model, trained / model), classes_of(levels)
-    seen = familiarity.seen_by(trained)
+    trained, left_out = read_trained(study, model), []
+    scans, seen = _scans(source, left_out, dicom_seg), familiarity.seen_by(study)
     if not seen:
         print("note: the images that the network was trained on are not there to compare a scan with")
-    find = partial(label, study, network, classes)
     with records.atomic_folder(destination) as folder:
         files, facts = [], {}
         for name, read in scans.items():
             try:
                 scan = read()
-                labels = find(scan.volume)
+                labels = label(trained, scan.volume)
             except volumes.Unsuitable as reason:
                 left_out.append(f"{name} {reason}")
-                if len(scans) > 1:  # else it is the error below
-                    print(f"left out: {left_out[-1]}")
+                print(f"left out: {left_out[-1]}")
                 continue
             warnings = warnings_of(labels, scan, seen)
-            for warning in warnings:
-                print(f"{name}: {warning}")
-            files += _write(folder, name, scan, labels, warnings, model, dicom_seg)
+            print(*(f"{name}: {warning}\n" for warning in warnings), sep="", end="")
+            files += _write(folder, name, scan, labels, warnings, model)
+            if dicom_seg and labels.label_map.any():
+                files.append(_write_dicom_seg(folder, name, scan, labels, model))
             source_files = records.fingerprint_files(scan.files)
             facts[name] = {"from": source_files, "levels": labels.vertebrae["level"].tolist(), "warnings": warnings}
         if not facts:
             raise StudyError(f"nothing in {source} can be labelled: {left_out[-1]}")
-        weights = records.fingerprint_files([weights_file(trained / model)])
-        about = {"model": model, "levels": levels, "note": DISCLAIMER, "scans": facts, "left_out": left_out}
-        records.mark_finished(folder / "predict.json", records.fingerprint(weights, facts), files, **about)
+        about = {"model": model, "levels": trained.levels, "note": DISCLAIMER, "scans": facts, "left_out": left_out}
+        records.mark_finished(folder / "predict.json", records.fingerprint(trained.weights, facts), files, **about)
     return destination
 
 
-def label_scan(trained: Path, model: str, source: str, cohort: Cohort) -> Labels:
+def label_scan(study: Path, model: str, source: str, cohort: Cohort) -> Labels:
     """The first scan of a source, labelled to be looked at in a notebook; see `predict_scan`.
 
     source : "" for the first test image of the cohort. Raises Unsuitable if it cannot be labelled.
     """
-    settings, levels = read_trained(trained, model)
-    study = Study(**settings | {"dataset": "phantom"})
-    network, classes = trained_network(study, model, trained / model), classes_of(levels)
+    trained = read_trained(study, model)
     if source:
         read = next(iter(_scans(absolute(source), [], False).values()))
-        return label(study, network, classes, read().volume)
+        return label(trained, read().volume)
     case = cohort.cases[cohort.cases["split"] == "test"].iloc[0]
-    labels = label(study, network, classes, volumes.of_slices(cohort.image(case)[None]))
+    labels = label(trained, volumes.of_slices(cohort.image(case)[None]))
     vertebrae = labels.vertebrae.drop(columns="volume_mm3")  # a single image has none
     return labels._replace(spacing_mm=case["spacing_mm"], vertebrae=vertebrae)
 
@@ -178,8 +168,8 @@ def _read_series(name: str, images: list[dicom.Image], least: int, left_out: lis
     return Scan(volume, [image.path for image in stack], numbers, notes)
 
 
-def label(study: Study, network: nn.Module, classes: list[int], volume: sitk.Image) -> Labels:
-    """Labels of a volume by a network; see `networks.prediction` for `classes`.
+def label(trained: Trained, volume: sitk.Image) -> Labels:
+    """Labels of a volume by a network.
 
     Slices are oriented, resampled to square pixels and windowed as for training, predicted one by one, and named
     together. Raises Unsuitable if the volume is not sagittal, or empty.
@@ -190,22 +180,21 @@ def label(study: Study, network: nn.Module, classes: list[int], volume: sitk.Ima
     if not images.any():
         raise volumes.Unsuitable("is empty: each of its slices has one grey value")
     columns, rows, _ = in_frame.GetSize()
-    probabilities = _predict(study, network, classes, images, (rows, columns))
+    probabilities = _predict(trained, images, (rows, columns))
     label_map = relabel_volume(probabilities)
     return Labels(images, spacing_mm, label_map, tabulate(label_map, probabilities, in_frame.GetSpacing()))
 
 
-def _predict(
-    study: Study, network: nn.Module, classes: list[int], images: np.ndarray, shape: tuple[int, int]
-) -> np.ndarray:
+def _predict(trained: Trained, images: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Probabilities (slices, 6, *shape) uint8 in 1/255, on the same field of view; 0 in slices without any contrast.
 
     images : (slices, height, width) uint8. shape : rows and columns.
     """
+    study, classes = trained.study, trained.classes
     probabilities = np.zeros((len(images), len(LEVELS), *shape), np.uint8)
     fit, device = Fit.of(images.shape[1:], study.height, study.width), device_of(study)
     shown = np.flatnonzero(images.any(axis=(1, 2)))
-    network = network.to(device)
+    network = trained.network.to(device)
     with torch.inference_mode(), explain_out_of_memory(study, "predicting"):
         for numbers in np.array_split(shown, -(-len(shown) // study.batch_size)):
             inputs = [normalise(fit.into_grid(images[i], cv2.INTER_AREA), study.normalisation) for i in numbers]
@@ -260,24 +249,23 @@ def _with_vertebrae(label_map: np.ndarray) -> np.ndarray:
     return shown if len(shown) else np.arange(len(label_map))
 
 
-def _write(
-    folder: Path, name: str, scan: Scan, labels: Labels, warnings: list[str], model: str, dicom_seg: bool
-) -> list[Path]:
-    """Write label map, tables, pictures and, if vertebrae were found, a DICOM SEG; returns the files."""
+def _write(folder: Path, name: str, scan: Scan, labels: Labels, warnings: list[str], model: str) -> list[Path]:
+    """Write label map, tables and pictures; returns the files."""
     names = (f"{name}_labels.nii.gz", f"{name}_vertebrae.csv", f"{name}_measurements.csv")
     label_file, vertebrae, measurements = (folder / file for file in names)
-    on_grid = volumes.onto_axes_of(scan.volume, labels.label_map)
     try:
-        sitk.WriteImage(on_grid, str(label_file))
+        sitk.WriteImage(volumes.onto_axes_of(scan.volume, labels.label_map), str(label_file))
     except RuntimeError:  # ITK's message is a page
         raise StudyError(f"could not write {label_file}; make room or grant access and run again") from None
     records.write_csv(vertebrae, labels.vertebrae)
     records.write_csv(measurements, labels.measurements())
-    files = [label_file, vertebrae, measurements, *_draw(folder, name, labels, warnings, model)]
-    if dicom_seg and labels.label_map.any():
-        slices, file = sitk.GetArrayFromImage(on_grid)[scan.numbers], folder / f"{name}_labels.dcm"
-        files.append(segmentation_object.write(file, slices, scan.files, model_name(model)))
-    return files
+    return [label_file, vertebrae, measurements, *_draw(folder, name, labels, warnings, model)]
+
+
+def _write_dicom_seg(folder: Path, name: str, scan: Scan, labels: Labels, model: str) -> Path:
+    on_grid = sitk.GetArrayFromImage(volumes.onto_axes_of(scan.volume, labels.label_map))
+    file = folder / f"{name}_labels.dcm"
+    return segmentation_object.write(file, on_grid[scan.numbers], scan.files, model_name(model))
 
 
 def _draw(folder: Path, name: str, labels: Labels, warnings: list[str], model: str) -> list[Path]:

@@ -29,17 +29,17 @@ REFUSED = [
     (["run", "--runs", " "], "--runs is given an empty text"),
     (["run", "--runs="], "--runs is given an empty text"),
     (["report", ""], "report is given an empty text"),
-    (["run", "--set", "epochs"], "--set epochs needs FIELD=VALUE"),
-    (["run", "--set", "epochs="], "--set epochs= needs FIELD=VALUE"),
-    (["run", "--set", "=3"], "--set =3 needs FIELD=VALUE"),
+    (["run", "--set", "epochs"], "--set epochs needs the form NAME=VALUE"),
+    (["run", "--set", "epochs="], "--set epochs= needs the form NAME=VALUE"),
+    (["run", "--set", "=3"], "--set =3 needs the form NAME=VALUE"),
     (["run", "--set", "epochs=1e3"], "setting epochs='1e3' is refused: Input should be a valid integer"),
     (["run", "--set", "learning_rate=inf"], "setting learning_rate='inf' is refused: Input should be a finite number"),
     (["run", "--set", "epochs=1", "epochs=2"], "--set epochs is given twice, as 1 and as 2; give it once"),
     (["run", "--set", "folds=3", "--folds", "4"], "--set folds is given twice, as 3 and as 4"),
     (["run", "--seed", "1", "--set", "seed=2"], "--seed and --set seed are both given; give one of them"),
-    (["run", "--seed", "3", "--seeds", "1", "2"], "--seed: of a single study; a grid has --seeds"),
-    (["run", "--seeds", "1", "--set", "fold=2"], "--set fold: of a single study"),
-    (["run", "--add", "x="], "--add x= needs NAME=FOLDER"),
+    (["run", "--seed", "3", "--seeds", "1", "2"], "--seed cannot be used here: it is of a single study"),
+    (["run", "--seeds", "1", "--set", "fold=2"], "--set fold cannot be used here: it is of a single study"),
+    (["run", "--add", "x="], "--add x= needs the form NAME=VALUE"),
     (["train", "--set", "epoch=3"], "unknown setting 'epoch'"),
     (["import", "x", "y"], "x is no source to import"),
     (["predict", "/nowhere", "unet", "phantom", "new"], "/nowhere has no study.json"),
@@ -149,12 +149,12 @@ def test_relative_paths_begin_where_the_command_is_given(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("w.pth").touch()
     paths = ["encoder_weights=w.pth", "runs=r", "cache=c"]
-    study = _study("smoke", "images", 0, None, paths, [])
+    study = _study(paths, profile="smoke", dataset="images")
     assert study.dataset == str(tmp_path / "images") and study.encoder_weights == str(tmp_path / "w.pth")
     assert (study.runs, study.cache) == (tmp_path / "r", tmp_path / "c")
-    assert _study("smoke", "phantom", 0, Path("r"), ["start_from=a/../b"], []).start_from == tmp_path / "b"
-    assert _study("smoke", "phantom", 0, None, ["dataset=nifti:scans"], []).dataset == f"nifti:{tmp_path / 'scans'}"
-    nobody = _study("smoke", "~nobody-of-that-name/x", 0, None, [], []).dataset
+    assert _study(["start_from=a/../b"], runs=Path("r")).start_from == tmp_path / "b"
+    assert _study(["dataset=nifti:scans"]).dataset == f"nifti:{tmp_path / 'scans'}"
+    nobody = _study([], profile="smoke", dataset="~nobody-of-that-name/x").dataset
     assert nobody == str(tmp_path / "~nobody-of-that-name" / "x")
     kept = {"dataset": "phantom", "encoder_weights": "imagenet", "epochs": "3"}
     assert with_absolute_paths(kept, tmp_path) == kept
@@ -172,7 +172,7 @@ def test_a_tool_s_label_maps_are_found_from_where_one_stands(tmp_path, cache, mo
 def test_pairs_are_read_up_to_their_first_equals_sign():
     assert _parse(["dataset=a=b", "epochs=3"]) == {"dataset": "a=b", "epochs": "3"}
     with pytest.raises(StudyError, match="--add tool is given twice, as a and as b; give it once"):
-        _parse(["tool=a", "tool=b"], "--add", "NAME=FOLDER")
+        _parse(["tool=a", "tool=b"], "--add")
 
 
 def test_notebook_5_is_notebook_05():

@@ -14,14 +14,14 @@ from typer.testing import CliRunner
 
 from lumbar_utils import LEVELS, MODELS, StudyError, records
 from lumbar_utils.__main__ import app
-from lumbar_utils.application import predict_source, read_trained
+from lumbar_utils.application import predict_source
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.exchange import export_networks
 from lumbar_utils.networks.checkpoints import best_weights
 from lumbar_utils.networks.prediction import predict
 from lumbar_utils.networks.training import fit
 from lumbar_utils.phantom import phantom
-from lumbar_utils.study import PRETRAINED, Study
+from lumbar_utils.study import PRETRAINED, Study, record_of
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +87,8 @@ def test_a_study_starts_from_exported_weights_and_tests_them(exported, tmp_path)
 
 
 def test_exported_weights_are_not_tested_on_patients_they_were_trained_on(exported, trained, tmp_path):  # noqa: F811
-    settings, _ = read_trained(trained, "unet")
-    settings |= {"start_from": str(exported), "epochs": 0, "runs": tmp_path, "profile": "smoke"}
-    study = Study(**settings)
+    other = {"start_from": str(exported), "epochs": 0, "runs": tmp_path}
+    study = Study(**record_of(trained)["settings"] | other)
     with pytest.raises(StudyError, match=r"was trained on \d+ patients that are tested on here"):
         fit(study, prepare(study), "unet")
 

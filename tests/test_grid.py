@@ -228,7 +228,7 @@ def test_a_job_that_fails_is_tried_twice_and_recorded_and_the_others_go_on(root,
     run = grid.studies[0]
     assert (run.folder / "notebooks" / "04_train_tu-nothing.log").read_text().count("begins") == 2
     job = pipeline.Job(run, pipeline.notebooks(["04"])[0], "tu-nothing")
-    assert pipeline.state_of(job, {}) == "failed" and job.file(".ipynb").exists()
+    assert pipeline.state_of(job, job.data) == "failed" and job.file(".ipynb").exists()
 
 
 def test_two_drivers_at_once_run_no_job_twice(tmp_path):
@@ -249,7 +249,7 @@ def test_two_drivers_at_once_run_no_job_twice(tmp_path):
         (["--seeds", 0, 0], "the seeds of a grid are 0, 0; give one or more, each once"),
         (["--seeds", 0, "--folds", 7], "6 patients cannot be split into 7 folds"),
         (["--seeds", 0, "--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler answers at tcp://127.0.0.1:9"),
-        (["--seeds", 0, "--only", "05"], "--only: of a single study"),
+        (["--seeds", 0, "--only", "05"], "--only cannot be used here: it is of a single study"),
         (["--seeds", 0, "--models", "unet", "resnet"], "unknown network 'resnet'"),
     ],
 )

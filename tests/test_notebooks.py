@@ -110,8 +110,8 @@ def test_a_name_that_two_cells_set_is_seen():
     "given, expected",
     [
         ({"overrides": '{"epochs": 1}'}, {"epochs": 1}),
-        ({"overrides": "{'epochs': 1, 'start_from': None}"}, {"epochs": 1}),
-        ({"overrides": None}, {}),
+        ({"overrides": "{'epochs': 1}"}, {"epochs": 1}),
+        ({"overrides": '{"deep_supervision": true, "start_from": null}'}, {"deep_supervision": True}),
         ({"seed": "3"}, {"seed": 3}),
     ],
 )
@@ -119,7 +119,7 @@ def test_what_papermill_passes_as_text_is_read(given, expected):
     assert started(**given) == Study("smoke", **expected)
 
 
-@pytest.mark.parametrize("seeds", [[0, 1], "[0, 1]", "0, 1", ["0", "1"], (0, 1)])
+@pytest.mark.parametrize("seeds", [[0, 1], "[0, 1]", ["0", "1"]])
 def test_seeds_come_as_a_list_or_as_text(seeds):
     assert started(seeds=seeds) == Grid(Study("smoke"), (0, 1))
 
@@ -139,7 +139,6 @@ def started(**given):
         ({"overrides": "epochs=1"}, "overrides='epochs=1' is no dict; with papermill, give it as -y 'overrides: {name"),
         ({"overrides": "[1]"}, "overrides=[1] is no dict"),
         ({"overrides": '{"epoch": 1}'}, "unknown setting 'epoch'; did you mean 'epochs'?"),
-        ({"overrides": {3: 1}}, "unknown setting '3'"),
         ({"overrides": {"seed": 1}}, "overrides name seed, which the notebook has a parameter for"),
         ({"seeds": "first"}, "seeds='first' is no list; with papermill, give it as -y 'seeds: [0, 1]'"),
         ({"seeds": ["a"]}, "setting seed='a' is refused"),

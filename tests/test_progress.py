@@ -45,14 +45,14 @@ def test_every_job_of_a_study_and_of_a_grid_is_listed(tmp_path):
 
 def test_a_job_is_running_while_its_lock_is_held_and_failed_once_it_left_an_error(study):
     job = Job(study, UNET, "unet")
-    assert pipeline.state_of(job, {}) == "waiting"
+    assert pipeline.state_of(job, job.data) == "waiting"
     with records.file_lock(job.file(".lock")) as held:
         assert held is not None
-        assert pipeline.state_of(job, {}) == "running"
+        assert pipeline.state_of(job, job.data) == "running"
         with records.file_lock(job.file(".lock")) as again:
             assert again is None
     records.write_json(job.file(".error.json"), {"error": "StudyError: no room"})
-    assert pipeline.state_of(job, {}) == "failed"
+    assert pipeline.state_of(job, job.data) == "failed"
     table = pipeline.table_of([job])
     assert table["error"].tolist() == ["StudyError: no room"]
     assert pipeline.count_states(table) == "1 job: 1 failed"

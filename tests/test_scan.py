@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 
 from lumbar_utils import LEVELS, StudyError, records, scan
 from lumbar_utils.__main__ import app
+from lumbar_utils.application import read_trained
 from lumbar_utils.data import dicom, dicom_seg, familiarity, volumes
 from lumbar_utils.data import folder as canonical
 from lumbar_utils.data.folder import Slice
-from lumbar_utils.networks.checkpoints import trained_network, write_checkpoint
+from lumbar_utils.networks.checkpoints import write_checkpoint
 from lumbar_utils.networks.models import network_of
 from lumbar_utils.study import Study
 
-CLASSES = list(range(7))
 GREY = np.arange(7) * 40  # of the background and of the levels
 
 
@@ -80,9 +80,8 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def labelled(trained):
     """Volume -> labels of that network."""
-    study = Study(**json.loads((trained / "study.json").read_text())["settings"])
-    network = trained_network(study, "unet", trained / "unet")
-    return lambda volume: scan.label(study, network, CLASSES, volume)
+    network = read_trained(trained, "unet")
+    return lambda volume: scan.label(network, volume)
 
 
 @pytest.mark.parametrize("orientation", ["PIL", "PIR", "ASR", "LPS", "RAS", "LAI", "SAL", "IPR"])

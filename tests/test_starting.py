@@ -199,4 +199,4 @@ def test_a_dry_run_lists_the_study_and_the_test_of_its_networks_on_other_data(tm
 
 def test_a_grid_has_no_data_set_to_test_on(tmp_path):
     said = in_process("run", "--profile", "smoke", "--seeds", "0", "1", "--test-dataset", tmp_path)
-    assert said.returncode == 2 and "--test-dataset: of a single study" in said.stderr
+    assert said.returncode == 2 and "--test-dataset cannot be used here: it is of a single study" in said.stderr

@@ -24,7 +24,7 @@ import psutil
 from lumbar_utils import MODELS
 
 
-def run_cells(folder: Path, resources, grid, models: tuple[str, ...]) -> tuple[float, list[str]]:
+def run_cells(folder: Path, workers: int, threads: int, grid, models: tuple[str, ...]) -> tuple[float, list[str]]:
     """Seconds that a grid's training takes from nothing, and words on cells that failed."""
     from lumbar_utils import cluster
     from lumbar_utils.data.preparation import prepare
@@ -36,7 +36,7 @@ def run_cells(folder: Path, resources, grid, models: tuple[str, ...]) -> tuple[f
         prepare(job.study)
     started = time.perf_counter()
     with contextlib.redirect_stderr(io.StringIO()):
-        failed = cluster.train(jobs, resources, say=lambda _: None)
+        failed = cluster.run_jobs(jobs, workers, threads)
     return time.perf_counter() - started, failed
 
 
@@ -49,21 +49,19 @@ def a_grid(folder: Path, seeds: int, folds: int, epochs: int):
 
 def workers(folder: Path, rounds: int, epochs: int) -> pd.DataFrame:
     """round, workers, threads, seconds."""
-    from lumbar_utils.cluster import Resources
-
     rows, grid = [], a_grid(folder, 2, 2, epochs)
     for number in range(rounds):
         for at_once, threads in ((1, 1), (1, 2), (2, 1)):
-            seconds, failed = run_cells(folder, Resources(at_once, threads), grid, tuple(MODELS))
+            seconds, failed = run_cells(folder, at_once, threads, grid, tuple(MODELS))
             assert not failed, failed
             rows.append((number, at_once, threads, round(seconds, 1)))
             print(*rows[-1], flush=True)
     return pd.DataFrame(rows, columns=["round", "workers", "threads", "seconds"])
 
 
-def _sleep(seconds: float) -> str:
+def _sleep(seconds: float) -> float:
     time.sleep(seconds)
-    return "finished"
+    return seconds
 
 
 def overhead(cells: list[int], at_once: int, seconds: float = 0.5) -> pd.DataFrame:
@@ -74,7 +72,7 @@ def overhead(cells: list[int], at_once: int, seconds: float = 0.5) -> pd.DataFra
     for count in cells:
         with ThreadPoolExecutor(at_once) as pool, contextlib.redirect_stderr(io.StringIO()):
             started = time.perf_counter()
-            assert run_all([None] * count, pool, lambda: at_once, lambda job, pause_s: (_sleep, seconds)) == []
+            assert run_all([None] * count, pool, lambda: at_once, lambda job, pause_s: _sleep(seconds)) == []
             took = time.perf_counter() - started
         beyond = (took - seconds * count / at_once) / count * at_once  # of a worker's time, by cell
         memory = psutil.Process().memory_info().rss / 1e6
@@ -85,10 +83,8 @@ def overhead(cells: list[int], at_once: int, seconds: float = 0.5) -> pd.DataFra
 
 def many(folder: Path, cells: int, at_once: int) -> pd.DataFrame:
     """cells, workers, seconds, failed."""
-    from lumbar_utils.cluster import Resources
-
     grid = a_grid(folder, cells // 4, 4, 2)
-    seconds, failed = run_cells(folder, Resources(at_once, 1), grid, ("unet",))
+    seconds, failed = run_cells(folder, at_once, 1, grid, ("unet",))
     return pd.DataFrame(
         [(cells, at_once, round(seconds, 1), len(failed))], columns=["cells", "workers", "seconds", "failed"]
     )
