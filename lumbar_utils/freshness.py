@@ -30,6 +30,7 @@ class Maker(NamedTuple):
 
 
 PIXELS = ("numpy", "opencv-python-headless", "pillow")
+VOLUMES = (*PIXELS, "scipy", "simpleitk", "nibabel", "pydicom")
 NETWORKS = (*PIXELS, "torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "albumentations")
 READING = ("data/folder", "data/images", "data/split", "data/files")
 CONVERTING = (*READING, "data/volumes")
@@ -37,9 +38,7 @@ MAKERS = {
     "phantom": Maker(
         ("phantom/phantom", "phantom/anatomy", "phantom/tissue", "phantom/mri"), (*PIXELS, "scipy")
     ),
-    **{
-        kind: Maker((*CONVERTING, f"data/{kind}"), (*PIXELS, "scipy", "simpleitk", "pydicom")) for kind in CONVERTED
-    },
+    **{kind: Maker((*CONVERTING, f"data/{kind}"), VOLUMES) for kind in CONVERTED},
     "audit": Maker((*READING, "data/audit", "data/checks"), (*PIXELS, "scipy", "pandas")),
     "decoded": Maker((*READING, "data/decoding"), PIXELS),
     "training": Maker(
@@ -49,7 +48,7 @@ MAKERS = {
         ),
         NETWORKS,
     ),
-    "added": Maker(("scores/external", *CONVERTING), (*PIXELS, "simpleitk")),
+    "added": Maker(("scores/external", *CONVERTING), VOLUMES),
     "label maps": Maker((*READING, "networks/prediction", "data/decoding"), NETWORKS),
     "robustness": Maker(("appendix/robustness", "scores/metrics"), NETWORKS),
     "cost": Maker(("appendix/cost",), NETWORKS),

@@ -136,13 +136,13 @@ def test_sagittal_series_are_found_among_others_and_these_are_named_with_a_reaso
     assert np.array_equal(found, [window(pixels) for pixels in STACK])
     assert capsys.readouterr().out.replace("left out: p0001_", "").splitlines() == [
         "s1 is not sagittal: its slice axis is 90 degrees off left-right; 45 are allowed",
-        "s2 has images of several orientations, as a localiser has",
+        "s2 has images of several sizes or orientations",
         "s3 is no MR",
         "s4 has several images at one place (echoes or times); export one of them",
         "s5 is a localiser",
         "s6 has text burnt into its pixels, which may name the patient",
         "s7 is multi-frame; convert it to one file a slice, or by dcm2niix to NIfTI",
-        "s8 has 3 images, as a localiser has; 5 or more are needed",
+        "s8 has 3 images that can be decoded; 5 or more are needed",
         "s9 has text burnt into its pixels, which may name the patient",
         "s10 has pixels of no size",
         "s11 has pixels of no size",
@@ -254,7 +254,9 @@ def test_copies_of_an_image_are_taken_once_and_what_is_no_image_is_passed_over(t
 
 def test_a_folder_without_dicom_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("no DICOM")
-    with pytest.raises(StudyError, match="holds no DICOM image, at any depth; name the folder that does"):
+    with pytest.raises(
+        StudyError, match=r"holds no DICOM image that can be read, at any depth \(0 broken files\); name"
+    ):
         convert("dicom", tmp_path, tmp_path / "out")
 
 
@@ -262,7 +264,7 @@ def test_a_series_none_of_whose_pixels_can_be_decoded_is_an_error_and_its_files_
     write_series(tmp_path / "in")
     for path in (tmp_path / "in").iterdir():
         path.write_bytes(path.read_bytes()[:-400])
-    with pytest.raises(StudyError, match="p0001_s1 has 0 images whose pixels can be decoded; 5 or more are needed"):
+    with pytest.raises(StudyError, match="p0001_s1 has 0 images that can be decoded; 5 or more are needed"):
         convert("dicom", tmp_path / "in", tmp_path / "out")
     assert f"left out: {tmp_path / 'in' / 'IM3'} has pixels that cannot be decoded" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()

@@ -132,7 +132,7 @@ def test_the_overview_may_be_written_in_several_ways(source, tmp_path, text):
 
 def test_an_overview_without_its_columns_is_refused(source, tmp_path):
     (source / "overview.csv").write_text("file,side\n7_t2,training\n")
-    with pytest.raises(StudyError, match=r"lacks the column .new_file_name.; it has file, side"):
+    with pytest.raises(StudyError, match="has the columns file, side; new_file_name, subset are needed, each once"):
         convert("spider", source, tmp_path / "out")
 
 

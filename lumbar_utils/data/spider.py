@@ -41,10 +41,10 @@ def read_source(source: Path, slices: int) -> tuple[dict, Iterator[Slice]]:
         "not_annotated": ["S1"],
     }
 
-    def read_slices(name: str) -> Iterator[Slice]:
-        return _read_slices(name, images[name], masks.get(name), slices, subsets.get(name))
+    def cut(name: str) -> volumes.Cut:
+        return _cut(name, images[name], masks.get(name), subsets.get(name))
 
-    return description, volumes.read_usable(list(images), read_slices, description)
+    return description, volumes.cut_each(list(images), cut, slices, description)
 
 
 def _by_name(folder: Path) -> dict[str, Path]:
@@ -63,8 +63,7 @@ def _subsets(path: Path) -> dict[str, str]:
     return dict(zip(table["new_file_name"].str.removesuffix(".mha"), table["subset"], strict=True))
 
 
-def _read_slices(name: str, image_path: Path, mask_path: Path | None, slices: int, subset: str | None):
-    """The slices of one volume; only this volume is in memory."""
+def _cut(name: str, image_path: Path, mask_path: Path | None, subset: str | None) -> volumes.Cut:
     if mask_path is None:
         raise volumes.Unsuitable("has no mask")
     image = volumes.read(image_path)
@@ -73,14 +72,16 @@ def _read_slices(name: str, image_path: Path, mask_path: Path | None, slices: in
     centre, front = mid_sagittal(labels), in_front_of_the_canal(labels == CANAL)
     partly = [NAMES[value] for value in NAMES if (labels == value + PARTLY).any()]
     patient, _, sequence = name.partition("_")
-    columns = {
-        "contrast": CONTRASTS.get(sequence, sequence), "subset": subset, "partly_visible": " ".join(partly),
-    }  # fmt: skip
-    for index in volumes.neighbours(centre, slices, len(pixels)):
-        yield Slice(
-            f"{name}_slice{index}", f"spider_{patient}", volumes.window(pixels[index]), bodies(labels[index], front),
-            spacing_mm, volumes.slice_columns(index, centre) | columns,
-        )  # fmt: skip
+    return volumes.Cut(
+        patient=f"spider_{patient}",
+        images=pixels,
+        spacing_mm=spacing_mm,
+        centre=centre,
+        mask_of=lambda index: bodies(labels[index], front),
+        columns={
+            "contrast": CONTRASTS.get(sequence, sequence), "subset": subset, "partly_visible": " ".join(partly),
+        },
+    )  # fmt: skip
 
 
 def mid_sagittal(labels: np.ndarray) -> int:
