@@ -237,6 +237,8 @@ def import_(
     kind, path = kind_and_path(source, Path.cwd())
     if kind not in CONVERTED:
         raise StudyError(f"{source} is no source to import; name it as KIND:PATH, KIND one of {', '.join(CONVERTED)}")
+    if destination.exists():
+        raise StudyError(f"{destination} exists already; remove it, or name another folder to write into")
     from lumbar_utils.data import sources
 
     print(sources.convert(kind, path or sources.find_raw(kind), destination.resolve(), slices))

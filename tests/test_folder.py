@@ -237,7 +237,7 @@ def test_the_side_of_a_pixel_is_a_number_or_unknown(dataset, text, expected):
 def test_a_side_of_a_pixel_that_cannot_be_is_refused(dataset, text):
     change_cases(dataset, 1, "spacing_mm", text)
     with pytest.raises(
-        StudyError, match=f"cases.csv line 3 has spacing_mm '{text}'; allowed are 0.05 to 10 .*leave it"
+        StudyError, match=f"cases.csv line 3 has spacing_mm '{text}': allowed are 0.05 to 10 .*leave it"
     ):
         read(dataset)
 
@@ -279,22 +279,28 @@ FAULTS = {
     ),
     "a short line": (replace("cases.csv", ",1.0", ""), "cases.csv line 2 has 4 values and the header 5; is the file"),
     "a long line": (replace("cases.csv", "1.0", "1,0"), 'line 2 has 6 values and the header 5; .*between "quotes"'),
-    "an empty table": (lambda folder: (folder / "cases.csv").write_text("\n"), "cases.csv is empty; it needs the col"),
+    "an empty table": (
+        lambda folder: (folder / "cases.csv").write_text("\n"),
+        "has the columns none; case, patient, im",
+    ),
     "no case": (lambda folder: (folder / "cases.csv").write_text("case,patient,image,mask\n"), "csv names no case"),
     "no text": (lambda folder: (folder / "cases.csv").write_bytes(b"case\0,\xff"), "is no text in UTF-8, UTF-16 or"),
     "another header": (
         replace("cases.csv", "patient", "patient_id"),
-        "lacks the column 'patient'; it has case, patient_id",
+        "has the columns case, patient_id, .*; case, patient, image, mask are needed, each once",
     ),
-    "a column twice": (replace("cases.csv", "spacing_mm", "Patient"), "cases.csv has the column 'patient' twice"),
+    "a column twice": (replace("cases.csv", "spacing_mm", "Patient"), "mask, patient; case, patient, .*, each once"),
     "a path from the root": (
         replace("cases.csv", "images/case1", "/images/case1"),
-        "line 3 names '/images/case1.png'; pa",
+        "line 3 has image '/images/case1.png': pa",
     ),
-    "a drive": (replace("cases.csv", "images/case1", "C:\\case1"), "line 3 names .*paths begin in .*dataset and stay"),
+    "a drive": (
+        replace("cases.csv", "images/case1", "C:\\case1"),
+        "line 3 has image .*paths begin in the data set's folder and",
+    ),
     "a mask of two patients": (
         replace("cases.csv", "masks/case1", "masks/case2"),
-        "gives mask masks/case2.png to patients p1, p2; name each image's own",
+        "gives mask masks/case2.png to 2 patients; name each image's own",
     ),
     "a split that is not read": (
         replace("cases.csv", "spacing_mm", "Split"),
@@ -302,48 +308,46 @@ FAULTS = {
     ),
     "a path that climbs": (
         replace("cases.csv", "images/case1", "images/../../case1"),
-        "line 3 names .* stay within it",
+        "line 3 has image .* stay within it",
     ),
     "a path too long": (replace("cases.csv", "images/case1", "x" * 300), "names 1 files that are not there"),
-    "cases alike": (replace("cases.csv", "case1", "CASE0"), "names cases 'case0' and 'CASE0', one file on some disks"),
-    "a case too long": (replace("cases.csv", "case1,", "ж" * 101 + ","), "line 3: case .* has more than 200 bytes"),
+    "cases alike": (replace("cases.csv", "case1", "CASE0"), "line 3: there is a case 'CASE0' already"),
+    "a case too long": (replace("cases.csv", "case1,", "ж" * 101 + ","), "line 3 has case .* up to 200 bytes"),
     "a list of labels": (
         lambda f: change_description(f, labels=["L1"]),
-        "has labels = .'L1'.; it must be an object of",
+        "has labels = .'L1'.: Input should be a valid dict",
     ),
     "levels as text": (
         lambda f: change_description(f, annotated_levels="L1"),
-        "annotated_levels = 'L1'; it must be a list",
+        "annotated_levels = 'L1': Input should be a valid list",
     ),
     "a level of no text": (
         lambda f: change_description(f, annotated_levels=[1]),
-        "annotated_levels = .1.; it must be a list",
+        "annotated_levels.0 = 1: Input should be 'L1', 'L2'",
     ),
     "synthetic as text": (
         lambda f: change_description(f, synthetic="false"),
-        "synthetic = 'false'; it must be true or",
+        "synthetic = 'false': Input should be a valid bool",
     ),
-    "notes as text": (lambda f: change_description(f, notes="none"), "notes = 'none'; it must be a list of texts"),
+    "notes as text": (lambda f: change_description(f, notes="none"), "notes = 'none': Input should be a valid list"),
     "no object": (lambda folder: (folder / "dataset.json").write_text("[]"), "dataset.json holds list where an object"),
     "deep JSON": (
         lambda folder: (folder / "dataset.json").write_text("[" * 10**5),
         "dataset.json is not JSON: maximum",
     ),
-    "half a letter": (replace("dataset.json", "drawn by", "drawn \\ud800"), "dataset.json is not JSON: .*surrogates"),
-    "a name twice": (replace("dataset.json", '"12"', '"2"'), "dataset.json is not JSON: '2' stands in it twice"),
-    "names for values": (labels(L3=3), 'dataset.json has label \'L3\'; allowed are 0 to 255, as in {"1": "L1"}'),
-    "a label beyond a byte": (labels(**{"256": "L3"}), "dataset.json has label '256'; allowed are 0 to 255"),
-    "a label below zero": (labels(**{"-1": "L3"}), "dataset.json has label '-1'; allowed are 0 to 255"),
-    "a label without name": (labels(**{"3": None}), "dataset.json names label 3 None; give it a name"),
-    "a level twice": (labels(**{"3": "L2"}), "has label 3 = 'L2' twice; give each value and each level one"),
-    "a value twice": (labels(**{"01": "disc"}), "has label 01 = 'disc' twice; give each value and each level one"),
-    "a level for background": (labels(**{"0": "L3"}), "names label 0 'L3'; 0 is background, so give the level"),
+    "names for values": (labels(L3="3"), "has labels = .*: give names to values from 0 to 255, as in"),
+    "a label beyond a byte": (labels(**{"256": "L3"}), "has labels = .*: give names to values from 0 to 255"),
+    "a label below zero": (labels(**{"-1": "L3"}), "has labels = .*: give names to values from 0 to 255"),
+    "a label of no text": (labels(**{"3": None}), "has labels.3 = None: Input should be a valid string"),
+    "a label without name": (labels(**{"3": " "}), "has labels = .*: give names to values from 0 to 255"),
+    "a level twice": (labels(**{"3": "L2"}), "has labels = .*: .* a level has one value, and not 0"),
+    "a level for background": (labels(**{"0": "L3"}), "has labels = .*: .* a level has one value, and not 0"),
     "no folder": (shutil.rmtree, "there is no data set at"),
     "no masks": (lambda folder: shutil.rmtree(folder / "masks"), "has no masks; see data/README.md"),
     "a mask less": (lambda folder: (folder / "masks" / "case3.png").unlink(), "1 files that are not there.*case3.png"),
     "a smaller mask": (
         lambda folder: cv2.imwrite(str(folder / "masks" / "case2.png"), np.zeros((64, 47), np.uint8)),
-        "mask masks/case2.png is 47x64 but its image is 48x64; export both from the same slice",
+        r"mask masks/case2.png has the shape \(64, 47\) but its image \(64, 48\)",
     ),
     "an unnamed label": (
         lambda folder: cv2.imwrite(str(folder / "masks" / "case2.png"), np.full((64, 48), 99, np.uint8)),
@@ -364,12 +368,24 @@ FAULTS = {
     ),
     "two patients": (keep_two_patients, "has 2 patients; a split needs three or more"),
     "a patient on two sides": (put_a_patient_on_two_sides, "patient p0 on two sides: train, test"),
-    "a case twice": (lambda folder: change_cases(folder, 1, "case", "case0"), "names case 'case0' twice"),
-    "a case that climbs": (lambda folder: change_cases(folder, 1, "case", "../../x"), "must consist of letters"),
-    "an unknown level": (lambda folder: change_description(folder, annotated_levels=["L1", "S2"]), "annotates 'S2'"),
-    "a level without label": (lambda folder: change_description(folder, annotated_levels=["L5"]), "annotates L5 but"),
+    "a case twice": (
+        lambda folder: change_cases(folder, 1, "case", "case0"),
+        "line 3: there is a case 'case0' already",
+    ),
+    "a case that climbs": (
+        lambda folder: change_cases(folder, 1, "case", "../../x"),
+        "line 3 has case '../../x': letters, digits",
+    ),
+    "an unknown level": (
+        lambda folder: change_description(folder, annotated_levels=["L1", "S2"]),
+        "annotated_levels.1 = 'S2': Input",
+    ),
+    "a level without label": (
+        lambda folder: change_description(folder, annotated_levels=["L5"]),
+        "= .'L5'.: add each of these to l",
+    ),
     "no JSON": (lambda folder: (folder / "dataset.json").write_text("{"), "dataset.json is not JSON"),
-    "no labels": (lambda folder: (folder / "dataset.json").write_text("{}"), "lacks annotated_levels, labels, name"),
+    "no labels": (lambda folder: (folder / "dataset.json").write_text("{}"), "has name = .*: Field required"),
 }
 
 
@@ -423,5 +439,5 @@ def test_a_byte_order_mark_changes_nothing(dataset):
 
 def test_a_folder_that_annotates_levels_needs_every_mask(dataset):
     change_cases(dataset, 2, "mask", None)
-    with pytest.raises(StudyError, match=r"line 4 leaves one of case, patient, image, mask empty; fill it in"):
+    with pytest.raises(StudyError, match="line 4 has mask '': fill it in"):
         read(dataset)

@@ -118,7 +118,7 @@ def test_a_split_that_comes_with_the_data_is_used(tmp_path):
     "rows, message",
     [
         ([("p000", "train"), ("p000", "test"), ("p001", "validation")], "patient p000 on two sides: train, test"),
-        ([("p000", "train"), ("p001", "val")], "split 'val'; allowed are train, test, validation"),
+        ([("p000", "train"), ("p001", "val")], "split 'val'; give a name, and one of train, test, validation"),
         ([("p000", "train"), ("p001", "test")], "leaves out 1 patients, first p002"),
         ([("p000", "train"), ("p001", "test"), ("p002", "test")], "no patient in validation"),
     ],
@@ -140,9 +140,9 @@ def test_a_split_is_read_in_any_spelling_and_names_stay_names(tmp_path, encoding
     "text, message",
     [
         ("patient,split\np0,train,x\n", "split.csv line 2 has 3 values and the header 2"),
-        ("patient,split\n,train\n", "split.csv line 2 names no patient"),
-        ("patient,split\np0,\n", "split.csv line 2 has split ''; allowed are train, test, validation"),
-        ("patient,side\np0,train\n", "split.csv lacks the column 'split'; it has patient, side"),
+        ("patient,split\n,train\n", "split.csv line 2 has patient '', split 'train'; give a name"),
+        ("patient,split\np0,\n", "split.csv line 2 has patient 'p0', split ''; give a name, and one of"),
+        ("patient,side\np0,train\n", "split.csv has the columns patient, side; patient, split are needed"),
     ],
 )
 def test_a_table_that_is_no_split_is_refused_by_its_line(tmp_path, text, message):

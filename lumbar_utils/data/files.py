@@ -8,7 +8,6 @@ import json
 import os
 import re
 import unicodedata
-from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -70,29 +69,14 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict:
-    """The object in a JSON file; StudyError for anything else, and for a name that it has twice."""
+    """The object in a JSON file; StudyError for anything else."""
     try:
-        value = json.loads(read_text(path), object_pairs_hook=_unique)
-        json.dumps(value, indent=2, ensure_ascii=False).encode()  # for a study's record
-    except StudyError:
-        raise
-    except (ValueError, RecursionError) as error:
+        value = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise StudyError(f"{path} is not JSON: {error}; see data/README.md for its form") from None
     if not isinstance(value, dict):
         raise StudyError(f"{path} holds {type(value).__name__} where an object is expected; see data/README.md")
     return value
-
-
-def _unique(pairs: list[tuple]) -> dict:
-    name = _repeated(name for name, _ in pairs)
-    if name is not None:
-        raise ValueError(f"{name!r} stands in it twice")
-    return dict(pairs)
-
-
-def _repeated(names) -> str | None:
-    """The first of names that occurs more than once; None if all are unique."""
-    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def plain(name: str) -> str:
@@ -108,39 +92,34 @@ def read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] =
     Raises StudyError for a line with more or fewer values than the header, and a column that is absent or repeated.
     """
     lines = _lines(path)
-    if not lines:
-        raise StudyError(f"{path} is empty; it needs the columns {', '.join(columns)}")
-    header = [" ".join(name.split()) for name in lines.pop(min(lines))]
-    header = [name.lower() if name.lower() in columns + optional else name for name in header]
+    header = lines.pop(min(lines, default=1), [])
+    names = [name.lower() if name.lower() in columns + optional else name for name in header]
     for line, values in lines.items():
-        if len(values) < len(header) or any(values[len(header) :]):
+        if len(values) < len(names) or any(values[len(names) :]):
             raise StudyError(
-                f"{path} line {line} has {len(values)} values and the header {len(header)}; is the file whole? "
+                f"{path} line {line} has {len(values)} values and the header {len(names)}; is the file whole? "
                 'Put a value that contains a separator between "quotes"'
             )
-    names = [name for name in header if name]
-    for name in columns:
-        if name not in names:
-            raise StudyError(f"{path} lacks the column {name!r}; it has {', '.join(names)}; name it in the first line")
-    repeated = _repeated(names)
-    if repeated is not None:
-        raise StudyError(f"{path} has the column {repeated!r} twice; remove one")
-    values = [values[: len(header)] for values in lines.values()]
-    table = pd.DataFrame(values, index=list(lines), columns=header, dtype=str)[names]
-    for name in columns:
-        table[name] = table[name].map(lambda text: " ".join(text.splitlines()))
+    rows = [values[: len(names)] for values in lines.values()]
+    table = pd.DataFrame(rows, index=list(lines), columns=names, dtype=str)
+    table = table.loc[:, table.columns != ""]
+    if table.columns.has_duplicates or not set(columns) <= set(table):
+        raise StudyError(
+            f"{path} has the columns {', '.join(table) or 'none'}; {', '.join(columns)} are needed, each once: correct "
+            "its first line"
+        )
     return table
 
 
 def _lines(path: Path) -> dict[int, list[str]]:
-    """Number of a line -> its values, for the lines that are not empty."""
+    """Number of a line -> its values, for the lines that are not empty; a line break within a value becomes a blank."""
     text = re.sub(r'\A"?sep=."?\s*?$', "", read_text(path), flags=re.MULTILINE | re.IGNORECASE)  # Excel's own line
     separator = max(SEPARATORS, key=text.lstrip().partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     lines = {}
     try:
         for row in reader:
-            values = [value.strip() for value in row]
+            values = [" ".join(value.splitlines()).strip() for value in row]
             if any(values):
                 lines[reader.line_num] = values
     except csv.Error as error:
@@ -183,8 +162,8 @@ def named_values(labels: object, file: Path, levels: tuple[str, ...] = LEVELS) -
 
 def _add_name(named: dict[int, str], value: object, name: str, file: Path) -> None:
     """Add the name of one value; a level's name has precedence over that of a region that contains it."""
-    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,5}", str(value).strip()):
-        raise StudyError(f"{file} gives {name!r} the value {value!r:.80}; write a whole number, 1 for instance")
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,3}", str(value).strip()) or int(value) > 255:
+        raise StudyError(f"{file} gives {name!r} the value {value!r:.80}; write a whole number from 0 to 255")
     number = int(value)
     former = named.get(number)
     if name in LEVELS and (number == 0 or (former in LEVELS and former != name)):

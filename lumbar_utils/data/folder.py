@@ -4,7 +4,6 @@ Every other source is converted to this form once and read from it ever after.
 """
 
 import dataclasses
-import difflib
 import io
 import json
 import os
@@ -12,9 +11,11 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+import pydantic
 
 from lumbar_utils import LEVELS, StudyError
 from lumbar_utils.data.files import plain, read_json, read_table
@@ -25,15 +26,9 @@ from lumbar_utils.records import atomic_folder, fingerprint, fingerprint_files
 REQUIRED = ("case", "patient", "image", "mask")
 OPTIONAL = ("spacing_mm", "contrast", "findings", "subset")
 TEXTS = (*REQUIRED, "contrast", "findings", "subset")  # never numbers, even `001`, `NA` or `1e5`
-NUMBER = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 UNKNOWN = ("", "nan", "na", "n/a", "none", "null")  # an unknown spacing, in lower case
 MIN_SPACING_MM, MAX_SPACING_MM = 0.05, 10
 MAX_NAME = 200  # bytes of a case's name, of the 255 that a file's name may have
-FIELDS = {  # of dataset.json
-    "name": (str, "text"), "licence": (str, "text"), "citation": (str, "text"), "synthetic": (bool, "true or false"),
-    "labels": (dict, "an object of values and names"), "annotated_levels": (list, "a list of texts"),
-    "notes": (list, "a list of texts"), "left_out": (list, "a list of texts"),
-}  # fmt: skip
 REMEDY = "see data/README.md for the form of a data set"
 
 
@@ -105,29 +100,24 @@ def write(folder: Path, slices: Iterable[Slice], description: dict) -> Path:
 
     description : content of dataset.json (name, licence, labels, annotated_levels); written last, so a source may add
         to it while its slices are read.
-    Raises StudyError if the folder exists, or the source has no slice.
+    Raises StudyError if the source has no slice.
     """
-    if folder.exists():
-        raise StudyError(f"{folder} exists already; remove it, or name another folder to write into")
     with atomic_folder(folder) as unfinished:
         for part in ("images", "masks"):
             (unfinished / part).mkdir()
-        rows = [_save(unfinished, item) for item in slices]
+        rows = []
+        for item in slices:
+            row = {"case": item.case, "patient": item.patient, "image": f"images/{item.case}.png", "mask": ""}
+            write_png(unfinished / row["image"], item.image)
+            if item.mask is not None:
+                row["mask"] = f"masks/{item.case}.png"
+                write_png(unfinished / row["mask"], item.mask)
+            rows.append(row | {"spacing_mm": item.spacing_mm} | item.columns)
         if not rows:
             raise StudyError(f"{description['name']} holds no slice to write; see data/README.md for what is read")
         pd.DataFrame(rows).to_csv(unfinished / "cases.csv", index=False, lineterminator="\n")
         (unfinished / "dataset.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     return folder
-
-
-def _save(folder: Path, item: Slice) -> dict:
-    """Write image and mask, and return the row of the table of cases."""
-    row = {"case": item.case, "patient": item.patient, "image": f"images/{item.case}.png", "mask": ""}
-    write_png(folder / row["image"], item.image)
-    if item.mask is not None:
-        row["mask"] = f"masks/{item.case}.png"
-        write_png(folder / row["mask"], item.mask)
-    return row | {"spacing_mm": item.spacing_mm} | item.columns
 
 
 def read(folder: Path) -> Cohort:
@@ -159,59 +149,57 @@ def read(folder: Path) -> Cohort:
     )
 
 
+class Description(pydantic.BaseModel, strict=True):
+    """The form of dataset.json. labels : mask value, 0 to 255 -> name."""
+
+    name: str
+    labels: dict[str, str]
+    annotated_levels: list[Literal[LEVELS]]
+    licence: str = ""
+    citation: str = ""
+    synthetic: bool = False
+    notes: list[str] = []
+    left_out: list[str] = []
+
+    @pydantic.field_validator("labels")
+    @classmethod
+    def check_labels(cls, labels: dict[str, str]) -> dict[str, str]:
+        names = list(labels.values())
+        is_known = set(labels) <= set(map(str, range(256))) and all(map(str.strip, names))
+        is_twice = any(names.count(level) > 1 for level in LEVELS)
+        if not is_known or is_twice or labels.get("0") in LEVELS:
+            raise ValueError('give names to values from 0 to 255, as in {"1": "L1"}; a level has one value, and not 0')
+        return labels
+
+    @pydantic.field_validator("annotated_levels")
+    @classmethod
+    def check_levels(cls, levels: list[str], info: pydantic.ValidationInfo) -> list[str]:
+        if not set(levels) <= set(info.data.get("labels", {}).values()):
+            raise ValueError("add each of these to labels")
+        return levels
+
+
 def read_description(folder: Path) -> dict:
     """The checked content of dataset.json; StudyError if a part of the data set is absent or invalid."""
     if not folder.is_dir():
         raise StudyError(f"there is no data set at {folder}; name 'phantom' or a folder; {REMEDY}")
-    for name in ("dataset.json", "cases.csv", "images"):
+    file = folder / "dataset.json"
+    description = read_json(file) if file.exists() else {}
+    needed = ["dataset.json", "cases.csv", "images", *(["masks"] if description.get("annotated_levels") else [])]
+    for name in needed:
         if not (folder / name).exists():
             raise StudyError(f"{folder} has no {name}; {REMEDY}")
-    file = folder / "dataset.json"
-    description = read_json(file)
-    lacking = {"name", "labels", "annotated_levels"} - set(description)
-    if lacking:
-        raise StudyError(f"{file} lacks {', '.join(sorted(lacking))}; {REMEDY}")
-    for name in FIELDS.keys() & description.keys():
-        value = description[name]
-        form, words = FIELDS[name]
-        texts = value if isinstance(value, list) else []
-        if type(value) is not form or not all(isinstance(text, str) for text in texts):
-            raise StudyError(f"{file} has {name} = {value!r:.60}; it must be {words}; {REMEDY}")
-    _check_labels(file, description["labels"])
-    _check_levels(file, description)
-    if description["annotated_levels"] and not (folder / "masks").exists():
-        raise StudyError(f"{folder} has no masks; {REMEDY}")
+    try:
+        Description.model_validate(description)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise StudyError(f"{file} has {field} = {first['input']!r:.60}: {message}; {REMEDY}") from None
     return description
 
 
-def _check_labels(file: Path, labels: dict) -> None:
-    """Values are whole numbers from 0 to 255, each there once; a level has one of them, and never 0."""
-    values, levels = set(), set()
-    for value, name in labels.items():
-        if not re.fullmatch("[0-9]{1,3}", value) or int(value) > 255:
-            raise StudyError(f'{file} has label {value!r:.60}; allowed are 0 to 255, as in {{"1": "L1"}}')
-        if not isinstance(name, str) or not name.strip():
-            raise StudyError(f'{file} names label {value} {name!r:.60}; give it a name, as in {{"1": "L1"}}')
-        if int(value) in values or name in levels:
-            raise StudyError(f"{file} has label {value} = {name!r} twice; give each value and each level one label")
-        if int(value) == 0 and name in LEVELS:
-            raise StudyError(f"{file} names label 0 {name!r}; 0 is background, so give the level another value")
-        values.add(int(value))
-        levels |= {name} & set(LEVELS)
-
-
-def _check_levels(file: Path, description: dict) -> None:
-    """Every annotated level is one of the study's and has a label."""
-    for level in description["annotated_levels"]:
-        if level not in LEVELS:
-            near = difflib.get_close_matches(level, LEVELS, n=1, cutoff=0)
-            raise StudyError(f"{file} annotates {level!r}; allowed are {', '.join(LEVELS)} (did you mean {near[0]}?)")
-        if level not in description["labels"].values():
-            raise StudyError(f"{file} annotates {level} but no label has that name; add it to labels")
-
-
 def read_cases(folder: Path, masked: bool) -> pd.DataFrame:
-    """The checked table of cases; StudyError names the line or case that is invalid.
+    """The checked table of cases; StudyError names the line that is invalid.
 
     masked : whether every case needs a mask; else it may be left empty.
     """
@@ -219,66 +207,60 @@ def read_cases(folder: Path, masked: bool) -> pd.DataFrame:
     table = read_table(file, REQUIRED, optional=OPTIONAL)
     if table.empty:
         raise StudyError(f"{file} names no case; give it one line an image")
-    needed = list(REQUIRED if masked else REQUIRED[:-1])
-    empty = table[needed].eq("").any(axis=1)
-    if empty.any():
-        raise StudyError(f"{file} line {empty.idxmax()} leaves one of {', '.join(needed)} empty; fill it in")
-    for column in ("case", "patient"):
-        table[column] = table[column].map(plain)
-    _check_names(file, table["case"])
-    for column in ("image", "mask"):
-        table[column] = [_path_inside(file, line, name) for line, name in table[column].items()]
+    checks = {"case": _case, "patient": plain, "image": _path, "mask": _path, "spacing_mm": _spacing}
+    needed = REQUIRED if masked else REQUIRED[:-1]
+    for column in table.columns.intersection(list(checks)):
+        for line, text in table[column].items():
+            try:
+                if column in needed and not text:
+                    raise ValueError("fill it in")
+                table.loc[line, column] = checks[column](text)
+            except ValueError as error:
+                raise StudyError(f"{file} line {line} has {column} {text!r:.60}: {error}") from None
     _check_columns(file, table)
-    if "spacing_mm" in table:
-        table["spacing_mm"] = [_spacing(file, line, text) for line, text in table["spacing_mm"].items()]
     text = io.StringIO(table.to_csv(index=False))  # read again, for the types of the further columns
     cases = pd.read_csv(text, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=[""])
     cases["mask"] = cases["mask"].fillna("")
     return cases if "spacing_mm" in cases else cases.assign(spacing_mm=np.nan)
 
 
-def _check_names(file: Path, cases: pd.Series) -> None:
-    """Cases name files, so each must be a file's name that no disk confuses with another's."""
-    by_lower_case = {}
-    for line, case in cases.items():
-        others = re.sub(r"[\w.\- ]", "", case)
-        if case.startswith(".") or any(unicodedata.category(letter)[0] != "M" for letter in others):  # M: accents
-            raise StudyError(f"{file}: case {case!r} must consist of letters, digits, '.', '_', '-', ' '")
-        if len(case.encode()) > MAX_NAME:
-            raise StudyError(f"{file} line {line}: case {case[:20]!r}... has more than {MAX_NAME} bytes; shorten it")
-        other = by_lower_case.setdefault(case.casefold(), (line, case))
-        if other[1] != case:
-            raise StudyError(f"{file} names cases {other[1]!r} and {case!r}, one file on some disks; rename one")
-        if other[0] != line:
-            raise StudyError(f"{file} names case {case!r} twice; give every image a name of its own")
+def _case(name: str) -> str:
+    """A case names files."""
+    others = re.sub(r"[\w.\- ]", "", plain(name))
+    is_odd = any(unicodedata.category(letter)[0] != "M" for letter in others)  # M: accents
+    if is_odd or name.startswith(".") or len(name.encode()) > MAX_NAME:
+        raise ValueError(f"letters, digits, '.', '_', '-' and ' ' are allowed, up to {MAX_NAME} bytes, no '.' in front")
+    return plain(name)
 
 
-def _check_columns(file: Path, table: pd.DataFrame) -> None:
-    """Raise StudyError for a mask that two patients share, and for a split that would not be read."""
-    owners = table[table["mask"] != ""].groupby("mask")["patient"].unique()
-    for mask, patients in owners.items():
-        if len(patients) > 1:
-            raise StudyError(f"{file} gives mask {mask} to patients {', '.join(patients)}; name each image's own")
-    if "split" in map(str.lower, table):
-        raise StudyError(f"{file} has a column 'split', which is not read; write {file.parent}/split.csv, or rename it")
-
-
-def _path_inside(file: Path, line: int, name: str) -> str:
+def _path(name: str) -> str:
     """A path within the data set's folder, its parts separated by / if they were by \\."""
     path = PureWindowsPath(name)
     if path.anchor or ".." in path.parts:
-        raise StudyError(f"{file} line {line} names {name!r}; paths begin in {file.parent} and stay within it")
+        raise ValueError("paths begin in the data set's folder and stay within it")
     return path.as_posix() if name else ""
 
 
-def _spacing(file: Path, line: int, text: str) -> str:
-    """The side of a pixel with a decimal point; empty if unknown."""
+def _spacing(text: str) -> str:
+    """The side of a pixel with a decimal point; empty where it is unknown."""
+    number = text.replace(",", ".")
     if text.lower() in UNKNOWN:
         return ""
-    number = text.replace(",", ".")
-    if not NUMBER.fullmatch(number) or not MIN_SPACING_MM <= float(number) <= MAX_SPACING_MM:
-        raise StudyError(
-            f"{file} line {line} has spacing_mm {text!r}; allowed are {MIN_SPACING_MM} to {MAX_SPACING_MM} (mm a "
-            "pixel); leave it empty where it is unknown"
-        )
+    if not MIN_SPACING_MM <= pd.to_numeric(number, errors="coerce") <= MAX_SPACING_MM:
+        raise ValueError(f"allowed are {MIN_SPACING_MM} to {MAX_SPACING_MM} (mm a pixel); leave it empty if unknown")
     return number
+
+
+def _check_columns(file: Path, table: pd.DataFrame) -> None:
+    """Raise StudyError for a case that is there twice, a mask that two patients share, and a split that is not read."""
+    repeated = table.loc[table["case"].str.casefold().duplicated(), "case"]
+    if len(repeated):
+        raise StudyError(
+            f"{file} line {repeated.index[0]}: there is a case {repeated.iloc[0]!r} already, in the same letters or in "
+            "others that are one file on some disks; give every image a name of its own"
+        )
+    owners = table[table["mask"] != ""].groupby("mask")["patient"].nunique()
+    if (owners > 1).any():
+        raise StudyError(f"{file} gives mask {owners.idxmax()} to {owners.max()} patients; name each image's own")
+    if "split" in map(str.lower, table):
+        raise StudyError(f"{file} has a column 'split', which is not read; write {file.parent}/split.csv, or rename it")

@@ -59,8 +59,9 @@ def convert(kind: str, source: Path, folder: Path, slices: int = 1) -> Path:
     return canonical.write(folder, images, description)
 
 
-def find_raw(kind: str, raw: Path = DATA / "raw") -> Path:
+def find_raw(kind: str) -> Path:
     """Where a source named by its kind alone lies: data/raw/<kind>, or data/raw/<kind>.zip."""
+    raw = DATA / "raw"
     for path in (raw / kind, raw / f"{kind}.zip"):
         if path.exists():
             return path
@@ -75,14 +76,7 @@ def _converted(study: Study, kind: str, source: Path) -> Path:
     names = [path.relative_to(source).as_posix() for path in files]  # a source that was moved is the same
     made_from = freshness.made_from(kind, names, fingerprint_files(files), study.slices)
     folder = study.cache / f"{kind}-{made_from[:16]}"
-    if folder.exists():
-        return folder
-    try:
-        return convert(kind, source, folder, study.slices)
-    except StudyError:
-        if not folder.exists():  # else another process wrote the same one meanwhile
-            raise
-        return folder
+    return folder if folder.exists() else convert(kind, source, folder, study.slices)
 
 
 def _phantom(study: Study) -> Path:

@@ -87,10 +87,11 @@ def read_rows(path: Path) -> pd.DataFrame:
     """The rows of a split.csv: patient, split; StudyError for a line that does not name both."""
     table = read_table(path, ("patient", "split"))[["patient", "split"]]
     for line, patient, split in table.itertuples():
-        if not patient:
-            raise StudyError(f"{path} line {line} names no patient; fill it in")
-        if split not in SPLITS:
-            raise StudyError(f"{path} line {line} has split {split!r}; allowed are {', '.join(SPLITS)}")
+        if not patient or split not in SPLITS:
+            allowed = ", ".join(SPLITS)
+            raise StudyError(
+                f"{path} line {line} has patient {patient!r}, split {split!r}; give a name, and one of {allowed}"
+            )
     return table.assign(patient=table["patient"].map(plain))
 
 
