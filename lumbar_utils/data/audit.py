@@ -6,9 +6,9 @@ Errors stop a study, warnings are recorded; a finding that was looked at and fou
 import dataclasses
 import difflib
 import fnmatch
+import itertools
 import re
 from collections.abc import Collection, Iterator
-from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +47,7 @@ KINDS = {
     # the files
     "table": Kind("error", "the data set cannot be read by its own tables", "correct the table; see data/README.md"),
     "unreadable": Kind("error", "the case has no usable pixels", "export the file again"),
-    "size": Kind("error", "image and mask are not of one slice, or were resampled apart", "export both again"),
+    "size": Kind("error", "image and mask are of two slices, or were resampled apart", "export both again"),
     "label": Kind("error", "some pixels have no meaning", "name the label in dataset.json, or correct the mask"),
     # the label maps
     "empty-mask": Kind("error", "there is nothing to learn or to score", "outline it, or leave it out"),
@@ -76,31 +76,27 @@ KINDS = {
 }
 
 
-def audit(data: Path | Cohort, split: pd.DataFrame | None = None, accepted: Collection[str] = ()) -> pd.DataFrame:
+def audit(folder: Path, accepted: Collection[str] = ()) -> pd.DataFrame:
     """Findings on a folder in the canonical form, errors first: finding, severity, kind, case, what, meaning, remedy.
 
-    split : patient, split; None for the folder's own split.csv, if it has one.
     accepted : names of findings, or patterns of them (`holes:*`), whose severity becomes `accepted`.
     Broken files are findings and raise nothing. Raises StudyError if there is no folder, or an accepted name matches
     no finding.
     """
-    folder = Path(getattr(data, "folder", data))
     if not folder.is_dir():
         raise StudyError(f"there is no data set at {folder}; name 'phantom' or a folder; see data/README.md")
     try:
         description = read_description(folder)
         rows = read_cases(folder, masked=bool(description["annotated_levels"]))
-        if split is None and (folder / "split.csv").exists():
-            split = read_rows(folder / "split.csv")
+        split = folder / "split.csv"
+        splits = read_rows(split) if split.exists() else pd.DataFrame(columns=["patient", "split"])
     except (StudyError, OSError) as error:
-        what, _, remedy = str(error).partition("; ")
-        return accept(_table([(folder.name, Fault("table", what, remedy))]), accepted)
+        return accept(_table([(folder.name, Fault("table", str(error)))]), accepted)
     labels = {int(value): name for value, name in description["labels"].items()}
     checks = (delayed(check_case)(folder, row, labels, description["annotated_levels"]) for _, row in rows.iterrows())
     cases = Parallel(n_jobs=joblib.cpu_count(), prefer="threads")(checks)
-    splits = {} if split is None else split.groupby("patient")["split"].unique().map(list).to_dict()
     faults = [(case.case, fault) for case in cases for fault in case.faults]
-    faults += [*_outliers(cases), *_duplicates(cases, splits), *_near_duplicates(cases, splits)]
+    faults += [*_outliers(cases), *_duplicates(cases), *_near_duplicates(cases)]
     faults += [*_alike_names(rows["patient"]), *_in_two_splits(splits)]
     return accept(_table(faults), accepted)
 
@@ -115,8 +111,8 @@ def accept(findings: pd.DataFrame, accepted: Collection[str]) -> pd.DataFrame:
             hint = f"did you mean {near[0]!r}?" if near else "drop it, or take a name from the audit's table"
             raise StudyError(f"accepted finding {name!r} fits none of the {len(findings)} findings; {hint}")
         severity[matches] = "accepted"
-    order = severity.map(SEVERITIES.index)
-    return findings.assign(severity=severity).iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
+    by_severity = np.argsort(severity.map(SEVERITIES.index), kind="stable")
+    return findings.assign(severity=severity).iloc[by_severity].reset_index(drop=True)
 
 
 def check(cohort: Cohort, accepted: Collection[str], cache: Path) -> pd.DataFrame:
@@ -144,7 +140,7 @@ def _cached(cohort: Cohort, cache: Path) -> pd.DataFrame:
     key = freshness.made_from("audit", cohort.fingerprint, cohort.cases["case"].tolist())
     file = cache / f"audit-{key[:16]}.csv"
     if not file.exists():
-        records.write_csv(file, audit(cohort))
+        records.write_csv(file, audit(cohort.folder))
     return pd.read_csv(file, dtype=str, keep_default_na=False)
 
 
@@ -155,10 +151,9 @@ def _matches(findings: pd.DataFrame, name: str) -> pd.Series:
 
 def _table(faults: list[tuple[str, Fault]]) -> pd.DataFrame:
     rows = []
-    for case, fault in faults:
-        kind = KINDS[fault.kind]
-        name = f"{fault.kind}:{case}"
-        rows.append((name, kind.severity, fault.kind, case, fault.what, kind.meaning, fault.remedy or kind.remedy))
+    for case, (kind, what) in faults:
+        severity, meaning, remedy = KINDS[kind]
+        rows.append((f"{kind}:{case}", severity, kind, case, what, meaning, remedy))
     return pd.DataFrame(rows, columns=COLUMNS, dtype=str)
 
 
@@ -180,37 +175,29 @@ def _outliers(cases: list[Case]) -> Iterator[tuple[str, Fault]]:
             yield case.case, Fault("outlier", what)
 
 
-def _copies(cases: list[Case]) -> list[tuple[Case, Case]]:
-    """Pairs of one image: each copy with the first."""
-    first, pairs = {}, []
+def _duplicates(cases: list[Case]) -> Iterator[tuple[str, Fault]]:
+    """Images of the same pixels: each copy with the first."""
+    first: dict[str, Case] = {}
     for case in cases:
         original = first.setdefault(case.pixels, case)
-        if case.pixels is not None and original is not case:
-            pairs.append((original, case))
-    return pairs
+        if case.pixels and original is not case:
+            kind = "repeated-slice" if original.patient == case.patient else "duplicate"
+            yield f"{original.case}+{case.case}", Fault(kind, f"the same pixels{_patients_of(original, case)}")
 
 
-def _duplicates(cases: list[Case], splits: dict[str, list[str]]) -> Iterator[tuple[str, Fault]]:
-    for one, other in _copies(cases):
-        kind = "repeated-slice" if one.patient == other.patient else "duplicate"
-        yield f"{one.case}+{other.case}", Fault(kind, f"the same pixels{_patients_of(one, other, splits)}")
-
-
-def _near_duplicates(cases: list[Case], splits: dict[str, list[str]]) -> Iterator[tuple[str, Fault]]:
+def _near_duplicates(cases: list[Case]) -> Iterator[tuple[str, Fault]]:
     """Of every two patients without a common image the two images most alike, if these are nearly the same."""
-    known = {frozenset((one.patient, other.patient)) for one, other in _copies(cases)}
     usable = [case for case in cases if case.waves is not None]
-    if not usable:
-        return
-    hashes = np.stack([case.waves for case in usable])
+    hashes, patients = np.array([case.waves for case in usable]), np.array([case.patient for case in usable])
     nearest = {}
-    for i, j, bits in near_pairs(hashes, np.array([case.patient for case in usable])):
-        patients = frozenset((usable[i].patient, usable[j].patient))
-        if patients not in known and (patients not in nearest or bits < nearest[patients][0]):
-            nearest[patients] = bits, usable[i], usable[j]
+    for i, j, bits in near_pairs(hashes, patients):
+        pair = frozenset((usable[i].patient, usable[j].patient))
+        if pair not in nearest or bits < nearest[pair][0]:
+            nearest[pair] = bits, usable[i], usable[j]
     for bits, one, other in nearest.values():
-        what = f"{bits} of {hashes.shape[1]} bits of their hashes differ{_patients_of(one, other, splits)}"
-        yield f"{one.case}+{other.case}", Fault("near-duplicate", what)
+        if one.pixels != other.pixels:
+            what = f"{bits} of {hashes.shape[1]} bits of their hashes differ{_patients_of(one, other)}"
+            yield f"{one.case}+{other.case}", Fault("near-duplicate", what)
 
 
 def near_pairs(hashes: np.ndarray, patients: np.ndarray) -> Iterator[tuple[int, int, int]]:
@@ -224,20 +211,16 @@ def near_pairs(hashes: np.ndarray, patients: np.ndarray) -> Iterator[tuple[int, 
             yield i, i + 1 + int(j), int(differing[j])
 
 
-def _patients_of(one: Case, other: Case, splits: dict[str, list[str]]) -> str:
-    """The patients of two images, and their splits if these are given."""
+def _patients_of(one: Case, other: Case) -> str:
     if one.patient == other.patient:
         return f", both of patient {one.patient}"
-    words = f", of patients {one.patient} and {other.patient}"
-    if one.patient in splits and other.patient in splits:
-        words += f", in {splits[one.patient][0]} and {splits[other.patient][0]}"
-    return words
+    return f", of patients {one.patient} and {other.patient}"
 
 
 def _alike_names(patients: pd.Series) -> Iterator[tuple[str, Fault]]:
     names = pd.Series(patients.unique())
     for plain, alike in names.groupby(names.map(plain_name)):
-        for one, other in combinations(alike, 2):
+        for one, other in itertools.combinations(alike, 2):
             what = f"patients {one!r} and {other!r} are both {plain!r} but for case, blanks, dashes and leading zeros"
             yield f"{one}+{other}", Fault("alike-names", what)
 
@@ -247,11 +230,11 @@ def plain_name(patient: str) -> str:
     return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"[\s_\-]+", "", patient.casefold()))
 
 
-def _in_two_splits(splits: dict[str, list[str]]) -> Iterator[tuple[str, Fault]]:
-    for patient, names in splits.items():
+def _in_two_splits(splits: pd.DataFrame) -> Iterator[tuple[str, Fault]]:
+    for patient, names in splits.groupby("patient")["split"].unique().items():
         if len(names) > 1:
-            what = f"the split puts patient {patient} on two sides: {', '.join(map(str, names))}"
-            yield str(patient), Fault("two-sides", what, "keep one")
+            what = f"the split puts patient {patient} on two sides: {', '.join(names)}"
+            yield patient, Fault("two-sides", what)
 
 
 def overview(findings: pd.DataFrame) -> pd.DataFrame:
@@ -264,14 +247,12 @@ def report(findings: pd.DataFrame, file: Path) -> str:
     """The findings in LINES lines at most, errors first; file : where all of them are written."""
     if findings.empty:
         return f"nothing found\n{file}"
-    counts = ", ".join(f"{number} {severity}" for severity, number in findings["severity"].value_counts().items())
-    table, listed = findings[["severity", "finding", "what"]], len(findings)
+    table = findings[["severity", "finding", "what"]]
     if len(table) > LINES:  # then one line a kind
         table = overview(findings)[["severity", "findings", "first", "what"]]
-        listed = table["findings"].head(LINES).sum()
-    text = table.head(LINES).assign(what=table["what"].str.slice(0, 90)).to_string(index=False, justify="left")
-    rest = f"and {len(findings) - listed} more in {file}" if listed < len(findings) else file
-    return f"{text}\n\n{counts}; what each means, and the remedy:\n{rest}"
+    text = table.head(LINES).to_string(index=False, justify="left", max_colwidth=90)
+    counts = ", ".join(f"{number} {severity}" for severity, number in findings["severity"].value_counts().items())
+    return f"{text}\n\n{counts}; what each means, and the remedy:\n{file}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,45 +270,31 @@ class Picture:
 
 
 def pictures(folder: Path, findings: pd.DataFrame, most: int = 6) -> list[Picture]:
-    """Pictures of the gravest findings, one of every kind before a second of any.
-
-    Findings without images that can be read have no picture.
-    """
+    """Pictures of the first finding of each kind, the gravest first; none where its images cannot be read."""
     if (findings["kind"] == "table").any():
         return []
     cases = read_cases(folder, masked=False).set_index("case")
     labels = {int(value): name for value, name in read_description(folder)["labels"].items()}
-    turn = findings.groupby("kind").cumcount()
-    made = []
-    for row in findings.assign(turn=turn).sort_values("turn", kind="stable").itertuples():
-        picture = _picture(row, folder, cases, labels) if len(made) < most else None
-        if picture is not None:
-            made.append(picture)
-    return made
+    made = [_picture(row, folder, cases, labels) for row in findings.drop_duplicates("kind").itertuples()]
+    return list(filter(None, made))[:most]
 
 
 def _picture(finding, folder: Path, cases: pd.DataFrame, labels: dict[int, str]) -> Picture | None:
     """A finding's picture; None if it is about no case, or an image cannot be read."""
-    names = finding.case.split("+")
-    if not set(names) <= set(cases.index):
-        return None
     try:
-        images = [read_image(folder / cases.loc[name, "image"]) for name in names]
-    except (StudyError, OSError):
+        rows = [cases.loc[name] for name in finding.case.split("+")]
+        images = [read_image(folder / row["image"]) for row in rows]
+    except (KeyError, StudyError, OSError):
         return None
     if len(images) > 1:
-        return Picture(finding.finding, finding.severity, _side_by_side(images))
-    case = cases.loc[finding.case]
-    mask = read_tolerantly(folder / case["mask"], labels)
+        return Picture(finding.finding, finding.severity, _side_by_side(*images))
+    mask = read_tolerantly(folder / rows[0]["mask"], labels)
     fits = mask is not None and mask.shape == images[0].shape
-    return Picture(finding.finding, finding.severity, images[0], mask if fits else None, float(case["spacing_mm"]))
+    return Picture(finding.finding, finding.severity, images[0], mask if fits else None, float(rows[0]["spacing_mm"]))
 
 
-def _side_by_side(images: list[np.ndarray]) -> np.ndarray:
-    """Images in one row, at the height of the first, with a white gap."""
-    height = images[0].shape[0]
+def _side_by_side(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Two images in one row, at the height of the first, with a white gap."""
+    height = len(one)
     gap = np.full((height, height // 40), 255, np.uint8)
-    row = []
-    for image in images:
-        row += [gap, cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height))]
-    return np.hstack(row[1:])
+    return np.hstack([one, gap, cv2.resize(other, (round(other.shape[1] * height / len(other)), height))])

@@ -33,11 +33,10 @@ SIDE, WAVES = 64, 16  # an image is shrunk to 64 x 64 pixels, its 16 x 16 longes
 
 
 class Fault(NamedTuple):
-    """A fault of one of audit.KINDS, with numbers; remedy where it differs from its kind's."""
+    """A fault of one of audit.KINDS, with numbers."""
 
     kind: str
     what: str
-    remedy: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,51 +58,36 @@ class Case:
 def check_case(folder: Path, row: pd.Series, labels: dict[int, str], annotated: tuple[str, ...]) -> Case:
     """Check one row of a table of cases; files that cannot be read become faults and raise nothing."""
     levels = {value: name for value, name in enumerate(LEVELS, 1) if name in annotated}
-    image, faults = _read(read_image, folder / row["image"])
-    mask = None
+    faults, image, mask = [], None, None
+    try:
+        image = read_image(folder / row["image"])
+    except (StudyError, OSError) as error:
+        faults.append(Fault("unreadable", str(error)))
     if levels and row["mask"]:  # a data set for prediction annotates no level, and needs no masks
-        mask, more = _read_labels(folder / row["mask"], labels)
-        faults += more
+        try:
+            mask = read_mask(folder / row["mask"], labels)
+        except (StudyError, OSError) as error:
+            mask = read_tolerantly(folder / row["mask"], labels)
+            faults.append(Fault("unreadable" if mask is None else "label", str(error)))
     if mask is not None:
         faults += mask_faults(mask, levels)
     if image is None:
         return Case(row["case"], row["patient"], faults)
     if mask is not None and mask.shape != image.shape:
-        (height, width), (image_height, image_width) = mask.shape, image.shape
-        what = f"mask {row['mask']} is {width}x{height} but its image is {image_width}x{image_height}"
-        faults.append(Fault("size", what, "export both from the same slice"))
+        faults.append(Fault("size", f"mask {row['mask']} has the shape {mask.shape} but its image {image.shape}"))
         mask = None
     faults += _image_faults(image, mask, levels)
-    is_flat = any(fault.kind == "flat" for fault in faults)
     pixels = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-    waves = None if is_flat else perceptual_hash(image)
+    waves = None if image.std() < FLAT else perceptual_hash(image)
     return Case(row["case"], row["patient"], faults, pixels, waves, float(image.mean()), float(image.std()))
-
-
-def _read(reader, path: Path, *more) -> tuple[np.ndarray | None, list[Fault]]:
-    """The pixels, or None and the reader's error, split into fault and remedy."""
-    try:
-        return reader(path, *more), []
-    except StudyError as error:
-        what, _, remedy = str(error).partition("; ")
-    except OSError as error:
-        what, remedy = f"{path} cannot be read: {error.strerror or error}", ""
-    return None, [Fault("unreadable", what, remedy)]
-
-
-def _read_labels(path: Path, labels: dict[int, str]) -> tuple[np.ndarray | None, list[Fault]]:
-    """The label map; one with unnamed labels is still of use, with those pixels as background."""
-    mask, faults = _read(read_mask, path, labels)
-    if faults:
-        mask = read_tolerantly(path, labels)
-    if faults and mask is not None:
-        faults = [fault._replace(kind="label") for fault in faults]
-    return mask, faults
 
 
 def read_tolerantly(path: Path, labels: dict[int, str]) -> np.ndarray | None:
     """The label map, unnamed labels as background; None if it cannot be read at all."""
-    return _read(read_mask, path, dict.fromkeys(range(256), "unnamed") | labels)[0]
+    try:
+        return read_mask(path, dict.fromkeys(range(256), "unnamed") | labels)
+    except (StudyError, OSError):
+        return None
 
 
 def _image_faults(image: np.ndarray, mask: np.ndarray | None, levels: dict[int, str]) -> Iterator[Fault]:
@@ -171,27 +155,24 @@ def _bodies(mask: np.ndarray, levels: dict[int, str]) -> list[Body]:
 
 def mask_faults(mask: np.ndarray, levels: dict[int, str]) -> Iterator[Fault]:
     """Every fault of a (height, width) label map. levels : value -> name of the annotated levels, from L1 on."""
-    bodies = _bodies(mask, levels)
+    bodies, names = _bodies(mask, levels), list(levels.values())
     if not bodies:
-        yield Fault("empty-mask", f"the mask holds none of {', '.join(levels.values())}")
+        yield Fault("empty-mask", f"the mask holds none of {', '.join(names)}")
         return
-    yield from _missing([body.name for body in bodies], list(levels.values()))
+    first, last = bodies[0].name, bodies[-1].name
+    missing = [name for name in names if name not in [body.name for body in bodies]]
+    inner = [name for name in missing if names.index(first) < names.index(name) < names.index(last)]
+    ends = [name for name in missing if name not in inner]
+    if inner:
+        yield Fault("gap", f"{', '.join(inner)} is missing between {first} and {last}")
+    if ends:
+        yield Fault("missing-end", f"{', '.join(ends)} is missing; the mask goes from {first} to {last}")
     yield from _pieces(bodies)
     yield from _orientation(bodies)
     edge = np.unique(np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]))
     cut = [name for value, name in levels.items() if value in edge]
     if cut:
         yield Fault("border", f"{', '.join(cut)} touches the image's edge")
-
-
-def _missing(present: list[str], annotated: list[str]) -> Iterator[Fault]:
-    places = [annotated.index(name) for name in present]
-    inner = [name for name in annotated[places[0] : places[-1]] if name not in present]
-    ends = annotated[: places[0]] + annotated[places[-1] + 1 :]
-    if inner:
-        yield Fault("gap", f"{', '.join(inner)} is missing between {present[0]} and {present[-1]}")
-    if ends:
-        yield Fault("missing-end", f"{', '.join(ends)} is missing; the mask goes from {present[0]} to {present[-1]}")
 
 
 def _pieces(bodies: list[Body]) -> Iterator[Fault]:

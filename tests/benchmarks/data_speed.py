@@ -54,7 +54,7 @@ def many(folder: Path) -> None:
 def audit(folder: Path) -> None:
     from lumbar_utils.data.audit import audit
 
-    audit(read(folder / "phantom"))
+    audit(folder / "phantom")
 
 
 STEPS = {step.__name__: step for step in (draw, decode_first, open_again, many, audit)}
