@@ -356,6 +356,8 @@ def test_a_notebook_that_fails_stops_the_run_with_its_name_cell_and_error(whole_
     assert "StudyError: hrnet has no label maps" in lines[-2]
     assert lines[-1].strip() == f"executed so far: {folder / 'notebooks' / '05_evaluate_and_compare.ipynb'}"
     assert "hrnet has no label maps" in (folder / "notebooks" / "05_evaluate_and_compare.ipynb").read_text()
+    recorded = json.loads((folder / "notebooks" / "05_evaluate_and_compare.error.json").read_text())
+    assert recorded["error"].splitlines() == lines[-3:]
 
 
 @pytest.mark.parametrize(
