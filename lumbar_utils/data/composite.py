@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from scipy.spatial.distance import cdist
 
 from lumbar_utils import LEVELS, StudyError
@@ -67,40 +66,35 @@ def _slices(source: Path, notes: list[str]) -> Iterator[Slice]:
                 "T1_<patient>_S<slice>.png are needed in folders Images and Pseudo_Colored_Ground_Truth_Images; unpack "
                 "archives within the archive"
             )
-        rows = []
+        orders, lacking, recoloured = {}, [], 0
         for case in pairs:
             item = _slice(case, images[case], masks[case])
             yield item
-            levels = len(np.unique(item.mask[item.mask > 0]))
-            rows.append((item.patient, order_of_levels(item.mask), levels, item.columns["recoloured_pixels"]))
-    cases = pd.DataFrame(rows, pairs, columns=["patient", "order", "levels", "recoloured"])
-    upwards = cases.index[cases["order"] == "up"]
+            orders[case] = order_of_levels(item.mask)
+            recoloured += item.columns["recoloured_pixels"]
+            if len(np.unique(item.mask[item.mask > 0])) < len(LEVELS):
+                lacking.append(case)
+    upwards = [case for case, order in orders.items() if order == "up"]
     if 2 * len(upwards) > len(pairs):
         raise StudyError(
             f"in {len(upwards)} of {len(pairs)} masks, first {upwards[0]}, the colours run from S1 at the top to L1; "
             "red (L1) belongs at the top and magenta (S1) at the bottom: the masks were saved with red and blue "
             "swapped, or the images stand on their heads; take the original archive"
         )
-    notes += _deviations(cases, sorted(images.keys() - masks.keys()), sorted(masks.keys() - images.keys()))
+    patients = {case.split("_")[1] for case in pairs}
+    if (len(pairs), len(patients)) != (EXPECTED, EXPECTED):
+        notes.append(f"{len(pairs)} cases of {len(patients)} patients; {EXPECTED} of {EXPECTED} are expected.")
+    found = {
+        "images without a mask, left out": sorted(images.keys() - masks.keys()),
+        "masks without an image, left out": sorted(masks.keys() - images.keys()),
+        "masks with levels out of order": [case for case, order in orders.items() if order != "down"],
+        "masks that lack a level": lacking,
+    }
+    notes += [f"{what}: {len(cases)} ({', '.join(cases[:5])})." for what, cases in found.items() if cases]
+    if recoloured:
+        notes.append(f"{recoloured} pixels of the masks had a colour of no level and took the nearest.")
     for note in notes:
         warnings.warn(f"{NAME}: {note}", stacklevel=2)
-
-
-def _deviations(cases: pd.DataFrame, images: list[str], masks: list[str]) -> list[str]:
-    """How a set differs from its publication. cases : patient, order, levels, recoloured; images, masks : unpaired."""
-    notes, patients = [], cases["patient"].nunique()
-    if (len(cases), patients) != (EXPECTED, EXPECTED):
-        notes.append(f"{len(cases)} cases of {patients} patients; {EXPECTED} of {EXPECTED} are expected.")
-    found = {
-        "images without a mask, left out": images,
-        "masks without an image, left out": masks,
-        "masks with levels out of order": cases.index[cases["order"] != "down"],
-        "masks that lack a level": cases.index[cases["levels"] < len(LEVELS)],
-    }
-    notes += [f"{what}: {len(names)} ({', '.join(names[:5])})." for what, names in found.items() if len(names)]
-    if cases["recoloured"].any():
-        notes.append(f"{cases['recoloured'].sum()} pixels of the masks had a colour of no level and took the nearest.")
-    return notes
 
 
 @contextlib.contextmanager
