@@ -285,9 +285,8 @@ def many(number):
 
 def test_many_findings_are_told_in_one_line_a_kind():
     assert overview(many(30)).to_numpy().tolist() == [["warning", "holes", 30, "holes:0", "holes in L1 (1 px)"]]
-    header, line, *_ = report(many(30), Path("f.csv")).splitlines()
-    assert header.split() == ["severity", "findings", "first", "what"]
-    assert line.split(maxsplit=3) == ["warning", "30", "holes:0", "holes in L1 (1 px)"]
+    assert len(report(many(30), Path("f.csv")).splitlines()) == 5
+    assert len(report(many(20), Path("f.csv")).splitlines()) == 24
 
 
 def test_the_page_counts_by_kind_and_shows_the_gravest(folder):

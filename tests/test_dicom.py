@@ -105,6 +105,11 @@ def test_rows_and_columns_that_run_the_other_way_are_turned(tmp_path):
     assert np.array_equal(found, [window(pixels) for pixels in STACK])
 
 
+def test_without_the_size_of_a_pixel_it_is_unknown(tmp_path):
+    write_series(tmp_path / "in", PixelSpacing=None)
+    assert images(tmp_path / "in", tmp_path / "out")[0].cases["spacing_mm"].isna().all()
+
+
 def other_series(folder):
     """What lies beside a sagittal series: axial, localiser, CT, echoes, colour, text, frames, few, a report, notes."""
     write_series(folder / "a", "1.1", orientation=AXIAL)
@@ -119,7 +124,6 @@ def other_series(folder):
     write_series(folder / "i", "1.10", BurnedInAnnotation="yes")
     write_series(folder / "j", "1.11", PixelSpacing=[0, 0])  # ITK makes it 1 mm
     write_series(folder / "k", "1.12", PixelSpacing=["nan", "nan"])
-    write_series(folder / "zz", "1.13", PixelSpacing=None)
     (folder / "notes.txt").write_text("no DICOM")
 
 
@@ -140,9 +144,8 @@ def test_sagittal_series_are_found_among_others_and_these_are_named_with_a_reaso
         "s7 is multi-frame; convert it to one file a slice, or by dcm2niix to NIfTI",
         "s8 has 3 images that can be decoded; 5 or more are needed",
         "s9 has text burnt into its pixels, which may name the patient",
-        "s10 has pixels of no size (PixelSpacing)",
-        "s11 has pixels of no size (PixelSpacing)",
-        "s13 has pixels of no size (PixelSpacing)",
+        "s10 has pixels of no size",
+        "s11 has pixels of no size",
     ]
 
 
@@ -168,6 +171,25 @@ def test_patients_are_told_apart_by_their_number_and_study_if_it_is_missing(tmp_
     assert cohort.cases["case"].tolist() == [f"{name}_slice3" for name in (
         "p0001_s1", "p0001_s2", "p0002_s1", "p0003_s1", "p0004_s1",
     )]  # fmt: skip
+
+
+def without_preamble(path):
+    whole = path.read_bytes()
+    path.write_bytes(whole[whole.index(b"\x08\x00\x16\x00") :])
+
+
+def without_modality(path):
+    ds = pydicom.dcmread(path)
+    del ds.Modality
+    ds.save_as(path)
+
+
+@pytest.mark.parametrize("change", [without_preamble, without_modality])
+def test_what_the_rest_of_a_file_tells_may_be_missing(tmp_path, change):
+    write_series(tmp_path / "in")
+    for path in (tmp_path / "in").iterdir():
+        change(path)
+    assert np.array_equal(images(tmp_path / "in", tmp_path / "out")[1], [window(pixels) for pixels in STACK])
 
 
 def test_linked_folders_and_files_are_found(tmp_path):

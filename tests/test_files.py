@@ -16,6 +16,8 @@ from lumbar_utils.data.files import level_of, named_values
         b"File;Patient \r\na; NA\r\n",
         b"\nfile\tpatient\n\na\tNA",
         b'file,patient\n"a","NA"\n',
+        b"sep=;\r\nfile;patient\r\na;NA\r\n",
+        b'"sep=,"\nfile,patient\na,NA\n',
     ],
 )
 def test_a_table_may_be_written_in_several_ways(tmp_path, text):

@@ -111,7 +111,7 @@ def test_an_interlaced_mask_of_four_bits_is_read(tmp_path):
 @pytest.mark.parametrize(
     "image, name, options, message",
     [
-        pytest.param(in_colours().convert("RGB"), "m.png", {}, "m.png is in colour; export an image", id="RGB"),
+        pytest.param(in_colours().convert("RGB"), "m.png", {}, "is in colour; export it as 8-bit index", id="RGB"),
         pytest.param(in_greys([0, 2, 4, 6, 8, 10]), "m.png", {}, "a palette of greys that are not its", id="greys"),
         pytest.param(Image.fromarray(INDICES), "m.jpg", {}, "compressed as JPEG, which changes the values", id="JPEG"),
         pytest.param(
@@ -224,6 +224,8 @@ def test_names_may_be_in_any_script(dataset):
         (".5", 0.5),
         ("1.", 1.0),
         ("", None),
+        ("NaN", None),
+        ("n/a", None),
     ],
 )
 def test_the_side_of_a_pixel_is_a_number_or_unknown(dataset, text, expected):
@@ -327,6 +329,7 @@ FAULTS = {
         lambda f: change_description(f, synthetic="false"),
         "synthetic = 'false': Input should be a valid bool",
     ),
+    "notes as text": (lambda f: change_description(f, notes="none"), "notes = 'none': Input should be a valid list"),
     "no object": (lambda folder: (folder / "dataset.json").write_text("[]"), "dataset.json holds list where an object"),
     "deep JSON": (
         lambda folder: (folder / "dataset.json").write_text("[" * 10**5),
@@ -357,7 +360,7 @@ FAULTS = {
     "an empty image": (lambda folder: (folder / "images" / "case1.png").write_bytes(b""), "case1.png cannot be read"),
     "a colourful image": (
         lambda folder: cv2.imwrite(str(folder / "images" / "case1.png"), np.eye(3, dtype=np.uint8)[None] * 255),
-        "case1.png is in colour; export an image as grey",
+        "case1.png is in colour; export it as grey",
     ),
     "16 bits": (
         lambda folder: cv2.imwrite(str(folder / "images" / "case1.png"), np.full((64, 48), 999, np.uint16)),

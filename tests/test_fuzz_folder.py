@@ -192,6 +192,7 @@ def test_a_damaged_description_is_read_or_refused(tmp_path, data):
     if description is not None:
         assert set(description["annotated_levels"]) <= set(description["labels"].values())
         assert all(0 <= int(value) <= 255 and isinstance(name, str) for value, name in description["labels"].items())
+        json.dumps(description, indent=2, ensure_ascii=False).encode()
 
 
 @pytest.mark.parametrize("data", PNGS)

@@ -32,6 +32,7 @@ MIN_SPREAD = 0.3  # of the logarithm of grey values: a few cases that are alike 
 # among 30 real patients). A copy with noise, other contrast, JPEG at quality 30, half the size or moved by 2 of 320
 # pixels differs in 32 or fewer; one turned by 5 degrees or enlarged by 10 % in 50 to 100: it is not found.
 NEAR = 32
+LINES = 20  # of the report
 
 
 class Kind(NamedTuple):
@@ -145,7 +146,7 @@ def _cached(cohort: Cohort, cache: Path) -> pd.DataFrame:
 
 def _matches(findings: pd.DataFrame, name: str) -> pd.Series:
     """Which findings have this name, or match it as a pattern."""
-    return findings["finding"].map(lambda finding: fnmatch.fnmatch(finding, name)).astype(bool)
+    return findings["finding"].map(lambda finding: finding == name or fnmatch.fnmatch(finding, name)).astype(bool)
 
 
 def _table(faults: list[tuple[str, Fault]]) -> pd.DataFrame:
@@ -180,10 +181,8 @@ def _duplicates(cases: list[Case]) -> Iterator[tuple[str, Fault]]:
     for case in cases:
         original = first.setdefault(case.pixels, case)
         if case.pixels and original is not case:
-            fault = Fault("duplicate", f"the same pixels, of patients {original.patient} and {case.patient}")
-            if original.patient == case.patient:
-                fault = Fault("repeated-slice", f"the same pixels, both of patient {case.patient}")
-            yield f"{original.case}+{case.case}", fault
+            kind = "repeated-slice" if original.patient == case.patient else "duplicate"
+            yield f"{original.case}+{case.case}", Fault(kind, f"the same pixels{_patients_of(original, case)}")
 
 
 def _near_duplicates(cases: list[Case]) -> Iterator[tuple[str, Fault]]:
@@ -197,8 +196,7 @@ def _near_duplicates(cases: list[Case]) -> Iterator[tuple[str, Fault]]:
             nearest[pair] = bits, usable[i], usable[j]
     for bits, one, other in nearest.values():
         if one.pixels != other.pixels:
-            bits = f"{bits} of {hashes.shape[1]} bits of their hashes differ"
-            what = f"{bits}, of patients {one.patient} and {other.patient}"
+            what = f"{bits} of {hashes.shape[1]} bits of their hashes differ{_patients_of(one, other)}"
             yield f"{one.case}+{other.case}", Fault("near-duplicate", what)
 
 
@@ -211,6 +209,12 @@ def near_pairs(hashes: np.ndarray, patients: np.ndarray) -> Iterator[tuple[int, 
         differing = ((hashes.shape[1] - hashes[i + 1 :] @ hashes[i]) / 2).astype(int)
         for j in np.flatnonzero((differing <= NEAR) & (patients[i + 1 :] != patients[i])):
             yield i, i + 1 + int(j), int(differing[j])
+
+
+def _patients_of(one: Case, other: Case) -> str:
+    if one.patient == other.patient:
+        return f", both of patient {one.patient}"
+    return f", of patients {one.patient} and {other.patient}"
 
 
 def _alike_names(patients: pd.Series) -> Iterator[tuple[str, Fault]]:
@@ -240,11 +244,13 @@ def overview(findings: pd.DataFrame) -> pd.DataFrame:
 
 
 def report(findings: pd.DataFrame, file: Path) -> str:
-    """The findings, one line a kind, errors first; file : where all of them are written."""
+    """The findings in LINES lines at most, errors first; file : where all of them are written."""
     if findings.empty:
         return f"nothing found\n{file}"
-    table = overview(findings)[["severity", "findings", "first", "what"]]
-    text = table.to_string(index=False, justify="left", max_colwidth=90)
+    table = findings[["severity", "finding", "what"]]
+    if len(table) > LINES:  # then one line a kind
+        table = overview(findings)[["severity", "findings", "first", "what"]]
+    text = table.head(LINES).to_string(index=False, justify="left", max_colwidth=90)
     counts = ", ".join(f"{number} {severity}" for severity, number in findings["severity"].value_counts().items())
     return f"{text}\n\n{counts}; what each means, and the remedy:\n{file}"
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pydicom
 import SimpleITK as sitk
-from pydicom.uid import EnhancedMRImageStorage, ImplicitVRLittleEndian, MediaStorageDirectoryStorage
+from pydicom.uid import EnhancedMRImageStorage, ImplicitVRLittleEndian, MediaStorageDirectoryStorage, MRImageStorage
 
 from lumbar_utils import StudyError
 from lumbar_utils.data import volumes
@@ -28,6 +28,7 @@ GAP = 1.5  # neighbours so many times farther apart than usual lack a slice betw
 OFF_GRID = 0.1  # largest distance of an image from its place in a regular stack, in steps
 BITS = (8, 16, 32)  # of a pixel
 SUFFIXES = (".dcm", ".dicom", ".ima")  # of files that claim to be DICOM; most have none
+FIRST_ELEMENTS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # groups of the first element of a file without preamble
 TAGS = [
     "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType",
     "NumberOfFrames", "Rows", "Columns", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing",
@@ -77,8 +78,14 @@ def read_source(source: Path, slices: int) -> tuple[dict, Iterator[Slice]]:
     def cut(name: str) -> volumes.Cut:
         stack = stack_of(name, series[name], description)
         squared = [volumes.sagittal(image.decoded) for image in stack]
-        images = [pixels[0] for pixels, _ in squared]
-        return volumes.Cut(name.partition("_")[0], images, squared[0][1], len(stack) // 2, lambda _: None)
+        has_spacing = len(stack[0].grid) > 2
+        return volumes.Cut(
+            patient=name.partition("_")[0],
+            images=[pixels[0] for pixels, _ in squared],
+            spacing_mm=squared[0][1] if has_spacing else float("nan"),
+            centre=len(stack) // 2,
+            mask_of=lambda _: None,
+        )
 
     return description, volumes.cut_each(list(series), cut, slices, description)
 
@@ -108,9 +115,11 @@ def _read_header(path: Path) -> Image | None:
     """A file's header; None if it is no DICOM file, or a directory of media. Broken files raise errors of any kind."""
     with path.open("rb") as file:
         start = file.read(132)
-    if any(start) and start[128:] != b"DICM" and path.suffix.lower() not in SUFFIXES:
+    has_no_preamble = start[:2] in FIRST_ELEMENTS
+    may_be_dicom = has_no_preamble or start[128:] == b"DICM" or path.suffix.lower() in SUFFIXES
+    if any(start) and not may_be_dicom:
         return None
-    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS, force=has_no_preamble)
     if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
         return None
     fault = _fault(header)
@@ -125,19 +134,24 @@ def _read_header(path: Path) -> Image | None:
         fault=fault,
         orientation=geometry[:6],
         position=geometry[6:],
-        grid=(header.get("Rows"), header.get("Columns"), *np.round(header.get("PixelSpacing") or [], 3).tolist()),
+        grid=(header.get("Rows"), header.get("Columns"), *(round(float(side), 3) for side in _spacing(header))),
     )
+
+
+def _spacing(header: pydicom.Dataset) -> list:
+    return header.get("PixelSpacing") or []
 
 
 def _fault(header: pydicom.Dataset) -> str:
     """Why an image cannot be used: another modality, several frames, no geometry, text in its pixels; else empty."""
+    kind = header.get("SOPClassUID")
+    modality = header.get("Modality") or ("MR" if kind in (MRImageStorage, EnhancedMRImageStorage) else "")
     is_grey = str(header.get("PhotometricInterpretation")).startswith("MONOCHROME")
     sides = [header.get("Rows"), header.get("Columns")]
     has_size = all(isinstance(side, int) and 1 <= side <= MAX_PIXELS for side in sides)
-    spacing = header.get("PixelSpacing") or [0, 0]
-    is_multi_frame = int(header.get("NumberOfFrames") or 1) > 1 or header.get("SOPClassUID") == EnhancedMRImageStorage
+    is_multi_frame = int(header.get("NumberOfFrames") or 1) > 1 or kind == EnhancedMRImageStorage
     faults = {
-        "is no MR": str(header.get("Modality")).upper() != "MR",
+        "is no MR": str(modality).upper() != "MR",
         "is a localiser": "LOCALIZER" in (header.get("ImageType") or []),
         "is multi-frame; convert it to one file a slice, or by dcm2niix to NIfTI": is_multi_frame,
         "is in colour": not is_grey or header.get("SamplesPerPixel", 1) != 1,
@@ -146,7 +160,7 @@ def _fault(header: pydicom.Dataset) -> str:
         ),
         "has no position or orientation": not _has_geometry(header),
         f"has no size of 1 to {MAX_PIXELS} pixels a side": not has_size,
-        "has pixels of no size (PixelSpacing)": not all(side > 0 for side in spacing),
+        "has pixels of no size": not all(side > 0 for side in _spacing(header)),
     }
     return next((fault for fault, applies in faults.items() if applies), "")
 
@@ -239,8 +253,10 @@ def volume_of(stack: list[Image]) -> tuple[sitk.Image, list[int]]:
     """The volume of a stack (see `stack_of`), and the number of each image's slice along its third axis.
 
     Rows and columns are those of the images; a slice that is missing in between is 0 everywhere. float32.
-    Raises Unsuitable if the images do not lie on one regular grid.
+    Raises Unsuitable if the pixels have no size, or the images do not lie on one regular grid.
     """
+    if len(stack[0].grid) < 4:
+        raise volumes.Unsuitable("has pixels of no size (PixelSpacing); export it again from the scanner or archive")
     along_row = stack[0].orientation[:3] / np.linalg.norm(stack[0].orientation[:3])
     across = np.cross(along_row, stack[0].orientation[3:])
     across /= np.linalg.norm(across)

@@ -82,7 +82,7 @@ def fetch(source: Source, raw: Path) -> None:
                 unpack(path, target)
                 path.unlink()
         except (requests.RequestException, zipfile.BadZipFile, zlib.error, ValueError, FileExistsError) as error:
-            remove = "" if file.sha256 else f", remove {path}.sha256 if it has changed since the first copy"
+            remove = "" if file.sha256 else f", remove {_record(path)} if it has changed since the first copy"
             raise StudyError(
                 f"{file.url}: {error}; run this again, which goes on where it was; or download {path.name} from "
                 f"{source.page} in a browser, put it at {path}{remove}, and run this again"
@@ -90,13 +90,18 @@ def fetch(source: Source, raw: Path) -> None:
         print(f"{target} is complete")
 
 
+def _record(path: Path) -> Path:
+    """Where the checksum of a first copy is kept."""
+    return path.with_name(f"{path.name}.sha256")
+
+
 def download(file: File, path: Path) -> None:
     """Download `file` to `path`, which appears once it is complete and checked; until then there is a .part file."""
-    record = Path(f"{path}.sha256")
+    record = _record(path)
     recorded = record.read_text(encoding="utf-8").split()[0] if record.exists() else None
 
     def receive(_: str, output_file: str, __: object) -> None:
-        part = Path(f"{path}.part")
+        part = path.with_name(f"{path.name}.part")
         _receive(file.url, part)
         part.replace(output_file)
         if path.suffix == ".zip" and not zipfile.is_zipfile(output_file):
@@ -112,7 +117,7 @@ def download(file: File, path: Path) -> None:
 
 def _receive(url: str, part: Path) -> None:
     """Append what is missing to `part`; a file that has changed on the server, or has no ETag, starts anew."""
-    record = Path(f"{part}.etag")
+    record = part.with_name(f"{part.name}.etag")
     headers = {"User-Agent": "lumbar_utils", "Accept-Encoding": "identity"}
     received = 0
     if part.exists() and record.exists():

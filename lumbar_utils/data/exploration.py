@@ -25,13 +25,10 @@ def explore(cohort: Cohort) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         sizes.append((case["case"], case["patient"], *mask.shape, *(side * spacing for side in mask.shape), len(rows)))
         areas += rows
         np.add.at(counts, (mask.ravel(), image.ravel() // (256 // BINS)), 1)
-    grey = pd.Index((np.arange(BINS) + 0.5) * 256 / BINS, name="grey")
-    tissues = pd.DataFrame(counts.T, index=grey, columns=["background", *LEVELS])
-    shares = (tissues / tissues.sum()).melt(var_name="tissue", value_name="share", ignore_index=False).reset_index()
     return (
         pd.DataFrame(sizes, columns=["case", "patient", "height", "width", "height_mm", "width_mm", "levels"]),
         pd.DataFrame(areas, columns=["case", "level", "area", "unit", "x", "y"]),
-        shares[["tissue", "grey", "share"]].dropna(ignore_index=True),
+        _shares(counts),
     )
 
 
@@ -47,3 +44,14 @@ def _areas(case: pd.Series, mask: np.ndarray) -> list[tuple]:
             x, y = (xs.mean() + 0.5) / width, (ys.mean() + 0.5) / height
             rows.append((case["case"], level, len(ys) * pixel, unit, x, y))
     return rows
+
+
+def _shares(counts: np.ndarray) -> pd.DataFrame:
+    """counts : (tissues, BINS) pixels."""
+    grey = (np.arange(BINS) + 0.5) * 256 / BINS
+    tables = [
+        pd.DataFrame({"tissue": tissue, "grey": grey, "share": row / row.sum()})
+        for tissue, row in zip(("background", *LEVELS), counts, strict=True)
+        if row.sum()
+    ]
+    return pd.concat(tables, ignore_index=True)

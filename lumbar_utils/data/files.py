@@ -113,7 +113,7 @@ def read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] =
 
 def _lines(path: Path) -> dict[int, list[str]]:
     """Number of a line -> its values, for the lines that are not empty; a line break within a value becomes a blank."""
-    text = read_text(path)
+    text = re.sub(r'\A"?sep=."?\s*?$', "", read_text(path), flags=re.MULTILINE | re.IGNORECASE)  # Excel's own line
     separator = max(SEPARATORS, key=text.lstrip().partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     lines = {}

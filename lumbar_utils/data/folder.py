@@ -26,6 +26,7 @@ from lumbar_utils.records import atomic_folder, fingerprint, fingerprint_files
 REQUIRED = ("case", "patient", "image", "mask")
 OPTIONAL = ("spacing_mm", "contrast", "findings", "subset")
 TEXTS = (*REQUIRED, "contrast", "findings", "subset")  # never numbers, even `001`, `NA` or `1e5`
+UNKNOWN = ("", "nan", "na", "n/a", "none", "null")  # an unknown spacing, in lower case
 MIN_SPACING_MM, MAX_SPACING_MM = 0.05, 10
 MAX_NAME = 200  # bytes of a case's name, of the 255 that a file's name may have
 REMEDY = "see data/README.md for the form of a data set"
@@ -155,7 +156,10 @@ class Description(pydantic.BaseModel, strict=True):
     labels: dict[str, str]
     annotated_levels: list[Literal[LEVELS]]
     licence: str = ""
+    citation: str = ""
     synthetic: bool = False
+    notes: list[str] = []
+    left_out: list[str] = []
 
     @pydantic.field_validator("labels")
     @classmethod
@@ -206,15 +210,13 @@ def read_cases(folder: Path, masked: bool) -> pd.DataFrame:
     checks = {"case": _case, "patient": plain, "image": _path, "mask": _path, "spacing_mm": _spacing}
     needed = REQUIRED if masked else REQUIRED[:-1]
     for column in table.columns.intersection(list(checks)):
-        values = []
         for line, text in table[column].items():
             try:
                 if column in needed and not text:
                     raise ValueError("fill it in")
-                values.append(checks[column](text))
+                table.loc[line, column] = checks[column](text)
             except ValueError as error:
                 raise StudyError(f"{file} line {line} has {column} {text!r:.60}: {error}") from None
-        table[column] = values
     _check_columns(file, table)
     text = io.StringIO(table.to_csv(index=False))  # read again, for the types of the further columns
     cases = pd.read_csv(text, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=[""])
@@ -242,7 +244,9 @@ def _path(name: str) -> str:
 def _spacing(text: str) -> str:
     """The side of a pixel with a decimal point; empty where it is unknown."""
     number = text.replace(",", ".")
-    if text and not MIN_SPACING_MM <= pd.to_numeric(number, errors="coerce") <= MAX_SPACING_MM:
+    if text.lower() in UNKNOWN:
+        return ""
+    if not MIN_SPACING_MM <= pd.to_numeric(number, errors="coerce") <= MAX_SPACING_MM:
         raise ValueError(f"allowed are {MIN_SPACING_MM} to {MAX_SPACING_MM} (mm a pixel); leave it empty if unknown")
     return number
 

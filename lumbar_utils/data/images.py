@@ -1,6 +1,7 @@
 """Image files as arrays: 8-bit grey images, and masks as label maps in the study's values."""
 
 import io
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ LOSSY = ("jpeg", "webp")  # formats, and compressions within TIFF, that change t
 GREY, COLOUR = ("1", "L", "P", "F", "I"), ("LA", "RGB", "RGBA")  # Pillow's modes; I may be followed by ;16 and more
 
 
-def open_image(path: Path, lossless: bool = False) -> Image.Image:
+def open_image(path: Path | zipfile.Path, lossless: bool = False) -> Image.Image:
     """The picture in a PNG, BMP, TIFF or JPEG file, without its alpha channel; a palette's indices stay indices.
 
     lossless : whether JPEG is refused. Raises StudyError if the file is damaged, cut off or too large, or if its
@@ -53,18 +54,20 @@ def _problem(image: Image.Image, lossless: bool) -> str:
     return ""
 
 
-def _single_channel(image: Image.Image, path: Path) -> np.ndarray:
-    """(height, width) of an image that is grey or has equal channels."""
+def _single_channel(image: Image.Image) -> np.ndarray | None:
+    """(height, width) of an image that is grey or has equal channels; None for one in colour."""
     pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
-    if pixels.ndim == 3 and (pixels != pixels[..., :1]).any():
-        raise StudyError(f"{path} is in colour; export an image as grey, a mask as 8-bit index PNG, one value a label")
-    return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., 0])
+    if pixels.ndim == 2:
+        return pixels
+    return np.ascontiguousarray(pixels[..., 0]) if (pixels == pixels[..., :1]).all() else None
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path | zipfile.Path) -> np.ndarray:
     """(height, width) uint8 of a grey image, or of a colour image with equal channels."""
     image = open_image(path)
-    pixels = _single_channel(image.convert("RGB") if image.mode == "P" else image, path)
+    pixels = _single_channel(image.convert("RGB") if image.mode == "P" else image)
+    if pixels is None:
+        raise StudyError(f"image {path} is in colour; export it as grey; or is it a mask?")
     if pixels.dtype != np.uint8:
         raise StudyError(f"image {path} has {pixels.dtype} pixels; export it with 8 bits")
     return pixels
@@ -78,7 +81,9 @@ def read_mask(path: Path, labels: dict[int, str]) -> np.ndarray:
     labels : mask value -> name, as in dataset.json; a name outside the study's levels becomes background.
     """
     image = open_image(path, lossless=True)
-    pixels = _single_channel(image, path)
+    pixels = _single_channel(image)
+    if pixels is None:
+        raise StudyError(f"mask {path} is in colour; export it as 8-bit index PNG, one value a label")
     if image.mode == "P" and _shows_other_greys(image, pixels):
         raise StudyError(f"mask {path} has a palette of greys that are not its indices; export it as 8-bit grey PNG")
     with np.errstate(invalid="ignore"):

@@ -15,9 +15,7 @@ from lumbar_utils.data.folder import Slice
 MASK_FOLDERS = {"masks", "labels", "labelsTr", "labelsTs"}
 MASK_ENDING = re.compile(r"[\W_]+(masks?|msk|d?seg|labels?|labelmap|segmentations?|gt)$", re.IGNORECASE)
 CHANNEL = re.compile(r"_000\d$")  # of nnU-Net's images
-SEQUENCE = re.compile(  # at a name's end
-    r"(^|[\W_]+)(t[12]w?|pdw?|stir|space|flair|dixon|mri?|ct|sag|scan|vol|img|image)\d?$", re.IGNORECASE
-)
+SEQUENCE = re.compile(r"(t[12]w?|pdw?|stir|space|flair|dixon|mri?|ct|sag|scan|vol|img|image)\d?", re.IGNORECASE)
 SEGMENT = re.compile(r"Segment\d+_(Name|LabelValue)$")  # fields of 3D Slicer in a .seg.nrrd
 LABELS = '{"1": "L5", "2": "L4"}'
 
@@ -158,15 +156,25 @@ def _refuse_ambiguous(path: Path, patients: dict[str, str]) -> None:
     if len(patients) > 1 and len(unique) == 1 and not first.startswith("sub-"):
         problem = f"all {len(patients)} volumes would be of one patient, {unique[0]}"
     keys: dict[str, str] = {}
-    for patient in unique:
-        key = re.match(r"\D*\d*", SEQUENCE.sub("", patient))[0]  # P01 of P01-T1, P01-T2, P01a and P01b
+    for patient, key in zip(unique, _keys(unique), strict=True):
         other = keys.setdefault(key, patient)
         if other != patient:
             problem = f"{other} and {patient} may be one patient"
-        if not key:
+        if SEQUENCE.fullmatch(patient):
             problem = f"volumes would be of a patient {patient!r}, a word that names no one"
     if problem:
         raise StudyError(
             f"{problem}, by their names; write {path} of the lines 'file,patient', '{first},PATIENT' and so on to say "
             "whose each volume is"
         )
+
+
+def _keys(patients: list[str]) -> list[str]:
+    """The part that names of one patient share: P01 of P01-T1, P01-T2, P01a and P01b, but not `case` of case-01.
+
+    A beginning without a number that all names share is that of the data set.
+    """
+    names = [re.split(r"[\W_]+", patient) for patient in patients]
+    while len({parts[0] for parts in names}) == 1 and names[0][0].isalpha() and min(map(len, names)) > 1:
+        names = [parts[1:] for parts in names]
+    return [re.sub(r"^([A-Za-z]*\d+)[A-Za-z]+\d*$", r"\1", parts[0]) for parts in names]

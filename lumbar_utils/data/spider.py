@@ -30,10 +30,7 @@ def read_source(source: Path, slices: int) -> tuple[dict, Iterator[Slice]]:
     images, masks = _by_name(source / "images"), _by_name(source / "masks")
     if not images or not masks:
         raise StudyError(f"{source} has no images/*.mha or no masks; {REMEDY}")
-    subsets, overview = {}, source / "overview.csv"
-    if overview.exists():
-        table = read_table(overview, ("new_file_name", "subset"))  # other columns are not kept: some are personal
-        subsets = dict(zip(table["new_file_name"].str.removesuffix(".mha"), table["subset"], strict=True))
+    subsets = _subsets(source / "overview.csv")
     description = {
         "name": "SPIDER, sagittal slices",
         "licence": "CC BY 4.0",
@@ -53,6 +50,17 @@ def read_source(source: Path, slices: int) -> tuple[dict, Iterator[Slice]]:
 def _by_name(folder: Path) -> dict[str, Path]:
     files = files_in(folder) if folder.is_dir() else []
     return {path.stem: path for path in files if path.suffix.lower() == ".mha"}
+
+
+def _subsets(path: Path) -> dict[str, str]:
+    """Name of a volume -> `training` or `validation`, from overview.csv; empty if there is no such file.
+
+    Columns are new_file_name (with or without .mha) and subset, in any case; others are not read: some are personal.
+    """
+    if not path.exists():
+        return {}
+    table = read_table(path, ("new_file_name", "subset"))
+    return dict(zip(table["new_file_name"].str.removesuffix(".mha"), table["subset"], strict=True))
 
 
 def _cut(name: str, image_path: Path, mask_path: Path | None, subset: str | None) -> volumes.Cut:
