@@ -138,6 +138,7 @@ def test_what_deviates_is_noted(tmp_path):
         "3 cases of 3 patients; 514 of 514 are expected.",
         "images without a mask, left out: 1 (T1_0003_S7).",
         "masks without an image, left out: 1 (T1_0004_S7).",
+        "files not named T1_<patient>_S<slice>.png, left out: 1 (Images/thumbnail.png).",
         "masks with levels out of order: 1 (T1_0002_S7).",
         "masks that lack a level: 1 (T1_0575_S9).",
         "1 pixels of the masks had a colour of no level and took the nearest.",
@@ -151,11 +152,14 @@ def write_a_pair_of_another_size(folder):
 FAULTS = {
     "another size": (
         write_a_pair_of_another_size,
-        r"mask .*Ground_Truth_Images/T1_0002_S7.png has the shape \(18, 5\) but its image .*T1_0002_S7.png \(18, 6\)",
+        "mask .*Ground_Truth_Images/T1_0002_S7.png is 5x18 but its image .*Images/T1_0002_S7.png is 6x18",
     ),
     "no masks": (
         lambda folder: shutil.rmtree(folder / "Pseudo_Colored_Ground_Truth_Images"),
-        "has 3 images and 0 masks of the composite set, but no pair; .*; unpack archives within",
+        "has 3 images and 0 masks of the composite set, but no pair; .*, found Images; unpack archives within",
+    ),
+    "the same case twice": (
+        lambda folder: put(folder / "Images", "T1_0001_S8 .png"), "has two files of case T1_0001_S8, .*; remove one"
     ),
     "a damaged image": (
         lambda folder: (folder / "Images" / "T1_0001_S8.png").write_bytes(b"\x89PNG, or so"),
@@ -181,13 +185,19 @@ def test_what_cannot_be_used_ends_with_one_clear_error(tmp_path, fault, form):
         read_all(form(folder))
 
 
-def test_a_zip_that_is_none_is_refused(tmp_path):
+def test_a_zip_that_is_none_or_that_lies_is_refused(tmp_path):
     (tmp_path / "page.zip").write_text("<html>")
-    with pytest.raises(StudyError, match=r"page\.zip cannot be unpacked \(File is not a zip file\); download it again"):
-        read_all(tmp_path / "page.zip")
+    with pytest.raises(StudyError, match=r"page\.zip is neither a zip archive nor a folder; download it again from"):
+        read_source(tmp_path / "page.zip", 1)
+    with zipfile.ZipFile(tmp_path / "vast.zip", "w") as archive:
+        for folder in SPELLINGS["plain"]:
+            archive.writestr(f"{folder}/T1_0001_S8.png", b"small")
+            archive.filelist[-1].file_size = 2**40
+    with pytest.raises(StudyError, match="would have 1099511627776 bytes"):
+        read_source(tmp_path / "vast.zip", 1)
 
 
-def test_a_member_that_climbs_out_leaves_the_disk_as_it_was(tmp_path):
+def test_a_member_that_climbs_out_is_read_without_touching_the_disk(tmp_path):
     source = zipped(composite(tmp_path / "set"))
     with zipfile.ZipFile(source, "a") as archive:
         archive.writestr("../../Images/T1_0009_S1.png", b"not an image, and without a mask")

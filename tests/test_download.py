@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from lumbar_utils import StudyError
 from lumbar_utils.__main__ import app
+from lumbar_utils.data import download
 from lumbar_utils.data.download import CHUNK, SOURCES, File, Source, fetch, unpack
 
 CONTENT = bytes(range(256)) * (CHUNK // 64)  # four chunks
@@ -65,6 +66,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(download, "WAIT_S", 0)
     with Server() as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -85,34 +87,36 @@ def zip_of(**members):
     return buffer.getvalue()
 
 
-def test_a_download_arrives_whole_with_licence_citation_and_checksum(server, tmp_path, capsys):
-    fetch(source_of(server), tmp_path)
+def test_a_download_arrives_whole_with_licence_citation_and_checksum(server, tmp_path):
+    said = []
+    fetch(source_of(server), tmp_path, said.append)
     sha256 = hashlib.sha256(CONTENT).hexdigest()
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
     assert (tmp_path / "data.bin.sha256").read_text() == f"{sha256}  data.bin\n"
-    said = capsys.readouterr().out
-    assert said.startswith("test set\nlicence: CC0\nplease cite: Nobody\nno checksum of data.bin is published; that of")
+    assert said[0] == "test set\nlicence: CC0\nplease cite: Nobody"
+    assert said[1].startswith("no checksum of data.bin is published; that of this first copy is recorded in")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.bin", "data.bin.sha256"]
 
 
-def broken_off(server, tmp_path, after):
-    """A download that ends after so many bytes."""
-    server.faults = [after]
-    with pytest.raises(StudyError, match=r"run this again, which goes on where it was; or download data\.bin from"):
-        fetch(source_of(server), tmp_path)
-    assert not (tmp_path / "data.bin").exists()
-
-
 def test_after_a_break_only_the_rest_is_fetched(server, tmp_path):
-    broken_off(server, tmp_path, 3 * CHUNK)
+    server.faults = [2 * CHUNK]
     fetch(source_of(server), tmp_path)
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
-    assert server.sent == [(0, 3 * CHUNK), (3 * CHUNK, CHUNK)]
+    assert server.sent == [(0, 2 * CHUNK), (2 * CHUNK, 2 * CHUNK)]
+
+
+def test_a_later_call_goes_on_from_the_part_of_an_earlier_one(server, tmp_path):
+    server.faults = [3 * CHUNK, 503, 503, 503, 503]
+    with pytest.raises(StudyError, match="could not be downloaded"):
+        fetch(source_of(server), tmp_path)
+    assert not (tmp_path / "data.bin").exists()
+    fetch(source_of(server), tmp_path)
+    assert (tmp_path / "data.bin").read_bytes() == CONTENT
+    assert server.sent == [(0, 3 * CHUNK), *[(3 * CHUNK, 0)] * 4, (3 * CHUNK, CHUNK)]
 
 
 def test_a_server_that_ignores_ranges_starts_anew(server, tmp_path):
-    server.ranges = False
-    broken_off(server, tmp_path, 2 * CHUNK)
+    server.ranges, server.faults = False, [2 * CHUNK]
     fetch(source_of(server), tmp_path)
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
     assert server.sent == [(0, 2 * CHUNK), (2 * CHUNK, 4 * CHUNK)]
@@ -133,17 +137,17 @@ def shorten(server):
 @pytest.mark.parametrize("change", [change_etag, lengthen, shorten])
 def test_a_file_that_has_changed_meanwhile_starts_anew(server, tmp_path, change):
     server.etag = None if change is lengthen else server.etag
-    broken_off(server, tmp_path, 2 * CHUNK)
+    server.faults = [2 * CHUNK, 503, 503, 503, 503]
+    with pytest.raises(StudyError):
+        fetch(source_of(server), tmp_path)
     change(server)
-    if change is shorten:  # the part is longer than the file; it is removed
-        broken_off(server, tmp_path, None)
     fetch(source_of(server), tmp_path)
     assert (tmp_path / "data.bin").read_bytes() == server.files["/data"]
     assert server.sent[-1] == (0, len(server.files["/data"]))
 
 
 def test_wrong_bytes_are_refused_and_removed(server, tmp_path):
-    with pytest.raises(StudyError, match=r"does not match .*; run this again, which goes on"):
+    with pytest.raises(StudyError, match=r"does not match .* expected sha256 is the published one"):
         fetch(source_of(server, sha256="0" * 64), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -154,28 +158,35 @@ def test_a_second_copy_is_held_against_the_checksum_of_the_first(server, tmp_pat
     assert len(server.requests) == 1  # what is there is checked, not fetched
     (tmp_path / "data.bin").unlink()
     server.files["/data"] = CONTENT[::-1]
-    with pytest.raises(StudyError, match=r"remove .*data\.bin\.sha256 if it has changed since the first copy"):
+    with pytest.raises(StudyError, match=r"that of the first copy; remove .*data\.bin\.sha256 to accept"):
         fetch(source_of(server), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["data.bin.sha256"]
 
 
-@pytest.mark.parametrize("fault", [403, 503])
-def test_a_failed_download_tells_the_way_by_hand(server, tmp_path, fault):
-    server.faults = [fault]
+@pytest.mark.parametrize("fault, requests", [(403, 1), (503, 5)], ids=["for good", "five tries"])
+def test_a_failed_download_tells_the_way_by_hand(server, tmp_path, fault, requests):
+    server.faults = [fault] * 9
     steps = f"download data.bin from https://example.org/set in a browser, put it at {tmp_path}/data.bin"
-    with pytest.raises(StudyError, match=f"{fault} .*{re.escape(steps)}"):
+    with pytest.raises(StudyError, match=re.escape(steps)):
         fetch(source_of(server), tmp_path)
+    assert len(server.requests) == requests
 
 
 def test_a_server_that_is_not_there_is_told_too(server, tmp_path):
     server.server_close()
-    with pytest.raises(StudyError, match=r"download data\.bin from .* in a browser"):
+    with pytest.raises(StudyError, match=r"could not be downloaded .* in a browser"):
         fetch(source_of(server), tmp_path)
+
+
+def test_a_disk_too_small_is_told_before_the_first_byte(server, tmp_path):
+    with pytest.raises(StudyError, match=r"data\.bin needs 1000000000\.0 GB on disk, .* GB are free; make room"):
+        fetch(source_of(server, unpacked=10**18), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_page_in_place_of_an_archive_is_refused_and_its_checksum_not_recorded(server, tmp_path):
     server.files["/data"] = b"<html>please prove that you are human"
-    with pytest.raises(StudyError, match="it is no zip archive but a web page, perhaps"):
+    with pytest.raises(StudyError, match=r"sent no zip archive but a web page, perhaps"):
         fetch(source_of(server, "composite.zip"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -223,14 +234,22 @@ def test_no_member_of_an_archive_is_written_outside_of_its_folder(tmp_path, memb
 
 def test_an_archive_with_two_files_of_one_name_leaves_nothing_behind(tmp_path):
     (tmp_path / "images.zip").write_bytes(zip_of(**{"1_t1.mha": b"one", "other/1_t1.mha": b"two"}))
-    with pytest.raises(FileExistsError, match=r"1_t1\.mha"):
+    with pytest.raises(StudyError, match=r"images\.zip has two files named 1_t1\.mha; unpack it by hand"):
         unpack(tmp_path / "images.zip", tmp_path / "images")
     assert [path.name for path in tmp_path.iterdir()] == ["images.zip"]
 
 
+def test_an_archive_larger_than_the_disk_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr("1_t1.mha", b"one")
+        archive.filelist[0].file_size = 10**18
+    with pytest.raises(StudyError, match=r"images\.zip needs 1000000000\.0 GB on disk, .* GB are free; make room"):
+        unpack(tmp_path / "images.zip", tmp_path / "images")
+
+
 def test_a_damaged_archive_is_refused_whole(tmp_path):
     (tmp_path / "images.zip").write_bytes(zip_of(**{"1_t1.mha": b"one"}).replace(b"one", b"two"))
-    with pytest.raises(zipfile.BadZipFile, match="Bad CRC-32"):
+    with pytest.raises(StudyError, match=r"images\.zip cannot be unpacked \(Bad CRC-32"):
         unpack(tmp_path / "images.zip", tmp_path / "images")
     assert [path.name for path in tmp_path.iterdir()] == ["images.zip"]
 

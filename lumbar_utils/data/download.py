@@ -3,8 +3,10 @@
 import dataclasses
 import re
 import shutil
+import time
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pooch
@@ -14,8 +16,9 @@ from tqdm import tqdm
 from lumbar_utils import StudyError, records
 from lumbar_utils.data import composite
 
-TIMEOUT_S = 60
+TRIES, WAIT_S, TIMEOUT_S = 5, 2.0, 60  # the wait doubles from one try to the next
 CHUNK = 2**15  # bytes written at a time
+TEMPORARY = (408, 416, 429, 500, 502, 503, 504)  # HTTP errors worth another try
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +27,14 @@ class File:
 
     path : where it goes, below data/raw; a zip with `unpacks` is unpacked into the folder of its name, then removed.
     sha256 : None if it is not published; that of the first download is then recorded beside the file.
+    unpacked : estimate of the bytes that it unpacks to, for the check of free disk space before the download.
     """
 
     path: str
     url: str
     sha256: str | None = None
     unpacks: bool = False
+    unpacked: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,65 +62,81 @@ SOURCES = {
         (
             File("spider/overview.csv", f"{ZENODO}/files/overview.csv?download=1"),
             File("spider/masks.zip", f"{ZENODO}/files/masks.zip?download=1",
-                 "13a6e25a8c0d74f507e16ebb2edafc277ceeaf2598474f1fed24fdf59cb7f18f", True),
+                 "13a6e25a8c0d74f507e16ebb2edafc277ceeaf2598474f1fed24fdf59cb7f18f", True, 10**9),
             File("spider/images.zip", f"{ZENODO}/files/images.zip?download=1",
-                 "a54cba2905284ff6cc9999f1dd0e4d871c8487187db7cd4b068484eac2f50f17", True),
+                 "a54cba2905284ff6cc9999f1dd0e4d871c8487187db7cd4b068484eac2f50f17", True, 6 * 10**9),
         ),
     ),
 }  # fmt: skip
 
 
-def fetch(source: Source, raw: Path) -> None:
+def fetch(source: Source, raw: Path, say: Callable[[str], None] = print) -> None:
     """Put the files of a source into `raw`; what is there already is checked and not downloaded again.
 
-    Raises StudyError, with the way by hand, if a download fails, a checksum is wrong, or an archive is damaged.
+    Raises StudyError if a download fails (with the way by hand), the disk is too small, a checksum is wrong, or an
+    archive is damaged.
     """
-    print(f"{source.name}\nlicence: {source.licence}\nplease cite: {source.citation}")
+    say(f"{source.name}\nlicence: {source.licence}\nplease cite: {source.citation}")
     for file in source.files:
         path = raw / file.path
         target = path.with_suffix("") if file.unpacks else path
-        try:
-            if not file.unpacks:
-                download(file, path)
-            elif not target.is_dir():
-                download(file, path)
-                unpack(path, target)
-                path.unlink()
-        except (requests.RequestException, zipfile.BadZipFile, zlib.error, ValueError, FileExistsError) as error:
-            remove = "" if file.sha256 else f", remove {_record(path)} if it has changed since the first copy"
-            raise StudyError(
-                f"{file.url}: {error}; run this again, which goes on where it was; or download {path.name} from "
-                f"{source.page} in a browser, put it at {path}{remove}, and run this again"
-            ) from None
-        print(f"{target} is complete")
+        if file.unpacks and target.is_dir():
+            say(f"{target} is there already")
+            continue
+        by_hand = f"download {path.name} from {source.page} in a browser, put it at {path} and run this again"
+        download(file, path, by_hand, say)
+        if file.unpacks:
+            unpack(path, target)
+            path.unlink()
+        say(f"{target} is complete")
 
 
-def _record(path: Path) -> Path:
-    """Where the checksum of a first copy is kept."""
-    return path.with_name(f"{path.name}.sha256")
+def download(file: File, path: Path, by_hand: str, say: Callable[[str], None]) -> None:
+    """Download `file` to `path`, which appears once it is complete and checked; until then there is a .part file.
 
-
-def download(file: File, path: Path) -> None:
-    """Download `file` to `path`, which appears once it is complete and checked; until then there is a .part file."""
-    record = _record(path)
+    by_hand : what to do if the download fails, for the error.
+    """
+    record = path.with_name(f"{path.name}.sha256")
     recorded = record.read_text(encoding="utf-8").split()[0] if record.exists() else None
 
-    def receive(_: str, output_file: str, __: object) -> None:
+    def receive(url: str, output_file: str, _: object) -> None:
         part = path.with_name(f"{path.name}.part")
-        _receive(file.url, part)
+        _receive_in_tries(file, part, by_hand, say)
         part.replace(output_file)
         if path.suffix == ".zip" and not zipfile.is_zipfile(output_file):
-            raise zipfile.BadZipFile("it is no zip archive but a web page, perhaps")
+            raise StudyError(f"{url} sent no zip archive but a web page, perhaps; run this again, or {by_hand}")
 
     pooch.get_logger().setLevel("WARNING")
-    pooch.retrieve(file.url, file.sha256 or recorded, path.name, path.parent, downloader=receive)
+    try:
+        pooch.retrieve(file.url, file.sha256 or recorded, path.name, path.parent, downloader=receive)
+    except StudyError:
+        raise
+    except ValueError as error:  # the checksum differs
+        expected = (
+            "the published one" if file.sha256 else f"that of the first copy; remove {record} to accept a new one"
+        )
+        raise StudyError(f"{error} The expected sha256 is {expected}; run this again, or {by_hand}") from None
     if not file.sha256 and not recorded:
         sha256 = pooch.file_hash(path)
         records.write_text(record, f"{sha256}  {path.name}\n")
-        print(f"no checksum of {path.name} is published; that of this first copy is recorded in {record}: {sha256}")
+        say(f"no checksum of {path.name} is published; that of this first copy is recorded in {record}: {sha256}")
 
 
-def _receive(url: str, part: Path) -> None:
+def _receive_in_tries(file: File, part: Path, by_hand: str, say: Callable[[str], None]) -> None:
+    """Complete `part`, with several tries where the connection breaks or the server is busy."""
+    for attempt in range(TRIES):
+        try:
+            _receive(file, part)
+            return
+        except requests.RequestException as error:
+            is_temporary = error.response is None or error.response.status_code in TEMPORARY
+            if attempt + 1 == TRIES or not is_temporary:
+                raise StudyError(f"{file.url} could not be downloaded ({error}); {by_hand}") from None
+            say(f"{part.stem}: {error}; trying again")
+            time.sleep(WAIT_S * 2**attempt)
+
+
+def _receive(file: File, part: Path) -> None:
     """Append what is missing to `part`; a file that has changed on the server, or has no ETag, starts anew."""
     record = part.with_name(f"{part.name}.etag")
     headers = {"User-Agent": "lumbar_utils", "Accept-Encoding": "identity"}
@@ -123,16 +144,17 @@ def _receive(url: str, part: Path) -> None:
     if part.exists() and record.exists():
         received = part.stat().st_size
         headers |= {"Range": f"bytes={received}-", "If-Range": record.read_text(encoding="utf-8")}
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
+    with requests.get(file.url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
         if response.status_code == 416:  # the file on the server ends before the part
             part.unlink()
         response.raise_for_status()
         start = received if response.status_code == 206 else 0
+        missing = int(response.headers.get("Content-Length", 0))
+        _check_space(part.parent, part.stem, missing + file.unpacked)
         record.unlink(missing_ok=True)
         if "ETag" in response.headers:
             record.write_text(response.headers["ETag"], encoding="utf-8")
-        total = start + int(response.headers.get("Content-Length", 0))
-        bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem)
+        bar = tqdm(total=start + missing, initial=start, unit="B", unit_scale=True, desc=part.stem)
         with bar, part.open("ab" if start else "wb") as out:
             for chunk in response.iter_content(CHUNK):
                 out.write(chunk)
@@ -144,11 +166,25 @@ def unpack(archive: Path, folder: Path) -> None:
     """Put the files of a zip straight into `folder`, which appears once it is complete; hidden files are left out.
 
     Archives differ in whether they have an outer folder, so only the last part of a file's path is used; that is also
-    why no file can be written elsewhere. Raises FileExistsError for two files of one name.
+    why no file can be written elsewhere. Raises StudyError on two files of one name, too little disk space, or damage.
     """
-    with records.atomic_folder(folder) as unfinished, zipfile.ZipFile(archive) as opened:
-        for member in tqdm(opened.infolist(), desc=f"unpacking {archive.name}", unit="file"):
-            name = re.split(r"[/\\:]", member.filename)[-1]
-            if name and not name.startswith("."):
+    try:
+        with records.atomic_folder(folder) as unfinished, zipfile.ZipFile(archive) as opened:
+            _check_space(folder.parent, archive.name, sum(member.file_size for member in opened.infolist()))
+            for member in tqdm(opened.infolist(), desc=f"unpacking {archive.name}", unit="file"):
+                name = re.split(r"[/\\:]", member.filename)[-1]
+                if member.is_dir() or name.startswith("."):
+                    continue
                 with opened.open(member) as packed, (unfinished / name).open("xb") as out:
                     shutil.copyfileobj(packed, out)
+    except FileExistsError:
+        raise StudyError(f"{archive} has two files named {name}; unpack it by hand into {folder}") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last: encrypted, or unknown method
+        raise StudyError(f"{archive} cannot be unpacked ({error}); remove it and fetch it again") from None
+
+
+def _check_space(folder: Path, name: str, needed: int) -> None:
+    """Raise StudyError unless the disk of a folder has so many bytes free."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise StudyError(f"{name} needs {needed / 1e9:.1f} GB on disk, {free / 1e9:.1f} GB are free; make room")
