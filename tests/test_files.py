@@ -41,7 +41,7 @@ def test_a_table_that_is_none_is_refused(tmp_path, text, message):
         files.read_table(tmp_path / "t.csv", ("file", "patient"))
 
 
-@pytest.mark.parametrize("text", [b"", b"[1]", b"{", b"\xff", b"[" * 9999])
+@pytest.mark.parametrize("text", [b"", b"[1]", b"{", b"\xff", b'{"1": "L1", "1": "L2"}', b"[" * 9999])
 def test_what_is_no_json_object_is_refused(tmp_path, text):
     (tmp_path / "labels.json").write_bytes(text)
     with pytest.raises(StudyError, match=r"labels.json (is not JSON|holds list where an object is expected)"):

@@ -335,6 +335,8 @@ FAULTS = {
         lambda folder: (folder / "dataset.json").write_text("[" * 10**5),
         "dataset.json is not JSON: maximum",
     ),
+    "half a letter": (replace("dataset.json", "drawn by", "drawn \\ud800"), "dataset.json is not JSON: .*surrogates"),
+    "a name twice": (replace("dataset.json", '"12"', '"2"'), "dataset.json is not JSON: '2' stands in it twice"),
     "names for values": (labels(L3="3"), "has labels = .*: give names to values from 0 to 255, as in"),
     "a label beyond a byte": (labels(**{"256": "L3"}), "has labels = .*: give names to values from 0 to 255"),
     "a label below zero": (labels(**{"-1": "L3"}), "has labels = .*: give names to values from 0 to 255"),

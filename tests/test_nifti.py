@@ -226,6 +226,18 @@ FAULTS = {
         ],
         "anna_mask.nii.gz may be that of anna_t1 or of anna_t2; name it as its image",
     ),
+    "a kind that is not read": (
+        lambda folder: (folder / "bert.IMG").write_bytes(b""),
+        "bert.IMG is of a kind that is not read; save it as .nii.gz",
+    ),
+    "a volume half downloaded": (
+        lambda folder: (folder / "carl.nii.gz.part").write_bytes(b""),
+        "carl.nii.gz.part is of a kind that is not read",
+    ),
+    "one vertebra a file": (
+        lambda folder: (folder / "masks" / "vertebrae_L1.nii.gz").touch(),
+        "vertebrae_L1.nii.gz is of L1 alone by its name; write all levels of a volume as one label map",
+    ),
     "names alike as cases": (
         lambda folder: [(folder / name).touch() for name in ("anna t1.nii.gz", "anna-t1.nii")],
         "anna-t1.nii and anna t1.nii.gz share a name",

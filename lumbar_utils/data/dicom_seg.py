@@ -41,18 +41,6 @@ def write(file: Path, labels: np.ndarray, images: Sequence[Path], model: str) ->
     present = [value for value in range(1, len(LEVELS) + 1) if (labels == value).any()]
     numbers = np.zeros(len(LEVELS) + 1, np.uint8)  # segments are counted from 1 without gaps
     numbers[present] = np.arange(1, len(present) + 1)
-    algorithm = highdicom.AlgorithmIdentificationSequence(
-        name=f"lumbar_utils {model}", version=__version__, family=codes.cid7162.ArtificialIntelligence
-    )
-    segments = [
-        highdicom.seg.SegmentDescription(
-            segment_number=int(numbers[value]), segment_label=LEVELS[value - 1],
-            segmented_property_category=codes.SCT.AnatomicalStructure,
-            segmented_property_type=SEGMENTED[LEVELS[value - 1]],
-            algorithm_type="AUTOMATIC", algorithm_identification=algorithm,
-        )
-        for value in present
-    ]  # fmt: skip
     with warnings.catch_warnings(action="ignore"):  # of odd values in the headers of the source
         sources = [pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in images]
         try:
@@ -60,7 +48,7 @@ def write(file: Path, labels: np.ndarray, images: Sequence[Path], model: str) ->
                 raise ValueError("its FrameOfReferenceUID is absent")
             segmentation = highdicom.seg.Segmentation(
                 source_images=sources, pixel_array=numbers[labels], segmentation_type="BINARY",
-                segment_descriptions=segments,
+                segment_descriptions=[_segment(i, LEVELS[value - 1], model) for i, value in enumerate(present, 1)],
                 series_instance_uid=highdicom.UID(), series_number=SERIES_NUMBER, series_description=DESCRIPTION,
                 sop_instance_uid=highdicom.UID(), instance_number=1,
                 manufacturer="lumbar_utils", manufacturer_model_name=model, software_versions=__version__,
@@ -72,3 +60,19 @@ def write(file: Path, labels: np.ndarray, images: Sequence[Path], model: str) ->
             ) from None
         segmentation.save_as(file)
     return file
+
+
+def _segment(number: int, level: str, model: str):
+    """Description of one segment."""
+    import highdicom
+
+    return highdicom.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=level,
+        segmented_property_category=codes.SCT.AnatomicalStructure,
+        segmented_property_type=SEGMENTED[level],
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name=f"lumbar_utils {model}", version=__version__, family=codes.cid7162.ArtificialIntelligence
+        ),
+    )

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -69,14 +70,29 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict:
-    """The object in a JSON file; StudyError for anything else."""
+    """The object in a JSON file; StudyError for anything else, and for a name that it has twice."""
     try:
-        value = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+        value = json.loads(read_text(path), object_pairs_hook=_unique)
+        json.dumps(value, indent=2, ensure_ascii=False).encode()  # for a study's record
+    except StudyError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise StudyError(f"{path} is not JSON: {error}; see data/README.md for its form") from None
     if not isinstance(value, dict):
         raise StudyError(f"{path} holds {type(value).__name__} where an object is expected; see data/README.md")
     return value
+
+
+def _unique(pairs: list[tuple]) -> dict:
+    name = _repeated(name for name, _ in pairs)
+    if name is not None:
+        raise ValueError(f"{name!r} stands in it twice")
+    return dict(pairs)
+
+
+def _repeated(names) -> str | None:
+    """The first of names that occurs more than once; None if all are unique."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def plain(name: str) -> str:

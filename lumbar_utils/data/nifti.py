@@ -16,6 +16,10 @@ MASK_FOLDERS = {"masks", "labels", "labelsTr", "labelsTs"}
 MASK_ENDING = re.compile(r"[\W_]+(masks?|msk|d?seg|labels?|labelmap|segmentations?|gt)$", re.IGNORECASE)
 CHANNEL = re.compile(r"_000\d$")  # of nnU-Net's images
 SEQUENCE = re.compile(r"(t[12]w?|pdw?|stir|space|flair|dixon|mri?|ct|sag|scan|vol|img|image)\d?", re.IGNORECASE)
+NOT_READ = (
+    ".hdr", ".img", ".img.gz", ".hdr.gz", ".mhd", ".nhdr", ".mgz", ".mgh", ".mnc", ".gipl", ".vtk", ".nii.bz2",
+    ".nii.xz", ".nii.zst", ".nii.zip", ".part", ".partial", ".filepart", ".crdownload",
+)  # other formats of volumes, and unfinished copies  # fmt: skip
 SEGMENT = re.compile(r"Segment\d+_(Name|LabelValue)$")  # fields of 3D Slicer in a .seg.nrrd
 LABELS = '{"1": "L5", "2": "L4"}'
 
@@ -104,10 +108,15 @@ def _by_name(source: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     cases: dict[tuple, Path] = {}
     for path in files_in(source):
         name, suffix = split_suffix(path)
+        if path.name.lower().endswith(NOT_READ):
+            raise StudyError(f"{path} is of a kind that is not read; save it as {', '.join(VOLUMES)}, or move it away")
         if not suffix:
             continue
         is_mask = bool(MASK_ENDING.search(name) or MASK_FOLDERS & set(path.relative_to(source).parts[:-1]))
         name = MASK_ENDING.sub("", name)
+        level = level_of(name)
+        if level in LEVELS:
+            raise StudyError(f"{path} is of {level} alone by its name; write all levels of a volume as one label map")
         other = cases.setdefault((is_mask, volumes.case_name(name)), path)
         if other != path:
             raise StudyError(f"{path} and {other.relative_to(source)} share a name; remove or rename one")
