@@ -34,7 +34,7 @@ SLOT = {"cell": 1}  # the resource that a worker of Dask offers for each job tha
 DELETED = {"last": (), "best": ("last.ckpt",), "none": ("last.ckpt", "best.ckpt")}  # checkpoints, by what is kept
 MEMORY_MB = 2500  # of a training
 THREAD = "worker"  # begins the names of the threads that wait for kernels of this machine
-TRIES = 2  # of a job that fails
+TRIES = 2  # of a grid's job that fails
 PATIENCE_S = 10.0  # for a scheduler to answer, and for its workers to take jobs
 PAUSE_S = 5.0  # before a job that failed, or that another process runs, is looked at again
 
@@ -134,41 +134,42 @@ def _run_stages(stages: Iterable[list[Job]]) -> list[str]:
             else:
                 todo.append(job)
         workers, threads = _fitting(todo[0].study, len(todo)) if len(todo) > 1 else (1, 0)
-        if failures := run_jobs(todo, workers, threads, show_bar=False):
+        if failures := run_jobs(todo, workers, threads, tries=1):
             return failures
     return []
 
 
 def run_jobs(
-    jobs: list[Job], workers: int, threads: int, scheduler: str = "", keep: str = "last", show_bar: bool = True
+    jobs: list[Job], workers: int, threads: int, scheduler: str = "", keep: str = "last", tries: int = TRIES
 ) -> list[str]:
-    """Run jobs until each is finished or has failed TRIES times; a message per failure. Their data must be prepared.
+    """Run jobs until each is finished or has failed `tries` times; a message per failure. Their data must be prepared.
 
     threads : of each job; 0 for as many as a process takes by itself. keep : which checkpoints stay when a job is
-    finished, a key of DELETED. show_bar : over all jobs; otherwise a line is printed when one starts, ends, or has
-    trained for an epoch.
+    finished, a key of DELETED. Where a job is tried again, a bar shows the progress of all; otherwise a line is printed
+    when one starts, ends, or has trained for an epoch.
     """
     if not jobs:
         return []
     task = functools.partial(run_job, threads=threads, keep=keep, code=records.source_fingerprint())
     if not scheduler:  # no port is opened that others could reach
         with futures.ThreadPoolExecutor(workers, thread_name_prefix=THREAD) as pool:
-            return run_all(jobs, pool, lambda: workers, task, show_bar)
+            return run_all(jobs, pool, lambda: workers, task, tries)
     with _connection(scheduler) as client:
         print(f"{slots(client)} at once; dashboard: {client.dashboard_link}")
-        return run_all(jobs, client.get_executor(resources=SLOT, pure=False), lambda: slots(client), task, show_bar)
+        return run_all(jobs, client.get_executor(resources=SLOT, pure=False), lambda: slots(client), task, tries)
 
 
 def run_all(
     jobs: list[Job], pool: futures.Executor, at_once: Callable[[], int],
-    task: Callable[[Job, float], float | None], show_bar: bool = True,
+    task: Callable[[Job, float], float | None], tries: int = TRIES,
 ) -> list[str]:  # fmt: skip
-    """Give jobs to a pool in their order until each is finished or has failed TRIES times; a message per failure.
+    """Give jobs to a pool in their order until each is finished or has failed `tries` times; a message per failure.
 
     at_once : how many the pool runs, which may change; it is never given more, so that workers may come and go.
-    task, show_bar : see `run_job` and `run_jobs`.
+    task, tries : see `run_job` and `run_jobs`.
     """
-    waiting, failures, tries = [(job, 0.0) for job in jobs], [], collections.Counter()
+    waiting, failures, failed = [(job, 0.0) for job in jobs], [], collections.Counter()
+    show_bar = tries > 1
     running: dict[futures.Future, Job] = {}
     epochs: dict[Job, int] = {}  # see `_print_epochs`
     bar = tqdm(total=len(jobs), desc="jobs", unit="job", smoothing=0, disable=not show_bar)
@@ -188,8 +189,8 @@ def run_all(
             for future in done:
                 job = running.pop(future)
                 seconds, error = _outcome(future)
-                tries[job] += error != ""
-                if seconds is None and tries[job] < TRIES:
+                failed[job] += error != ""
+                if seconds is None and failed[job] < tries:
                     waiting.append((job, PAUSE_S))
                     continue
                 bar.update()

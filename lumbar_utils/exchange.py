@@ -84,7 +84,7 @@ def write_onnx(folder: Path, model: str, path: Path) -> Path:
 
     Height and width are those of the study's input; images are scaled into it, not distorted, and padded with 0.
     Probabilities are (1, classes, height, width), background first; the file's metadata names the classes.
-    Raises StudyError where the packages are missing, or the study normalises its images by percentiles.
+    Raises StudyError where the packages are missing.
     """
     try:
         import onnx
@@ -93,8 +93,6 @@ def write_onnx(folder: Path, model: str, path: Path) -> Path:
         raise StudyError('ONNX needs further packages: pip install "lumbar_utils[onnx]"') from None
     trained = read_trained(folder, model)
     study = trained.study
-    if study.normalisation != "zscore":
-        raise StudyError(f"normalisation={study.normalisation} is not written as ONNX; zscore is, or use safetensors")
     network = FromGreyValues(trained.network, trained.classes).eval()
     names = {"input_names": ["image"], "output_names": ["probabilities"]}
     example = torch.zeros(1, 1, study.height, study.width)

@@ -197,9 +197,9 @@ def _predict(trained: Trained, images: np.ndarray, shape: tuple[int, int]) -> np
     network = trained.network.to(device)
     with torch.inference_mode(), explain_out_of_memory(study, "predicting"):
         for numbers in np.array_split(shown, -(-len(shown) // study.batch_size)):
-            inputs = [normalise(fit.into_grid(images[i], cv2.INTER_AREA), study.normalisation) for i in numbers]
+            inputs = [normalise(fit.into_grid(images[i], cv2.INTER_AREA)) for i in numbers]
             batch = torch.from_numpy(np.stack(inputs))[:, None].to(device)
-            maps = probabilities_of(network, batch, classes, study.test_time_augmentation).cpu().numpy()
+            maps = probabilities_of(network, batch, classes).cpu().numpy()
             for number, channels in zip(numbers, maps, strict=True):
                 for value, channel in zip(classes[1:], fit.out_of_grid(channels[1:], shape), strict=True):
                     probabilities[number, value - 1] = np.rint(channel * 255)

@@ -38,7 +38,12 @@ PROFILES = {
 }  # fmt: skip
 START_LENGTH = 2  # of the training on phantoms that others start from, in the epochs of its profile
 FINE_TUNING = 0.25  # of a profile's learning rate, for networks that are trained already
-NETWORKS = ("normalisation", "unet_channels", "hrnet", "efficientnet", "deep_supervision")  # settings that weights need
+NETWORKS = ("unet_channels", "hrnet", "efficientnet")  # settings that weights need
+# settings that were dropped, with the value that is built in: an ablation found none of the others better
+BUILT_IN = {
+    "normalisation": "zscore", "loss": "dice_ce", "schedule": "one_cycle", "deep_supervision": False, "ema": 0,
+    "test_time_augmentation": False,
+}  # fmt: skip
 
 MAIN = {"profile", "dataset", "seed", "height", "width", "epochs"}  # shown by a notebook without a click
 
@@ -269,7 +274,6 @@ class Study(BaseModel):
 
     height: int = Field(ge=64, le=4096, multiple_of=32, description="rows of the network's input")
     width: int = Field(ge=64, le=4096, multiple_of=32, description="columns of the network's input")
-    normalisation: Literal["zscore", "percentile"] = Field("zscore", description="of each image's grey values")
     augmentation: Literal["none", "geometric", "intensity", "mr"] = Field(
         "intensity", description="what varies in training images, each including the one before"
     )
@@ -295,22 +299,13 @@ class Study(BaseModel):
     )
     batch_size: int = Field(ge=2, description="cases of a step, over all its parts, devices and nodes")
     accumulate: int = Field(1, ge=1, description="parts of a step, one after the other: memory for each alone")
-    loss: Literal["dice_ce", "ce", "generalised_dice", "focal_tversky"] = Field(
-        "dice_ce", description="Dice and cross-entropy, cross-entropy alone, generalised Dice, focal Tversky"
-    )
-    schedule: Literal["one_cycle", "cosine", "poly_sgd"] = Field(
-        "one_cycle", description="AdamW up and down again, AdamW down as a cosine, or nnU-Net's SGD"
-    )
     learning_rate: float = Field(gt=0, description="its highest value")
-    weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay of AdamW; SGD has nnU-Net's 3e-5")
-    deep_supervision: bool = Field(False, description="U-Net is also taught at its coarser levels")
-    ema: float = Field(0, ge=0, lt=1, description="decay a step of the moving average of the weights; 0: no average")
+    weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay of AdamW")
     start_from: Start = Field(
         description="none: at random; pretrained: from the networks that come with the project, the default for images "
         "of patients; phantoms: from networks trained on phantoms first, once for all studies of a profile, the "
         "default where pretrained ones do not fit; or the folder of another study"
     )
-    test_time_augmentation: bool = Field(False, description="predict the mean over turned and scaled copies")
 
     precision: Literal["auto", "32", "bf16", "16"] = Field("auto", description="mixed where the device has it")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where networks are trained")
@@ -336,6 +331,7 @@ class Study(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_the_profile(cls, settings: dict) -> dict:
+        settings = {name: value for name, value in settings.items() if name not in BUILT_IN or value != BUILT_IN[name]}
         profile = PROFILES.get(str(settings["profile"]), PROFILES["smoke"])
         start = settings["start_from"] if "start_from" in settings else _usual_start(profile | settings)
         if start not in ("none", None):
@@ -510,6 +506,11 @@ def read_study(folder: Path) -> Study | Grid:
 def _readable(problem: dict) -> str:
     """One of pydantic's errors in words: which setting, what it got, what is allowed."""
     name = ".".join(map(str, problem["loc"]))
+    if name in BUILT_IN:
+        return (
+            f"setting {name}={problem['input']!r} is refused: {BUILT_IN[name]!r} is built in, as an ablation found "
+            "nothing better (tests/benchmarks/README.md); leave it out"
+        )
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, Study.model_fields, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(Study.model_fields)}"

@@ -297,7 +297,7 @@ def main() -> int:
         shutil.rmtree(place, ignore_errors=True)
         if given.notebooks:
             return Notebooks(place, folder / "cache")
-        return Training(place, folder / "cache", given.model, epochs=6, ema=0.9)
+        return Training(place, folder / "cache", given.model, epochs=6)
 
     table = kill_again_and_again(begin, folder, given.kills or (3 if given.notebooks else 20), given.seed)
     table.to_csv(folder / ("notebooks.csv" if given.notebooks else "kills.csv"), index=False)

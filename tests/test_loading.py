@@ -124,7 +124,7 @@ def test_the_brightest_half_percent_is_clipped_in_training_and_kept_elsewhere():
     image = np.full((20, 20), 50, np.uint8)
     image[0, :4] = (100, 100, 100, 200)  # of 400 pixels two lie above the percentile, between 100 and 100
     assert Stretch(p=1)(image=image)["image"][0, :5].tolist() == [255, 255, 255, 255, 128]
-    cases = SliceDataset(image[None], image[None], np.array([0]), 0, augmentation("intensity"), "zscore")
+    cases = SliceDataset(image[None], image[None], np.array([0]), 0, augmentation("intensity"))
     assert torch.equal(cases[NOT_AUGMENTED, 0][0][0], torch.from_numpy(normalise(image)))
 
 
@@ -166,7 +166,7 @@ def test_normalised_images_have_mean_0_and_deviation_1():
 
 def cases(seed=0):
     pixels = np.random.default_rng(0).integers(0, 255, (5, 64, 64), np.uint8)
-    return SliceDataset(pixels, pixels // 50, np.array([0, 2, 4]), seed, augmentation("intensity"), "zscore")
+    return SliceDataset(pixels, pixels // 50, np.array([0, 2, 4]), seed, augmentation("intensity"))
 
 
 def test_a_case_depends_on_seed_epoch_and_case_and_on_nothing_else():
@@ -179,17 +179,8 @@ def test_a_case_depends_on_seed_epoch_and_case_and_on_nothing_else():
     assert cases()[3, 1][2] == 2  # its row in the table of cases
 
 
-def test_percentiles_become_minus_1_and_1_and_what_lies_outside_is_cut_off():
-    image = np.arange(101, dtype=np.uint8).repeat(4).reshape(4, 101)
-    pixels = normalise(image, "percentile")
-    assert (pixels.min(), pixels.max()) == (-1, 1)
-    assert np.median(pixels) == pytest.approx(0)
-    assert not normalise(np.full((4, 4), 7, np.uint8), "percentile").any()
-
-
-@pytest.mark.parametrize("how", ["zscore", "percentile"])
-def test_pixels_have_the_32_bits_that_networks_take(how):
-    assert normalise(np.arange(16, dtype=np.uint8).reshape(4, 4), how).dtype == np.float32
+def test_pixels_have_the_32_bits_that_networks_take():
+    assert normalise(np.arange(16, dtype=np.uint8).reshape(4, 4)).dtype == np.float32
 
 
 def test_an_image_that_is_not_augmented_is_as_it_was():

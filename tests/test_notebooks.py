@@ -111,7 +111,7 @@ def test_a_name_that_two_cells_set_is_seen():
     [
         ({"overrides": '{"epochs": 1}'}, {"epochs": 1}),
         ({"overrides": "{'epochs': 1}"}, {"epochs": 1}),
-        ({"overrides": '{"deep_supervision": true, "start_from": null}'}, {"deep_supervision": True}),
+        ({"overrides": '{"shift": 0.1, "start_from": null}'}, {"shift": 0.1}),
         ({"seed": "3"}, {"seed": 3}),
     ],
 )

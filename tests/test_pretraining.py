@@ -14,7 +14,7 @@ import torch
 from lumbar_utils import StudyError, freshness
 from lumbar_utils.application import predict_source
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.networks.models import network_of, pretrain
+from lumbar_utils.networks.models import load_encoder_weights, network_of
 from lumbar_utils.networks.training import fit
 from lumbar_utils.study import Study
 
@@ -44,7 +44,7 @@ def study(study, folder):
 @pytest.mark.parametrize("model, name", [("hrnet", "hrnet_w18_small"), ("efficientnet", "tf_efficientnet_lite0")])
 def test_a_grey_image_is_seen_as_its_three_equal_colours_are_by_the_colour_network(study, model, name):
     network = network_of(study, model)
-    pretrain(network, model, study)
+    load_encoder_weights(network, model, study)
     grey = torch.randn(1, 1, 64, 64)
     features = {"feature_location": "", "out_indices": (1, 2, 3, 4)} if model == "hrnet" else {}
     weights = classifier(name).state_dict()
@@ -64,7 +64,7 @@ def test_the_encoder_of_the_paper_takes_weights_as_segmentation_models_pytorch_d
     torch.save(oracle.state_dict() | {"_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)}, file)
     study = Study(**study.settings | {"efficientnet": "efficientnet-b0", "encoder_weights": str(file)})
     network = network_of(study, "efficientnet")
-    pretrain(network, "efficientnet", study)
+    load_encoder_weights(network, "efficientnet", study)
     oracle.set_in_channels(1, pretrained=True)
     ours = network.encoder.state_dict()
     assert ours.keys() == oracle.state_dict().keys()
@@ -74,7 +74,7 @@ def test_the_encoder_of_the_paper_takes_weights_as_segmentation_models_pytorch_d
 
 def test_what_is_no_encoder_starts_as_it_would_without(study):
     with_weights = network_of(study, "efficientnet")
-    pretrain(with_weights, "efficientnet", study)
+    load_encoder_weights(with_weights, "efficientnet", study)
     without = network_of(study, "efficientnet")
     assert torch.equal(with_weights.decoder.blocks[0].conv1[0].weight, without.decoder.blocks[0].conv1[0].weight)
     assert not torch.equal(with_weights.encoder.model.conv_stem.weight, without.encoder.model.conv_stem.weight)
@@ -82,7 +82,7 @@ def test_what_is_no_encoder_starts_as_it_would_without(study):
 
 def test_unet_says_that_it_has_no_such_encoder_and_stays_as_it_is(study, capsys):
     network = network_of(study, "unet")
-    pretrain(network, "unet", study)
+    load_encoder_weights(network, "unet", study)
     assert "unet has no encoder to pre-train" in capsys.readouterr().out
     assert torch.equal(network.classify.weight, network_of(study, "unet").classify.weight)
 
@@ -112,7 +112,7 @@ def test_weights_of_another_encoder_are_refused_with_the_first_tensors_that_do_n
     torch.save(change(classifier("tf_efficientnet_lite0").state_dict()), file)
     study = Study(**study.settings | {"encoder_weights": str(file)})
     with pytest.raises(StudyError, match=message):
-        pretrain(network_of(study, "efficientnet"), "efficientnet", study)
+        load_encoder_weights(network_of(study, "efficientnet"), "efficientnet", study)
 
 
 def test_a_file_that_would_run_code_is_refused(study, tmp_path):
@@ -123,14 +123,14 @@ def test_a_file_that_would_run_code_is_refused(study, tmp_path):
     torch.save({"conv_stem.weight": Trap()}, tmp_path / "trap.pth")
     study = Study(**study.settings | {"encoder_weights": str(tmp_path / "trap.pth")})
     with pytest.raises(StudyError, match=r"trap.pth cannot be read \(.*\); they must hold only tensors"):
-        pretrain(network_of(study, "efficientnet"), "efficientnet", study)
+        load_encoder_weights(network_of(study, "efficientnet"), "efficientnet", study)
     assert not (tmp_path / "trapped").exists()
 
 
 def test_a_folder_without_the_encoder_s_weights_names_the_file_to_put_there(study):
     study = Study(**study.settings | {"efficientnet": "efficientnet-b0"})
     with pytest.raises(StudyError, match=r"has no weights of efficientnet-b0; put efficientnet-b0.safetensors or .pth"):
-        pretrain(network_of(study, "efficientnet"), "efficientnet", study)
+        load_encoder_weights(network_of(study, "efficientnet"), "efficientnet", study)
 
 
 def test_what_is_in_the_file_counts_and_not_where_it_lies(study, tmp_path):
@@ -202,13 +202,13 @@ FETCH = """
 import time
 from lumbar_utils import StudyError
 from lumbar_utils.study import Study
-from lumbar_utils.networks.models import network_of, pretrain
+from lumbar_utils.networks.models import network_of, load_encoder_weights
 study = Study("smoke", encoder_weights="imagenet")
 for model in ("hrnet", "efficientnet"):
     network = network_of(study, model)
     began = time.monotonic()
     try:
-        pretrain(network, model, study)
+        load_encoder_weights(network, model, study)
         print(f"{model} starts with {network.backbone.conv1.weight.sum().item():.4f}")
     except StudyError as error:
         print(f"after {time.monotonic() - began:.0f} s: {error}")

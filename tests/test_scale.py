@@ -25,7 +25,7 @@ from lumbar_utils.scores.evaluation import evaluate, label_maps
 from lumbar_utils.scores.summary import summarise
 from lumbar_utils.study import Study
 
-SETTINGS = {"device": "cpu", "loss": "ce", "precision": "32", "epochs": 2, "learning_rate": 3e-3}
+SETTINGS = {"device": "cpu", "precision": "32", "epochs": 2, "learning_rate": 3e-3}
 
 
 @pytest.fixture(scope="module")

@@ -53,9 +53,12 @@ def scan_of(labels, **options) -> sitk.Image:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder of a study whose U-Net gives each pixel the level of the nearest of seven grey values."""
+    """The folder of a study whose U-Net gives each pixel the level of the nearest of seven grey values.
+
+    It knows what these become in `painted` slices, normalised to mean 0 and standard deviation 1.
+    """
     folder = tmp_path_factory.mktemp("trained")
-    study = Study("smoke", normalisation="percentile", runs=folder, device="cpu", epochs=1, start_from="none")
+    study = Study("smoke", runs=folder, device="cpu", epochs=1, start_from="none")
     network = network_of(study, "unet")
     with torch.no_grad():
         for name, values in network.named_parameters():
@@ -64,8 +67,9 @@ def trained(tmp_path_factory):
         for block in (network.down[0], network.up[-1]):  # the first channel passes along the uppermost level
             for convolution in (block[0], block[3]):
                 convolution.weight[0, 0, 1, 1] = 1
-        network.down[0][1].bias[0] = 1  # from [-1, 1] to [0, 2], which the activations let pass
-        grey = torch.arange(7) / 3
+        slice_in_grid = np.pad(GREY[painted()[2]], ((0, 0), (8, 8)))
+        network.down[0][1].bias[0] = slice_in_grid.mean() / slice_in_grid.std()  # black is 0: activations let all pass
+        grey = torch.from_numpy(GREY / slice_in_grid.std())
         network.classify.weight[:, 0, 0, 0] = 200 * grey
         network.classify.bias[:] = -100 * grey**2
     file = folder / "unet" / "checkpoints" / "best.ckpt"
@@ -318,12 +322,12 @@ def test_without_highdicom_the_remedy_is_named(monkeypatch):
 def test_a_doubtful_scan_is_warned_of(labelled):
     labels = painted()
     labels[labels > 3] = 0
-    volume = scan_of(np.where(labels == 3, 6, labels), turned=25)  # S1 right below L2
+    volume = scan_of(np.where(labels == 3, 6, labels), turned=25)  # S1 right below the second
     found = labelled(volume)
     doubtful = found._replace(vertebrae=found.vertebrae.assign(confidence=[0.55, 0.9, 0.6]))
     assert scan.warnings_of(doubtful, scan.Scan(volume, [], [], []), {}) == [
-        "Vertebrae found: L1, L2, L3; five or more are expected in a lumbar scan.",
-        "The confidence of L1 (0.55) is below 0.6: all names may be wrong by one level.",
+        "Vertebrae found: L2, L3, L4; five or more are expected in a lumbar scan.",
+        "The confidence of L2 (0.55) is below 0.6: all names may be wrong by one level.",
         "The slices are turned by 25 degrees from the sagittal plane or within it, more than 20.",
     ]
 

@@ -50,9 +50,7 @@ def test_images_of_patients_start_from_the_networks_that_come_with_the_project(t
         Study("quick", epochs=0)
 
 
-@pytest.mark.parametrize(
-    "others", [{"unet_channels": 32}, {"hrnet": "hrnet_w18"}, {"deep_supervision": True}, {"profile": "paper"}]
-)
+@pytest.mark.parametrize("others", [{"unet_channels": 32}, {"hrnet": "hrnet_w18"}, {"profile": "paper"}])
 def test_networks_other_than_those_that_come_with_the_project_start_from_phantoms(tmp_path, others):
     settings = {"profile": "patients", "dataset": str(write_dataset(tmp_path / "mine"))} | others
     study = Study(**settings)

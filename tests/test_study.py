@@ -110,3 +110,9 @@ def test_a_setting_is_shown_as_text_and_not_as_html():
 )
 def test_a_data_set_is_named_by_its_kind_its_path_or_both(dataset, expected):
     assert kind_and_path(dataset, start=Path("/here")) == expected
+
+
+def test_a_setting_that_was_dropped_may_stand_in_an_old_record_with_the_value_that_is_built_in():
+    assert Study("smoke", loss="dice_ce", ema=0.0, test_time_augmentation=False) == Study("smoke")
+    with pytest.raises(StudyError, match=r"setting ema=0.9 is refused: 0 is built in, .*; leave it out"):
+        Study("smoke", ema=0.9)

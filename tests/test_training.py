@@ -114,7 +114,7 @@ def train_elsewhere(study, log, signal_number=0, room=0):
 @pytest.mark.skipif(os.name != "posix", reason="these signals are of POSIX systems")
 @pytest.mark.parametrize(
     "signal_name, settings",
-    [("SIGINT", {}), ("SIGKILL", {"schedule": "cosine", "deep_supervision": True}), ("SIGKILL", {"ema": 0.9})],
+    [("SIGINT", {}), ("SIGKILL", {"augmentation": "none", "accumulate": 2})],
 )
 def test_a_training_cut_off_and_started_again_ends_with_the_same_bits(tmp_path, cache, signal_name, settings):
     settings = settings | {"epochs": 5}

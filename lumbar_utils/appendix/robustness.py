@@ -154,10 +154,10 @@ def _measure(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
 
 def _label_maps(study: Study, network: nn.Module, classes: list[int], images: list[np.ndarray]) -> np.ndarray:
     """(images, height, width) uint8, predicted as `predict` does."""
-    ready = torch.from_numpy(np.stack([normalise(image, study.normalisation) for image in images]))[:, None]
+    ready = torch.from_numpy(np.stack([normalise(image) for image in images]))[:, None]
     with torch.inference_mode(), explain_out_of_memory(study, "predicting"):
         maps = [
-            probabilities_of(network, part.to(device_of(study)), classes, study.test_time_augmentation).argmax(1).cpu()
+            probabilities_of(network, part.to(device_of(study)), classes).argmax(1).cpu()
             for part in ready.split(study.batch_size)
         ]
     return np.array(classes, np.uint8)[torch.cat(maps).numpy()]

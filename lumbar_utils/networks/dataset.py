@@ -6,7 +6,7 @@ neither the number of loader processes nor an interruption changes what a networ
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -34,16 +34,9 @@ def seed_of(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
-def normalise(image: np.ndarray, method: Literal["zscore", "percentile"] = "zscore") -> np.ndarray:
-    """(height, width) uint8 -> float32; a constant image becomes 0.
-
-    method : `zscore`, to mean 0 and standard deviation 1 over the image; `percentile`, the 1st and 99th percentile
-        to -1 and 1, values beyond them clipped.
-    """
+def normalise(image: np.ndarray) -> np.ndarray:
+    """(height, width) uint8 -> float32 of mean 0 and standard deviation 1 over the image; a constant one becomes 0."""
     pixels = image.astype(np.float32)
-    if method == "percentile":
-        low, high = np.percentile(pixels, (1, 99)).astype(np.float32)  # float64 would widen every pixel
-        return np.clip((pixels - (low + high) / 2) / max((high - low) / 2, np.float32(1)), -1, 1)
     return (pixels - pixels.mean()) / max(float(pixels.std()), 1.0)
 
 
@@ -62,7 +55,6 @@ class SliceDataset(Dataset):
     rows: np.ndarray
     seed: int
     augment: "A.Compose"
-    normalisation: str
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,7 +69,7 @@ class SliceDataset(Dataset):
             self.augment.set_random_seed(seed_of(*seed))
             augmented = self.augment(image=image, mask=mask)
             image, mask = augmented["image"], augmented["mask"]
-        return torch.from_numpy(normalise(image, self.normalisation))[None], torch.from_numpy(mask), row
+        return torch.from_numpy(normalise(image))[None], torch.from_numpy(mask), row
 
 
 class EpochSampler(Sampler):
@@ -145,7 +137,7 @@ def loader(study: Study, cohort: Cohort, side: str, rank: int = 0, processes: in
         batches = {"batch_sampler": evaluation_batches(len(rows), max(2, step // parts), rank, processes)}
     workers = loader_processes(study)
     return DataLoader(
-        SliceDataset(images, masks, rows, study.seed, augment, study.normalisation),
+        SliceDataset(images, masks, rows, study.seed, augment),
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=device_of(study) == "cuda",

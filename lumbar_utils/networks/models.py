@@ -25,20 +25,19 @@ ENCODERS = f"efficientnet-b0 to efficientnet-b7, or {FURTHER}NAME for one of tim
 def network_of(study: Study, model: str) -> nn.Module:
     """The study's network of that name with its initial weights, which depend on the study's seed alone."""
     torch.manual_seed(seed_of(study.seed))
-    network = build(model, study.unet_channels, study.hrnet, study.efficientnet, study.deep_supervision)
+    network = build(model, study.unet_channels, study.hrnet, study.efficientnet)
     return network.to(memory_format=torch.channels_last)
 
 
 def build(
-    model: str, unet_channels: int = 64, hrnet: str = "hrnet_w18", efficientnet: str = "efficientnet-b0",
-    deep_supervision: bool = False,
-) -> nn.Module:  # fmt: skip
+    model: str, unet_channels: int = 64, hrnet: str = "hrnet_w18", efficientnet: str = "efficientnet-b0"
+) -> nn.Module:
     """An untrained network; the defaults are the networks of the papers.
 
     Raises StudyError for an unknown model, backbone or encoder.
     """
     if model == "unet":
-        network = UNet(unet_channels, deep_supervision)
+        network = UNet(unet_channels)
     elif model == "hrnet":
         network = HRNetV2(hrnet)
     elif model == "efficientnet":
@@ -64,12 +63,11 @@ class UNet(nn.Module):
     """U-Net: convolutions and max-pooling down, transposed convolutions up, skip connections between the two.
 
     channels : of the first level, doubled on each of the four below; 64 to 1024 in the paper.
-    deep_supervision : in training, return a list of logits: at full size, at half, and so on, without the lowest level.
     Two deviations: convolutions keep the size (the paper's shrink it), and each is followed by batch normalisation.
     Source: Ronneberger, Fischer, Brox 2015, doi 10.1007/978-3-319-24574-4_28.
     """
 
-    def __init__(self, channels: int, deep_supervision: bool = False):
+    def __init__(self, channels: int):
         super().__init__()
         widths = [channels * 2**level for level in range(5)]
         self.down = nn.ModuleList(_double_convolution(*pair) for pair in pairwise([1, *widths]))
@@ -78,13 +76,10 @@ class UNet(nn.Module):
         self.rise = nn.ModuleList(nn.ConvTranspose2d(below, above, 2, stride=2) for above, below in above_below)
         self.up = nn.ModuleList(_double_convolution(2 * above, above) for above, _ in above_below)
         self.classify = nn.Conv2d(channels, CLASSES, 1)
-        self.classify_coarser = nn.ModuleList()
-        if deep_supervision:
-            self.classify_coarser.extend(nn.Conv2d(width, CLASSES, 1) for width in widths[1:-1])
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
-        """(batch, 1, height, width) -> logits (batch, classes, height, width); with deep supervision a list of them."""
-        encoded, decoded = [], []  # outputs of the levels, from the largest to the smallest and back
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, 1, height, width) -> logits (batch, classes, height, width)."""
+        encoded = []  # outputs of the levels, from the largest to the smallest
         for level, block in enumerate(self.down):
             if level > 0:
                 x = self.pool(x)
@@ -92,12 +87,7 @@ class UNet(nn.Module):
             encoded.append(x)
         for rise, block, skip in zip(self.rise, self.up, encoded[-2::-1], strict=True):
             x = block(torch.cat([skip, rise(x)], dim=1))
-            decoded.append(x)
-        logits = self.classify(x)
-        if not (self.training and self.classify_coarser):
-            return logits
-        coarser = zip(self.classify_coarser, decoded[-2::-1], strict=True)
-        return [logits, *(classify(features) for classify, features in coarser)]
+        return self.classify(x)
 
 
 def _double_convolution(inputs: int, outputs: int) -> nn.Sequential:
@@ -192,7 +182,7 @@ class _Float32OnCpu:
             return super().forward(x.float())
 
 
-def pretrain(network: nn.Module, model: str, study: Study) -> None:
+def load_encoder_weights(network: nn.Module, model: str, study: Study) -> None:
     """Give a network's encoder the weights that the study's `encoder_weights` names; a U-Net stays as it is.
 
     Raises StudyError if the weights cannot be downloaded or read, or do not fit.

@@ -1,6 +1,5 @@
 """Prediction: label maps of the test cases on disk, with the probabilities behind them."""
 
-import math
 import shutil
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import cv2
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from lumbar_utils import LEVELS, StudyError, freshness, records
@@ -20,9 +18,6 @@ from lumbar_utils.networks.checkpoints import trained_network
 from lumbar_utils.networks.dataset import classes_of, loader
 from lumbar_utils.networks.losses import log_probabilities_of
 from lumbar_utils.study import Study
-
-# rotation in degrees and scale of the copies of an image that test-time augmentation also predicts
-COPIES = ((-5, 1), (5, 1), (0, 0.93), (0, 1.07))
 
 
 def predict(study: Study, cohort: Cohort, model: str) -> Path:
@@ -66,34 +61,16 @@ def write_label_maps(study: Study, cohort: Cohort, network: nn.Module, classes: 
     bar = tqdm(total=len(batches.dataset), desc="predicting", unit="case")
     with torch.inference_mode(), bar, explain_out_of_memory(study, "predicting"):
         for images, _, rows in batches:
-            maps = probabilities_of(network, images.to(device), classes, study.test_time_augmentation)
+            maps = probabilities_of(network, images.to(device), classes)
             for case_maps, row in zip(maps.cpu().numpy(), rows.tolist(), strict=True):
                 files += _write_case(folder, cohort, row, case_maps, classes)
             bar.update(len(rows))
     return files
 
 
-def probabilities_of(network: nn.Module, images: torch.Tensor, classes: list[int], augment: bool) -> torch.Tensor:
-    """Images (batch, 1, height, width) -> probabilities (batch, classes, height, width) in [0, 1].
-
-    augment : test-time augmentation, the mean over the image and its rotated and scaled COPIES, mapped back.
-    """
-    total = log_probabilities_of(network(images), classes).exp()
-    if not augment:
-        return total
-    for degrees, scale in COPIES:
-        maps = log_probabilities_of(network(rotate_and_scale(images, degrees, scale)), classes).exp()
-        total = total + rotate_and_scale(maps, -degrees, 1 / scale)
-    return total / (1 + len(COPIES))
-
-
-def rotate_and_scale(images: torch.Tensor, degrees: float, scale: float) -> torch.Tensor:
-    """(batch, channels, height, width) rotated about the centre and enlarged by `scale`; edge pixels are repeated."""
-    angle, (height, width) = math.radians(degrees), images.shape[-2:]
-    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
-    matrix = torch.tensor([[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]).to(images)
-    grid = F.affine_grid(matrix.expand(len(images), 2, 3), images.shape, align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+def probabilities_of(network: nn.Module, images: torch.Tensor, classes: list[int]) -> torch.Tensor:
+    """Images (batch, 1, height, width) -> probabilities (batch, classes, height, width) in [0, 1]."""
+    return log_probabilities_of(network(images), classes).exp()
 
 
 def _write_case(folder: Path, cohort: Cohort, row: int, maps: np.ndarray, classes: list[int]) -> list[Path]:

@@ -11,7 +11,7 @@ from lumbar_utils import StudyError, freshness, records
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.networks.checkpoints import can_resume_from, load_weights, write_checkpoint
-from lumbar_utils.networks.models import network_of, pretrain
+from lumbar_utils.networks.models import load_encoder_weights, network_of
 from lumbar_utils.study import PRETRAINED, STARTS, Study, absolute, record_of
 
 # completion records of a trained network and of what is computed with it: all of them are stale once it is trained anew
@@ -67,7 +67,7 @@ def _initial_network(study: Study, cohort: Cohort, model: str) -> nn.Module:
         _fit_on_phantoms(study.phantoms, model)
     network = network_of(study, model)
     if study.encoder_weights != "none":
-        pretrain(network, model, study)
+        load_encoder_weights(network, model, study)
     if study.start:
         _refuse_known_patients(study, cohort)
         load_weights(network, model, study.start / model)

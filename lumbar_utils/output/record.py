@@ -160,7 +160,6 @@ def facts(results: Results) -> dict[str, str]:
         "runs": describe_runs(results.cases),
         "start": _start(settings),
         "seen": _seen(settings),
-        "tta": _averaging(settings),
         **_split_facts(results),
         **_training_facts(results),
         **_provenance_facts(results),
@@ -251,9 +250,3 @@ def _seen(settings: dict) -> str:
     if earlier in STARTS:
         return unseen
     return f"{unseen}; whether the study {Path(earlier).name}, which it starts from, trained on them: OPEN"
-
-
-def _averaging(settings: dict) -> str:
-    if settings.get("test_time_augmentation"):
-        return "Each prediction is the mean over rotated and scaled copies of the image."
-    return "Each prediction comes from one network and one image."
