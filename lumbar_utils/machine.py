@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,19 +36,33 @@ def best_device() -> str:
 def without_cuda() -> str:
     """Why no network can be trained on an NVIDIA or AMD card here; "" where one can.
 
-    Prints, once, that a card is older than all those that torch is built for.
+    Prints, once, that a card is too old.
     """
     import torch
 
     if not torch.cuda.is_available():
         return "torch finds no GPU"
-    major, minor = torch.cuda.get_device_capability()
-    built = [int(version) for version in re.findall(r"_(\d+)", " ".join(torch.cuda.get_arch_list()))]
-    if torch.version.hip or 10 * major + minor >= min(built, default=0):
+    capability = torch.cuda.get_device_capability()
+    built = torch.cuda.get_arch_list()
+    if torch.version.hip or supports(capability, built):
         return ""
-    reason = f"{torch.cuda.get_device_name()} is too old for torch {torch.__version__}"
+    name = f"{torch.cuda.get_device_name()} (compute capability {capability[0]}.{capability[1]})"
+    reason = f"{name} is none of those that torch {torch.__version__} is built for ({', '.join(built)})"
     print(f"{reason}; networks are trained on the CPU")
     return reason
+
+
+def supports(capability: tuple[int, int], built: Sequence[str]) -> bool:
+    """Whether a card runs what torch was built for: sm_XY from the same major version on, compute_XY from any.
+
+    capability : (major, minor) of the card. built : sm_75, sm_90a, compute_90, ...; empty where torch does not say.
+    """
+    runs = []
+    for name in built:
+        kind, version = re.fullmatch(r"(sm|compute)_(\d+)[af]?", name).groups()
+        oldest = (int(version[:-1]), int(version[-1]))
+        runs.append(oldest <= capability and (kind == "compute" or oldest[0] == capability[0]))
+    return any(runs) or not built
 
 
 def device_of(study: "Study") -> str:

@@ -274,7 +274,7 @@ class Study(BaseModel):
 
     height: int = Field(ge=64, le=4096, multiple_of=32, description="rows of the network's input")
     width: int = Field(ge=64, le=4096, multiple_of=32, description="columns of the network's input")
-    augmentation: Literal["none", "geometric", "intensity", "mr"] = Field(
+    augmentation: Literal["none", "geometric", "intensity"] = Field(
         "intensity", description="what varies in training images, each including the one before"
     )
     shift: float = Field(0.08, ge=0, le=0.5, description="share of its sides that a training image is moved by at most")

@@ -9,7 +9,26 @@ import pytest
 import torch
 from conftest import in_process
 
+from lumbar_utils.machine import supports
 from lumbar_utils.study import ROOT
+
+TORCH = ("sm_75", "sm_80", "sm_90a", "compute_90")  # what a torch may be built for
+
+
+@pytest.mark.parametrize(
+    "capability, built, expected",
+    [
+        pytest.param((8, 0), TORCH, True, id="built for it"),
+        pytest.param((8, 6), TORCH, True, id="a later minor version"),
+        pytest.param((6, 1), TORCH, False, id="too old"),
+        pytest.param((7, 0), TORCH, False, id="an earlier minor version"),
+        pytest.param((12, 0), TORCH, True, id="newer, compiled when it starts"),
+        pytest.param((12, 0), TORCH[:2], False, id="newer, and nothing to compile"),
+        pytest.param((6, 1), (), True, id="torch does not say"),
+    ],
+)
+def test_a_card_is_used_if_torch_is_built_for_it(capability, built, expected):
+    assert supports(capability, built) is expected
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -19,7 +19,6 @@ from lumbar_utils import freshness, records
 from lumbar_utils.data.decoding import AIR, decode
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.machine import device_of, explain_out_of_memory
-from lumbar_utils.networks.augmentation import random_polynomial
 from lumbar_utils.networks.checkpoints import trained_network
 from lumbar_utils.networks.dataset import normalise
 from lumbar_utils.networks.prediction import probabilities_of, refuse_untrained, taught_classes
@@ -54,7 +53,9 @@ def _noise(pixels: np.ndarray, strength: float, random: np.random.Generator) -> 
 
 def _bias_field(pixels: np.ndarray, strength: float, random: np.random.Generator) -> np.ndarray:
     """Multiplied by a field from 1 down to 1 / strength: exp of a second-degree polynomial. Van Leemput 1999."""
-    field = random_polynomial(pixels.shape, random)
+    y, x = (np.linspace(-1, 1, side, dtype=np.float32) for side in pixels.shape)
+    terms = np.stack(np.broadcast_arrays(x, y[:, None], x * y[:, None], x**2, y[:, None] ** 2))
+    field = np.tensordot(random.uniform(-1, 1, 5).astype(np.float32), terms, 1)
     return pixels * np.exp(np.log(strength) * (field - field.max()) / np.ptp(field)).astype(np.float32)
 
 
@@ -76,8 +77,8 @@ def _rotation(pixels: np.ndarray, strength: float, random: np.random.Generator, 
     return cv2.warpAffine(pixels, matrix, (width, height), flags=how, borderValue=AIR)
 
 
-# the first degraded strength is mild; the last exceeds augmentation, which has noise up to 0.05, a bias field of about
-# 2 (only as `mr`), blur over 3 pixels, gamma from 0.7 to 1.5 and rotation up to 12 degrees
+# the first degraded strength is mild; the last exceeds augmentation, which has noise up to 0.05, blur over 3 pixels,
+# gamma from 0.7 to 1.5 and rotation up to 12 degrees
 DEGRADATIONS = {
     "noise": Degradation("standard deviation, share of the range", (0, 0.02, 0.05, 0.1, 0.2), _noise),
     "bias field": Degradation("brightest over darkest", (1, 3, 10, 30, 100), _bias_field),

@@ -41,7 +41,6 @@ RECIPES = {
     "learning rate times four": {"learning_rate": 4e-3},
     "augmentation none": {"augmentation": "none"},
     "augmentation geometric": {"augmentation": "geometric"},
-    "augmentation mr": {"augmentation": "mr"},
     "not moved": {"shift": 0.0},
     "learning rate over four": {"learning_rate": 2.5e-4},
     "at random": {"start_from": "none", "learning_rate": 4e-3},
