@@ -21,7 +21,7 @@ READS = {"05": OF_NETWORKS, "06": OF_NETWORKS}
 # number of a notebook -> the files that it makes beside figures and tables; a training makes the folder of its network
 MAKES = {
     "01": ("cases.csv", "split.csv"),
-    "05": ("*.csv", "scores.json", "*/label_maps/*", "*/history.csv"),
+    "05": ("*.csv", "scores.json", "*/label_maps/*", "*/history.csv", "*/fit.json", "*/predict.json"),
     "06": ("bodies_in_order.csv",),
 }
 

@@ -85,6 +85,7 @@ def one_job_left(trained, tmp_path) -> list[str]:
     runs = shutil.copytree(arguments[4], tmp_path / "runs")
     (record,) = runs.glob("*/notebooks/01_data_exploration.json")
     record.unlink()
+    record.with_suffix(".log").unlink()
     return [*map(str, arguments[:4]), str(runs), *arguments[5:], "--seeds", "0", "--models", "unet"]
 
 

@@ -234,7 +234,7 @@ def test_dicom_slices_at_uneven_distances_are_refused(tmp_path):
     data.ImagePositionPatient = [-5, 0, 0]
     data.save_as(file)
     ((name, images),) = dicom.series_in(tmp_path)[0].items()
-    with pytest.raises(volumes.Unsuitable, match="has slices up to 1 mm off a regular grid of 4 mm; resample it"):
+    with pytest.raises(volumes.Unsuitable, match="has 7 of 7 slices, up to 1 mm off a regular grid of 4 mm; copy all of them"):
         dicom.volume_of(dicom.stack_of(name, images, {"left_out": []}))
 
 
@@ -275,7 +275,7 @@ def bad_source(kind, folder):
     "kind, message",
     [
         ("axial", "nothing in .* can be labelled: bad is not sagittal: its slices, 4 mm apart, follow each other head"),
-        ("4-D", "bad is 4x4x4x2 with 1 values a voxel; a grey volume of three dimensions is needed"),
+        ("4-D", "bad is 4x4x4x2 of 16-bit signed integer; a grey volume of three dimensions is needed"),
         ("constant", "bad is empty: each of its slices has one grey value"),
         ("cut off", "bad cannot be read as an image; is the file whole"),
         ("absent", r"there is no .*bad.nii.gz; name a volume \(.nii.gz, .nii, .mha, .nrrd\), or DICOM images"),
