@@ -234,7 +234,9 @@ def test_dicom_slices_at_uneven_distances_are_refused(tmp_path):
     data.ImagePositionPatient = [-5, 0, 0]
     data.save_as(file)
     ((name, images),) = dicom.series_in(tmp_path)[0].items()
-    with pytest.raises(volumes.Unsuitable, match="has 7 of 7 slices, up to 1 mm off a regular grid of 4 mm; copy all of them"):
+    with pytest.raises(
+        volumes.Unsuitable, match="has 7 of 7 slices, up to 1 mm off a regular grid of 4 mm; copy all of them"
+    ):
         dicom.volume_of(dicom.stack_of(name, images, {"left_out": []}))
 
 
