@@ -95,10 +95,11 @@ def run(
 
 def _fitting(study: Study, jobs: int, workers: int = 0, threads: int = 0) -> tuple[int, int]:
     """Jobs at once and threads of each, with 0 replaced: a job per GPU, else a job per core as far as memory goes."""
-    import torch
+    cores = devices = joblib.cpu_count()
+    if device_of(study) != "cpu":
+        import torch
 
-    cores = joblib.cpu_count()
-    devices = cores if device_of(study) == "cpu" else max(1, torch.cuda.device_count())
+        devices = max(1, torch.cuda.device_count())
     in_memory = max(1, int(psutil.virtual_memory().available / 1e6 / MEMORY_MB))
     workers = workers or min(devices, jobs, in_memory)
     return workers, threads or max(1, cores // workers)
@@ -247,7 +248,7 @@ def run_job(job: Job, pause_s: float, threads: int, keep: str, code: str) -> flo
         if lock is None:
             return None
         if not job.is_finished(job.data):
-            _execute(job, lock, _environment(threads))
+            _execute(job, lock, _environment(job.study, threads))
         for name in DELETED[keep]:
             (job.study.folder / job.model / "checkpoints" / name).unlink(missing_ok=True)
     return time.monotonic() - started
@@ -279,11 +280,14 @@ def _log(job: Job, text: str) -> None:
         print(time.strftime("%H:%M:%S"), text, file=log)
 
 
-def _environment(threads: int) -> dict[str, str]:
+def _environment(study: Study | Grid, threads: int) -> dict[str, str]:
     """Variables of a job's kernel: its threads, and on a machine of several GPUs the one of this thread of ours."""
+    variables = execution.with_threads(threads)
+    if study.settings["device"] == "cpu":  # loading torch takes seconds
+        return variables
     import torch
 
-    variables, gpus = execution.with_threads(threads), torch.cuda.device_count()
+    gpus = torch.cuda.device_count()
     pool, _, number = threading.current_thread().name.rpartition("_")
     if pool == THREAD and gpus > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))

@@ -67,6 +67,8 @@ def supports(capability: tuple[int, int], built: Sequence[str]) -> bool:
 
 def device_of(study: "Study") -> str:
     """`cuda`, `mps` or `cpu`. Raises StudyError if the study asks for a device that cannot be used here."""
+    if study.device == "cpu":  # loading torch takes seconds
+        return "cpu"
     import torch
 
     if study.device == "auto":
