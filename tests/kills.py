@@ -197,7 +197,7 @@ class Training:
         return f"epoch {self.epochs() + 1}" if self.folder.exists() else "preparing"
 
     def kept(self) -> dict[str, str]:
-        """What a restart goes on from -> its digest."""
+        """What a restart resumes from -> its digest."""
         if not self.last.exists():
             return {}
         return {f"epoch {read_checkpoint(self.last)['epoch'] + 1}": digest(self.last)}
@@ -207,7 +207,7 @@ class Notebooks(Training):
     """The five notebooks, as `python -m lumbar_utils run` runs them."""
 
     def start(self) -> multiprocessing.Process:
-        self.told = len(self.lines())
+        self.printed = len(self.lines())
         return start(run_notebooks, self.log, self.study)
 
     def lines(self) -> list[str]:
@@ -215,11 +215,11 @@ class Notebooks(Training):
 
     def rare(self) -> bool:
         """Whether the newest line says that a notebook is done."""
-        lines = self.lines()[self.told :]
+        lines = self.lines()[self.printed :]
         return bool(lines) and ": done in" in lines[-1]
 
     def doing(self) -> str:
-        lines = self.lines()[self.told :]
+        lines = self.lines()[self.printed :]
         return lines[-1].strip().split(", ")[0] if lines else "starting"
 
     def kept(self) -> dict[str, str]:

@@ -189,8 +189,8 @@ def decode(path: Path) -> sitk.Image | None:
         promised = data.Rows * data.Columns * data.BitsAllocated // 8
         if data.BitsAllocated in BITS and (syntax.is_compressed or len(data.PixelData) >= promised):
             return sitk.ReadImage(str(path), imageIO="GDCMImageIO")
-    except Exception:  # pydicom raises many kinds on a file that is damaged
-        pass
+    except Exception:  # pydicom raises many kinds on a file that is damaged; `stack_of` reports it as left out
+        return None
     return None
 
 

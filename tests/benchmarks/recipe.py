@@ -2,14 +2,14 @@
 
     python tests/benchmarks/recipe.py DATASET FOLDER [--start RUN] [--rows ...] [--models hrnet ...] [--folds 0 1 2]
 
-DATASET is a folder of slices in the form of data/README.md. FOLDER keeps every trained network, so that a second call
-goes on where the first was, `recipe.csv`, a row a training, and the learning curves of the first fold in `curves.png`.
+DATASET is a folder of slices in the form of data/README.md. FOLDER holds every trained network, so that a second call
+resumes where the first ended, `recipe.csv`, a row a training, and `curves.png`, learning curves of the first fold.
 With --start all rows but `at random` start from the networks of that study. Each training is a process of its own on
 one thread.
 Columns: `f1` is the study's (mean over levels), of the network's own label maps;
 `ordered` with names put in order slice by slice, `ordered by patient` by all slices of a patient together; `any_level`
-is the Dice of vertebra against background; `shifted` the share of outlined reference bodies whose greater part bears
-the name of a neighbour.
+is the Dice of vertebra against background; `shifted` the share of outlined reference vertebrae whose greater part is
+given the name of a neighbour.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def names(pred: np.ndarray, true: np.ndarray, levels: dict[int, str]) -> list[in
 
 
 def looked_over(cohort: Cohort, folder: Path) -> dict:
-    """What F1 of levels does not tell: Dice of any level, and how many bodies bear another's name."""
+    """Dice of any level against background, and the share of vertebrae given the name of another level."""
     levels, overlap, shifts = annotated_levels(cohort), [], []
     for _, case in cohort.cases[cohort.cases["split"] == "test"].iterrows():
         true = cohort.mask(case)

@@ -234,8 +234,8 @@ class NnUNet:
         self.images = images_of(study, cohort)
 
     def epoch(self) -> float:
-        told = subprocess.run(self.command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        self.found = json.loads(told.splitlines()[-1])
+        printed = subprocess.run(self.command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        self.found = json.loads(printed.splitlines()[-1])
         return self.found["seconds"][0]
 
 
