@@ -114,8 +114,8 @@ Workers = Annotated[int, typer.Option(help="jobs of a grid at once; as many as f
 Threads = Annotated[int, typer.Option(help="of each job; the cores, shared", min=0)]
 Scheduler = Annotated[str, typer.Option(help="address or file of a Dask scheduler that runs the jobs")]
 Keep = Annotated[
-    Literal["best", "last", "none"] | None,
-    typer.Option(help="checkpoints of a grid's finished jobs: best, last (both) or none"),
+    Literal["final", "last", "none"] | None,
+    typer.Option(help="checkpoints of a grid's finished jobs: final, last (both) or none"),
 ]
 
 
@@ -163,7 +163,7 @@ def run(
     if dry_run:
         print(*(pipeline.describe_jobs(each, models) for each in grids or studies), sep="\n\n")
     elif is_grid:
-        _run_grids(grids, models, workers, threads, scheduler, keep or "best")
+        _run_grids(grids, models, workers, threads, scheduler, keep or "final")
     else:
         _run_studies(studies, only, others)
 

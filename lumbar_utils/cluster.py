@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 SLOT = {"cell": 1}  # the resource that a worker of Dask offers for each job that it takes at once
-DELETED = {"last": (), "best": ("last.ckpt",), "none": ("last.ckpt", "best.ckpt")}  # checkpoints, by what is kept
+DELETED = {"last": (), "final": ("last.ckpt",), "none": ("last.ckpt", "final.ckpt")}  # checkpoints, by what is kept
 MEMORY_MB = 2500  # of a training
 THREAD = "worker"  # begins the names of the threads that wait for kernels of this machine
 TRIES = 2  # of a grid's job that fails
@@ -67,7 +67,7 @@ def run_study(study: Study, only: Sequence[str] = (), others: dict[str, Path] | 
 
 def run(
     grids: list[Grid], models: Sequence[str] = tuple(MODELS), workers: int = 0, threads: int = 0, scheduler: str = "",
-    keep: str = "best",
+    keep: str = "final",
 ) -> list[str]:  # fmt: skip
     """Run the jobs that are not finished, then notebooks 05 and 06 and the report; a message per failure.
 

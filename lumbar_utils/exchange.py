@@ -11,7 +11,7 @@ from torch import nn
 from lumbar_utils import FURTHER, MODELS, StudyError, records
 from lumbar_utils.application import read_trained
 from lumbar_utils.data import familiarity
-from lumbar_utils.networks.checkpoints import WEIGHTS, best_weights
+from lumbar_utils.networks.checkpoints import WEIGHTS, trained_weights
 from lumbar_utils.networks.losses import log_probabilities_of
 from lumbar_utils.output.export import published
 from lumbar_utils.study import record_of
@@ -48,12 +48,12 @@ def trained_models(folder: Path) -> list[str]:
 
 
 def _write_weights(source: Path, target: Path) -> list[Path]:
-    """Weights of the best epoch, history and completion record of one network.
+    """Weights, history and completion record of one network.
 
     Convolutions are stored in half precision; vectors, such as those of batch normalisation, as they are.
     """
     record = records.read_json(source / "fit.json")
-    weights = best_weights(source)
+    weights = trained_weights(source)
     for name, values in weights.items():
         weights[name] = (values if values.ndim < 2 else values.half()).contiguous()
     with records.atomic_file(target / WEIGHTS) as temporary:

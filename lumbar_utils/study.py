@@ -306,6 +306,10 @@ class Study(BaseModel):
         "of patients; phantoms: from networks trained on phantoms first, once for all studies of a profile, the "
         "default where pretrained ones do not fit; or the folder of another study"
     )
+    start_share: float = Field(
+        0.5, ge=0, le=1,
+        description="share of the weights that training started from in the average with the trained ones that is kept",
+    )  # fmt: skip
 
     precision: Literal["auto", "32", "bf16", "16"] = Field("auto", description="mixed where the device has it")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where networks are trained")

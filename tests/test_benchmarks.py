@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.networks.checkpoints import best_weights
+from lumbar_utils.networks.checkpoints import trained_weights
 from lumbar_utils.networks.models import network_of
 from lumbar_utils.study import Study
 
@@ -56,7 +56,7 @@ def test_the_gpu_command_runs_without_one_and_says_so(trained, tmp_path):
     f1 = table[(table["model"] == "unet") & (table["metric"] == "f1")]["value"].item()
     assert float(value["study", "unet", "Table II, drawn images: f1"]) == round(f1, 4)
     weights = load_file(tmp_path / "out" / "unet_1_of_1.safetensors")
-    best = best_weights(study / "unet")
+    best = trained_weights(study / "unet")
     assert all(torch.equal(weights[name], best[name].half()) for name in best if best[name].is_floating_point())
     files = list((tmp_path / "out").iterdir())
     assert len(files) <= 8 and all(file.stat().st_size <= 16 * 2**20 for file in files)

@@ -17,7 +17,7 @@ from lumbar_utils.__main__ import app
 from lumbar_utils.application import predict_source
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.exchange import export_networks
-from lumbar_utils.networks.checkpoints import best_weights
+from lumbar_utils.networks.checkpoints import trained_weights
 from lumbar_utils.networks.prediction import predict
 from lumbar_utils.networks.training import fit
 from lumbar_utils.phantom import phantom
@@ -47,7 +47,7 @@ def test_weights_in_half_precision_give_the_label_maps_of_the_study(trained, exp
 
 
 def test_convolutions_are_rounded_to_half_precision_and_vectors_are_exact(trained, exported):  # noqa: F811
-    own, after = best_weights(trained / "unet"), best_weights(exported / "unet")
+    own, after = trained_weights(trained / "unet"), trained_weights(exported / "unet")
     assert own.keys() == after.keys()
     for name, values in own.items():
         if values.ndim < 2:
@@ -102,7 +102,7 @@ def test_what_cannot_be_exported_or_read_is_named(trained, exported, tmp_path): 
     weights = tmp_path / "cut" / "unet" / "weights.safetensors"
     weights.write_bytes(b"\0" * weights.stat().st_size)
     with pytest.raises(StudyError, match=r"weights.safetensors cannot be read .*; fetch the project's file"):
-        best_weights(tmp_path / "cut" / "unet")
+        trained_weights(tmp_path / "cut" / "unet")
 
 
 RECORDED = Path(__file__).with_name("pretrained_label_maps.npz")

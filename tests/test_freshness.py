@@ -282,7 +282,7 @@ def test_scores_of_other_data_or_label_maps_are_said_to_be_stale(study):
 
 
 def test_a_network_that_is_trained_again_takes_what_was_made_with_it_along(study):
-    (study.folder / "unet" / "checkpoints" / "best.ckpt").unlink()  # another processor would train another network
+    (study.folder / "unet" / "checkpoints" / "final.ckpt").unlink()  # another processor would train another network
     assert remade(study) >= NETWORK
 
 

@@ -171,7 +171,7 @@ def test_one_checkpoint_is_kept_of_a_finished_job_unless_more_are_asked_for(grid
     for run in grid.studies:
         for model in MODELS:
             (file,) = (run.folder / model / "checkpoints").iterdir()
-            assert file.name == "best.ckpt"
+            assert file.name == "final.ckpt"
 
 
 def test_a_run_that_lacks_a_network_is_left_out_and_named(grid, capsys):

@@ -241,7 +241,7 @@ def test_the_notebooks_run_and_say_where_everything_is(trained):
         assert line in result.stdout
     assert (folder / "tables" / "table2.md").read_text() in result.stdout
     assert "unet epoch 2: validation F1" in result.stdout
-    warning = "LEARNT NEXT TO NOTHING: EfficientNet (best validation F1 0.0"  # two epochs of ten images
+    warning = "LEARNT NEXT TO NOTHING: EfficientNet (validation F1 0.0"  # two epochs of ten images
     assert warning in result.stdout and warning in (folder / "tables" / "reading.txt").read_text()
 
 
@@ -284,7 +284,7 @@ def test_a_second_run_does_nothing_and_says_so(whole_run):
 def test_a_deleted_figure_is_made_again_without_training(whole_run):
     arguments, _ = whole_run
     folder = folder_of(whole_run)
-    written = (folder / "unet" / "checkpoints" / "best.ckpt").stat().st_mtime_ns
+    written = (folder / "unet" / "checkpoints" / "final.ckpt").stat().st_mtime_ns
     figure = folder / "figures" / "fig4.pdf"
     before = figure.read_bytes()
     figure.unlink()
@@ -292,7 +292,7 @@ def test_a_deleted_figure_is_made_again_without_training(whole_run):
     assert "01_data_exploration: done" in result.stdout
     assert [f"{path.stem}: up to date" in result.stdout for path in NOTEBOOKS] == [False] + [True] * 5
     assert figure.read_bytes() == before
-    assert (folder / "unet" / "checkpoints" / "best.ckpt").stat().st_mtime_ns == written
+    assert (folder / "unet" / "checkpoints" / "final.ckpt").stat().st_mtime_ns == written
 
 
 def test_a_notebook_runs_by_papermill_alone_with_its_parameters_as_text(whole_run, tmp_path):

@@ -72,7 +72,7 @@ def trained(tmp_path_factory):
         grey = torch.from_numpy(GREY / slice_in_grid.std())
         network.classify.weight[:, 0, 0, 0] = 200 * grey
         network.classify.bias[:] = -100 * grey**2
-    file = folder / "unet" / "checkpoints" / "best.ckpt"
+    file = folder / "unet" / "checkpoints" / "final.ckpt"
     state = {f"network.{name}": values for name, values in network.state_dict().items()}
     write_checkpoint(file, {"made_from": "by hand", "study": "by hand", "state_dict": state})
     records.mark_finished(folder / "unet" / "fit.json", "by hand", [file])

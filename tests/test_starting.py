@@ -12,7 +12,7 @@ from conftest import in_process, write_dataset
 from lumbar_utils import LEVELS, StudyError, records
 from lumbar_utils.application import predict_source
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.networks.checkpoints import best_weights
+from lumbar_utils.networks.checkpoints import trained_weights
 from lumbar_utils.networks.prediction import predict
 from lumbar_utils.networks.training import fit
 from lumbar_utils.scores.evaluation import read_label_map
@@ -30,7 +30,7 @@ def patients(study, tmp_path) -> Study:
 
 def trained(study: Study, model: str = "unet") -> dict[str, torch.Tensor]:
     fit(study, prepare(study), model)
-    return best_weights(study.folder / model)
+    return trained_weights(study.folder / model)
 
 
 def test_images_of_patients_start_from_the_networks_that_come_with_the_project(tmp_path):
@@ -92,11 +92,22 @@ def renamed(folder: Path, patient: str) -> Path:
 
 
 def test_training_goes_on_from_the_weights_that_phantoms_left(patients):
-    after, before = trained(patients), best_weights(patients.phantoms.folder / "unet")
+    after, before = trained(patients), trained_weights(patients.phantoms.folder / "unet")
     torch.testing.assert_close(after["classify.weight"], before["classify.weight"], atol=1e-6, rtol=0)
     at_random = trained(Study(**patients.settings | {"start_from": "none"}))
     moved = (at_random["classify.weight"] - before["classify.weight"]).abs()
     assert moved.max() > 1e-4  # a step of training on phantoms moves it further
+
+
+def test_the_weights_before_and_after_training_are_averaged(patients):
+    settings = patients.settings | {"learning_rate": 1e-2}
+    layer = "classify.weight"
+    before = trained(Study(**settings | {"start_share": 1}))[layer]
+    assert torch.equal(before, trained_weights(patients.phantoms.folder / "unet")[layer])
+    after = trained(Study(**settings | {"start_share": 0}))[layer]
+    mean = trained(Study(**settings))[layer]  # half of each, the default
+    assert (after - before).abs().max() > 1e-3
+    torch.testing.assert_close(mean, (before + after) / 2)
 
 
 def test_phantoms_are_trained_on_once_for_all_studies(patients):

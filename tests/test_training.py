@@ -23,7 +23,7 @@ from lumbar_utils.networks.checkpoints import read_checkpoint, write_checkpoint
 from lumbar_utils.networks.dataset import classes_of
 from lumbar_utils.networks.prediction import predict
 from lumbar_utils.networks.segmentation import Segmentation, mean_f1
-from lumbar_utils.networks.training import fit
+from lumbar_utils.networks.training import average, fit
 from lumbar_utils.scores.evaluation import evaluate, read_probabilities
 from lumbar_utils.study import Study
 
@@ -31,7 +31,7 @@ from lumbar_utils.study import Study
 def digest(folder):
     """What a trained model amounts to: its weights and its label maps."""
     total = hashlib.sha256()
-    for name, weights in sorted(read_checkpoint(folder / "checkpoints" / "best.ckpt")["state_dict"].items()):
+    for name, weights in sorted(read_checkpoint(folder / "checkpoints" / "final.ckpt")["state_dict"].items()):
         total.update(name.encode() + weights.numpy().tobytes())
     for file in sorted((folder / "label_maps").glob("*.png")):
         total.update(file.read_bytes())
@@ -71,20 +71,41 @@ def test_another_seed_gives_other_weights(tmp_path, cache):
 
 def test_what_is_trained_is_not_trained_again(study, capsys):
     history = train(study)
-    checkpoint = study.folder / "unet" / "checkpoints" / "best.ckpt"
+    checkpoint = study.folder / "unet" / "checkpoints" / "final.ckpt"
     written = checkpoint.stat().st_mtime_ns
     assert train(study)["val_f1"].tolist() == pytest.approx(history["val_f1"].tolist())
     assert checkpoint.stat().st_mtime_ns == written
     assert "unet is trained already" in capsys.readouterr().out
 
 
-def test_history_is_written_epoch_by_epoch_and_the_best_is_kept(study):
+def test_history_is_written_epoch_by_epoch_and_the_last_epoch_is_used(study):
     history = train(study)
     assert history["epoch"].tolist() == [1, 2]
     on_disk = pd.read_csv(study.folder / "unet" / "history.csv")
     assert on_disk["val_f1"].tolist() == pytest.approx(history["val_f1"].tolist())
-    best = read_checkpoint(study.folder / "unet" / "checkpoints" / "best.ckpt")
-    assert best["epoch"] == history["val_f1"].idxmax()
+    checkpoints = study.folder / "unet" / "checkpoints"
+    last = read_checkpoint(checkpoints / "last.ckpt")
+    assert last["epoch"] == 1 and last["global_step"] == 4
+    for layer, weights in read_checkpoint(checkpoints / "final.ckpt")["state_dict"].items():
+        assert torch.equal(weights, last["state_dict"][f"network.{layer}"])
+
+
+def test_a_training_cut_off_after_its_last_epoch_ends_with_the_same_bits(study):
+    train(study)
+    whole = digest(study.folder / "unet")
+    for file in ("fit.json", "checkpoints/final.ckpt"):
+        (study.folder / "unet" / file).unlink()
+    history = train(study)
+    assert history["epoch"].tolist() == [1, 2] and digest(study.folder / "unet") == whole
+
+
+def test_an_average_of_weights_by_hand():
+    trained = {"weight": torch.tensor([1.0, 3.0]), "batches": torch.tensor(7)}
+    before = {"weight": torch.tensor([5.0, -1.0]), "batches": torch.tensor(2)}
+    mean = average(trained, before, share=0.25)
+    assert mean["weight"].tolist() == [2.0, 2.0] and mean["batches"] == 7
+    assert torch.equal(average(trained, before, share=0)["weight"], trained["weight"])
+    assert torch.equal(average(trained, before, share=1)["weight"], before["weight"])
 
 
 def train_and_signal(study, signal_number, room=0):
@@ -137,7 +158,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_ends_with_one_clear_
     prepare(study)
     code, said = train_elsewhere(study, tmp_path / "log", room=100_000)  # for tables, not for a checkpoint
     assert code == 1
-    message = r"StudyError: could not write .*best.ckpt: File too large; make room .* and run again"
+    message = r"StudyError: could not write .*last.ckpt: File too large; make room .* and run again"
     assert re.search(message, said)
     assert not list((study.folder / "unet" / "checkpoints").iterdir())
     assert (study.folder / "split.csv").exists()
@@ -156,9 +177,9 @@ def test_a_broken_checkpoint_is_refused_with_its_remedy(study, content):
 def test_a_trained_network_whose_checkpoint_is_half_a_copy_is_trained_again_to_the_same_bits(study):
     cohort = prepare(study)
     fit(study, cohort, "unet")
-    best = study.folder / "unet" / "checkpoints" / "best.ckpt"
+    final = study.folder / "unet" / "checkpoints" / "final.ckpt"
     whole = digest(study.folder / "unet")
-    best.write_bytes(best.read_bytes()[:999])
+    final.write_bytes(final.read_bytes()[:999])
     fit(study, cohort, "unet")
     assert digest(study.folder / "unet") == whole
 
@@ -196,13 +217,11 @@ class Spoilt(nn.Module):
 @pytest.mark.parametrize("passes", [6, 8], ids=["in training", "in validation"])
 def test_a_loss_that_is_not_a_number_keeps_the_checkpoints_before(study, passes):
     study = study.model_copy(update={"epochs": 4})  # an epoch is two steps and a validation
-    best = study.folder / "unet" / "checkpoints" / "best.ckpt"
+    last = study.folder / "unet" / "checkpoints" / "last.ckpt"
     module = Segmentation(Spoilt(passes), study, prepare(study), "unet", {"made_from": "here"})
-    with pytest.raises(
-        StudyError, match=r"loss is nan at cases .* in epoch 3; .*; the checkpoints of epoch 2 are kept"
-    ):
+    with pytest.raises(StudyError, match=r"loss is nan at cases .* in epoch 3; .*; the checkpoint of epoch 2 is kept"):
         segmentation.train(module)
-    kept = read_checkpoint(best.with_name("last.ckpt"))
+    kept = read_checkpoint(last)
     assert len(kept["history"]) == 2
     assert all(weights.isfinite().all() for weights in kept["state_dict"].values())
 
@@ -215,9 +234,9 @@ def test_checkpoints_of_another_study_are_refused(tmp_path, cache):
         train(study)
     here, there = (study.folder / "unet" / "checkpoints" for study in (ours, theirs))
     names = rf"was made by {theirs.folder.name}/unet, not by .*{ours.folder.name}/unet"
-    shutil.copy(there / "best.ckpt", here)
+    shutil.copy(there / "final.ckpt", here)
     (ours.folder / "unet" / "predict.json").unlink()
-    with pytest.raises(StudyError, match=rf"best.ckpt {names} that fit.json records; put the right file back"):
+    with pytest.raises(StudyError, match=rf"final.ckpt {names} that fit.json records; put the right file back"):
         predict(ours, prepare(ours), "unet")
     shutil.copy(there / "last.ckpt", here)
     (ours.folder / "unet" / "fit.json").unlink()

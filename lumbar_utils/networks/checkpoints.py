@@ -12,7 +12,7 @@ from lumbar_utils import StudyError, records
 from lumbar_utils.networks.models import network_of
 from lumbar_utils.study import Study
 
-WEIGHTS = "weights.safetensors"  # in the place of checkpoints/best.ckpt, in a folder that `export` wrote
+WEIGHTS = "weights.safetensors"  # in the place of checkpoints/final.ckpt, in a folder that `export` wrote
 
 
 def read_checkpoint(path: Path) -> dict:
@@ -53,13 +53,13 @@ def can_resume_from(last: Path, made_from: str, study: str) -> bool:
 def weights_file(folder: Path) -> Path:
     """Where a trained network is kept: as training writes it, or as `export` does. folder : of a study and model."""
     exported = folder / WEIGHTS
-    return exported if exported.exists() else folder / "checkpoints" / "best.ckpt"
+    return exported if exported.exists() else folder / "checkpoints" / "final.ckpt"
 
 
-def best_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Layer -> weights of the best epoch, of a network trained to the end. folder : of a study and model.
+def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Layer -> weights of a network that is trained to the end. folder : of a study and model.
 
-    Raises StudyError if best.ckpt is not of the training that fit.json records, or weights are damaged.
+    Raises StudyError if final.ckpt is not of the training that fit.json records, or weights are damaged.
     """
     path, record = weights_file(folder), records.read_json(folder / "fit.json")
     if path.name == WEIGHTS:
@@ -70,7 +70,7 @@ def best_weights(folder: Path) -> dict[str, torch.Tensor]:
             f"{path} was made by {checkpoint.get('study', 'another program')}, not by the training of "
             f"{record.get('study', folder)} that fit.json records; put the right file back, or delete it to train again"
         )
-    return {name.removeprefix("network."): value for name, value in checkpoint["state_dict"].items()}
+    return checkpoint["state_dict"]
 
 
 def _read_exported(path: Path) -> dict[str, torch.Tensor]:
@@ -81,14 +81,14 @@ def _read_exported(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_weights(network: nn.Module, model: str, folder: Path) -> nn.Module:
-    """Give a network the `best_weights` of a folder, and return it. Raises StudyError if it has other layers."""
+    """Give a network the `trained_weights` of a folder, and return it. Raises StudyError if it has other layers."""
     try:
-        network.load_state_dict(best_weights(folder))
+        network.load_state_dict(trained_weights(folder))
     except RuntimeError:
         raise StudyError(f"the weights in {folder} do not fit {model} as this code builds it; train it again") from None
     return network
 
 
 def trained_network(study: Study, model: str, folder: Path) -> nn.Module:
-    """The network of the best epoch in a folder, in evaluation mode. Raises StudyError if it has other layers."""
+    """The trained network in a folder, in evaluation mode. Raises StudyError if it has other layers."""
     return load_weights(network_of(study, model), model, folder).eval()

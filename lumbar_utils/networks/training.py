@@ -1,10 +1,12 @@
 """Training a network, or resuming an interrupted training. The loop itself is in `segmentation`."""
 
+import copy
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+import torch
 from torch import nn
 
 from lumbar_utils import StudyError, freshness, records
@@ -21,31 +23,35 @@ RECORDS = ("fit.json", "predict.json", "robustness.json", "cost.json")
 def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
     """Train a network, or resume an interrupted training; a network that is trained already is left as it is.
 
-    Writes checkpoints/best.ckpt (highest validation F1), checkpoints/last.ckpt, history.csv and fit.json into the
-    model's folder. A last.ckpt of older code or data is not resumed from. With start_from=phantoms the network to start
-    from is trained first, once for all studies; with epochs=0 it is kept as it is.
+    Writes checkpoints/final.ckpt (the weights that are used), checkpoints/last.ckpt (to resume from), history.csv and
+    fit.json into the model's folder. The weights are those of the last epoch, averaged with those that training started
+    from (`average`). No epoch is chosen by its validation F1: of a few patients it is a poor guide to others (measured:
+    tests/benchmarks/README.md). A last.ckpt of older code or data is not resumed from. With start_from=phantoms the
+    network to start from is trained first, once for all studies; with epochs=0 it is kept as it is.
     Returns one row per epoch: model, epoch, train_loss, val_loss, val_f1, learning_rate, seconds.
     Raises StudyError before the first step if the folder cannot be written to, or holds a last.ckpt of another study or
     one that cannot be read; and in training at a loss that is not finite.
     """
     folder = study.folder / model
-    record, best, last = folder / "fit.json", folder / "checkpoints" / "best.ckpt", folder / "checkpoints" / "last.ckpt"
+    record, final, last = folder / "fit.json", folder / "checkpoints/final.ckpt", folder / "checkpoints/last.ckpt"
     made_from, name = freshness.trained(study, cohort.fingerprint, model), f"{study.folder.name}/{model}"
     if records.is_finished(record, made_from):
         print(f"{model} is trained already: {folder}")
         return records.read_csv(folder / "history.csv")
-    records.refuse_unwritable(study.folder, folder, best.parent)
+    records.refuse_unwritable(study.folder, folder, final.parent)
     for incomplete in records.truncated_files(record):
         incomplete.unlink()
-    resume = can_resume_from(last, made_from, name) and best.exists()
+    resume = can_resume_from(last, made_from, name)
     network = _initial_network(study, cohort, model)
     for stale in RECORDS:
         (folder / stale).unlink(missing_ok=True)
     records.remove_temporary_files(folder)
 
     started, provenance = time.monotonic(), {"made_from": made_from, "study": name}
+    before = copy.deepcopy(network.state_dict()) if study.start else None
     if study.epochs == 0:
-        history, is_main_process = _keep_as_it_is(network, study, model, provenance), True
+        history, is_main_process = records.read_csv(study.start / model / "history.csv"), True
+        records.write_csv(folder / "history.csv", history)
     else:
         from lumbar_utils.networks.segmentation import Segmentation, train  # loads Lightning, which takes seconds
 
@@ -53,12 +59,29 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
         train(module, last if resume else None)
         history, is_main_process = pd.DataFrame(module.history), module.trainer.is_global_zero
     if is_main_process:
+        weights = network.cpu().state_dict()
+        if before:
+            weights = average(weights, before, study.start_share)
+        write_checkpoint(final, provenance | {"state_dict": weights})
         records.mark_finished(
-            record, made_from, [best, folder / "history.csv"], study=name,
+            record, made_from, [final, folder / "history.csv"], study=name,
             data=cohort.fingerprint, seconds=round(time.monotonic() - started, 1),
             parameters=sum(p.numel() for p in network.parameters()),
         )  # fmt: skip
     return history
+
+
+def average(trained: dict[str, torch.Tensor], before: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
+    """(1 - share) * trained + share * before, layer by layer; counts of batches are those of `trained`.
+
+    Weights half way between a network and its fine-tuned self often do better on new data than either. Source:
+    Wortsman et al. 2022, doi 10.1109/CVPR52688.2022.00780.
+    """
+    weights = dict(trained)
+    for layer, values in trained.items():
+        if values.is_floating_point():
+            weights[layer] = values.lerp(before[layer], share)
+    return weights
 
 
 def _initial_network(study: Study, cohort: Cohort, model: str) -> nn.Module:
@@ -114,13 +137,3 @@ def _studies_before(study: Study) -> Iterator[Path]:
         yield folder
         earlier = record_of(folder)["settings"].get("start_from", "none")
         folder = PRETRAINED if earlier == "pretrained" else None if earlier in STARTS else absolute(earlier)
-
-
-def _keep_as_it_is(network: nn.Module, study: Study, model: str, provenance: dict[str, str]) -> pd.DataFrame:
-    """Write the network that the study starts from, and its history, into the study's folder; returns the history."""
-    weights = {f"network.{layer}": values for layer, values in network.state_dict().items()}
-    checkpoint = provenance | {"state_dict": weights, "epoch": 0}
-    write_checkpoint(study.folder / model / "checkpoints" / "best.ckpt", checkpoint)
-    history = records.read_csv(study.start / model / "history.csv")
-    records.write_csv(study.folder / model / "history.csv", history)
-    return history

@@ -159,6 +159,7 @@ def facts(results: Results) -> dict[str, str]:
         "note": results.note,
         "runs": describe_runs(results.cases),
         "start": _start(settings),
+        "selection": _selection(settings),
         "seen": _seen(settings),
         **_split_facts(results),
         **_training_facts(results),
@@ -188,16 +189,16 @@ def counted(number: int, thing: str) -> str:
 
 
 def _training_facts(results: Results) -> dict[str, str]:
-    parameters, best = [], []
+    parameters, validation = [], []
     for row in results.training.itertuples():
         name = results.models[row.model]
-        best.append(f"{name} epoch {row.best_epoch} of {row.epochs} ({row.best_val_f1:.4f})")
+        validation.append(f"{name} {row.val_f1:.4f}")
         if row.finished:
             parameters.append(f"{name} of {row.parameters:,.0f} parameters")
     return {
         "models": ", ".join(results.models.values()),
         "parameters": ", ".join(parameters),
-        "best": ", ".join(best),
+        "validation": ", ".join(validation),
     }
 
 
@@ -241,6 +242,16 @@ def _start(settings: dict) -> str:
         return "At random, by each library's default scheme; no pre-training"
     weights = Path(settings["encoder_weights"]).name
     return f"Encoders of HRNet and EfficientNet from {weights}, all other weights and U-Net at random"
+
+
+def _selection(settings: dict) -> str:
+    """Which weights of a training are used."""
+    earlier, share = settings.get("start_from") or "none", settings.get("start_share", 0)
+    if not settings["epochs"]:
+        return "Those of the earlier training, as they are"
+    if earlier == "none" or not share:
+        return "Those of the last epoch"
+    return f"Those of the last epoch, averaged with those before training, which have a share of {share:g}"
 
 
 def _seen(settings: dict) -> str:
