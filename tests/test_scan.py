@@ -73,8 +73,7 @@ def trained(tmp_path_factory):
         network.classify.weight[:, 0, 0, 0] = 200 * grey
         network.classify.bias[:] = -100 * grey**2
     file = folder / "unet" / "checkpoints" / "final.ckpt"
-    state = {f"network.{name}": values for name, values in network.state_dict().items()}
-    write_checkpoint(file, {"made_from": "by hand", "study": "by hand", "state_dict": state})
+    write_checkpoint(file, {"made_from": "by hand", "study": "by hand", "state_dict": network.state_dict()})
     records.mark_finished(folder / "unet" / "fit.json", "by hand", [file])
     data = {"name": "painted", "annotated": LEVELS, "taught": LEVELS, "fingerprint": "by hand"}
     records.write_json(folder / "study.json", {"settings": study.settings, "data": data})

@@ -124,6 +124,13 @@ def test_a_caption_says_on_what_and_that_it_is_synthetic():
     assert "synthetic" not in tables.table2_caption(cohort(synthetic=False), {"start_from": "none"})
 
 
+def test_a_caption_says_that_weights_were_averaged():
+    settings = {"start_from": "phantoms", "epochs": 9, "start_share": 0.5}
+    assert tables.table2_caption(cohort(synthetic=False), settings).endswith(
+        "then on patients of this data set; weights before and after are averaged, those before with a share of 0.5."
+    )
+
+
 @pytest.mark.parametrize(
     ("start_from", "epochs", "told"),
     [

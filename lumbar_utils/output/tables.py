@@ -274,7 +274,9 @@ def _start_sentence(settings: dict) -> str:
     known = {"phantoms": phantoms, "pretrained": f"{phantoms}, and on patients of SPIDER"}
     data = known.get(earlier, f"the data of {Path(earlier).name}")
     if settings["epochs"]:
-        return f" The networks were trained on {data}, then on patients of this data set."
+        share = settings.get("start_share", 0)  # records of earlier versions lack it
+        averaged = f"; weights before and after are averaged, those before with a share of {share:g}" * (share > 0)
+        return f" The networks were trained on {data}, then on patients of this data set{averaged}."
     return f" The networks were trained on {data}; they saw no image of this data set before."
 
 

@@ -70,8 +70,8 @@ def learning_curves_caption(history: pd.DataFrame, cohort: Cohort) -> str:
     for model, rows in history.groupby("model", sort=False):
         scores.append(f"{model_name(model)} {rows['val_f1'].iloc[-1]:.3f}")
     return (
-        "Loss on training and validation images and macro F1 of validation pixels over epochs. The last epoch of each "
-        f"is used, whatever its F1: {'; '.join(scores)}. {data}"
+        "Loss on training and validation images and macro F1 of validation pixels over epochs. No epoch is chosen by "
+        f"it; at the last one: {'; '.join(scores)}. {data}"
     )
 
 
