@@ -6,7 +6,7 @@ PYTHON  ?= $(firstword $(foreach name,python3.12 python3.13 python3.11 python3.1
              'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 PROFILE ?= auto
 DATASET ?= phantom
-SEED    ?= 0
+SEED    ?=
 MODEL   ?= hrnet
 SCAN    ?=
 OUT     ?= labelled
@@ -15,7 +15,7 @@ BIN     := .venv/bin
 READY   := .venv/.ready
 
 study: $(READY)
-	$(BIN)/python -m lumbar_utils run --profile $(PROFILE) --dataset "$(DATASET)" --seed $(SEED) $(ARGS)
+	$(BIN)/python -m lumbar_utils run --profile $(PROFILE) --dataset "$(DATASET)" $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 # label and measure a scan; OUT is a new folder, MODEL one of unet, hrnet, efficientnet
 label: $(READY)

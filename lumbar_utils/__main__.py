@@ -96,7 +96,7 @@ Profile = Annotated[
 ]
 Dataset = Annotated[str | None, typer.Option(help="phantom (the default), a folder, or KIND:PATH: see data/README.md")]
 Seed = Annotated[int | None, typer.Option(help="seed of everything that is drawn; 0")]
-Runs = Annotated[Path | None, typer.Option(help="folder that holds one folder a study; data/runs")]
+Runs = Annotated[Path | None, typer.Option(help="folder with one folder per study; data/runs")]
 Settings = Annotated[list[str], typer.Option("--set", help="FIELD=VALUE, any other setting; repeatable")]
 Accept = Annotated[list[str], typer.Option(help="a finding of the audit that is right; `holes:*` for many; repeatable")]
 Slices = Annotated[int, typer.Option(help="taken from a volume, about its mid-sagittal one", min=1)]

@@ -90,7 +90,7 @@ def write_onnx(folder: Path, model: str, path: Path) -> Path:
         import onnx
         import onnxscript  # noqa: F401 (torch needs it)
     except ImportError:
-        raise StudyError('ONNX needs further packages: pip install "lumbar_utils[onnx]"') from None
+        raise StudyError('ONNX needs further packages: pip install --editable ".[onnx]"') from None
     trained = read_trained(folder, model)
     study = trained.study
     network = FromGreyValues(trained.network, trained.classes).eval()

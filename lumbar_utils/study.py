@@ -307,8 +307,8 @@ class Study(BaseModel):
         "default where pretrained ones do not fit; or the folder of another study"
     )
     start_share: float = Field(
-        0.5, ge=0, le=1,
-        description="share of the weights that training started from in the average with the trained ones that is kept",
+        0.3, ge=0, le=1,
+        description="share of the starting weights in their average with the trained ones; 0: the trained ones alone",
     )  # fmt: skip
 
     precision: Literal["auto", "32", "bf16", "16"] = Field("auto", description="mixed where the device has it")
@@ -319,7 +319,7 @@ class Study(BaseModel):
         "auto", description="Lightning's name of how they share; auto suits every network, ddp U-Net and HRNet"
     )
     workers: int = Field(-1, ge=-1, description="processes that load cases; 0: the main one does; -1: 12 with a GPU")
-    runs: Folder = Field(Path("data/runs"), description="folder that holds one folder a study")
+    runs: Folder = Field(Path("data/runs"), description="folder with one folder per study")
     cache: Folder = Field(Path("data/cache"), description="folder for phantoms and decoded images")
 
     def __init__(self, profile: str = "auto", **settings):

@@ -1,9 +1,15 @@
 """Links between the pages that a reader follows lead somewhere."""
 
 import re
+import shlex
+import shutil
+import subprocess
 
 import pytest
+from conftest import write_dataset
+from typer.testing import CliRunner
 
+from lumbar_utils.__main__ import app
 from lumbar_utils.study import ROOT
 
 PAGES = ["README.md", "data/README.md", "figures/README.md", "tests/benchmarks/README.md"]
@@ -36,3 +42,18 @@ def test_every_page_is_found_from_the_readme():
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_the_readme_s_commands_on_a_folder_are_accepted(tmp_path):
+    folder = write_dataset(tmp_path / "mine")
+    commands = re.findall(
+        r"^make (study DATASET=path/to/.*?)(?:  +#|$)", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert len(commands) == 4
+    for command in commands:
+        words = [re.sub(r"path/to/\w+", str(folder), word) for word in shlex.split(command)]
+        printed = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        _, asked = printed.splitlines()[-1].split(" -m lumbar_utils ")
+        result = CliRunner().invoke(app, [*shlex.split(asked), "--runs", str(tmp_path / "runs"), "--dry-run"])
+        assert result.exit_code == 0, result.output

@@ -316,7 +316,7 @@ def test_an_existing_destination_is_not_overwritten(trained, tmp_path):
 
 def test_without_highdicom_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    with pytest.raises(StudyError, match=r'needs highdicom: pip install "lumbar_utils\[dicom-seg\]"'):
+    with pytest.raises(StudyError, match=r'needs highdicom: pip install --editable "\.\[dicom-seg\]"'):
         dicom_seg.refuse_missing()
 
 

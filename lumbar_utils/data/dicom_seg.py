@@ -27,7 +27,7 @@ def refuse_missing() -> None:
     try:
         import highdicom  # noqa: F401
     except ImportError:
-        raise StudyError('a DICOM SEG needs highdicom: pip install "lumbar_utils[dicom-seg]"') from None
+        raise StudyError('a DICOM SEG needs highdicom: pip install --editable ".[dicom-seg]"') from None
 
 
 def write(file: Path, labels: np.ndarray, images: Sequence[Path], model: str) -> Path:
