@@ -38,6 +38,7 @@ PROFILES = {
 }  # fmt: skip
 START_LENGTH = 2  # of the training on phantoms that others start from, in the epochs of its profile
 FINE_TUNING = 0.25  # of a profile's learning rate, for networks that are trained already
+PRETRAINED_SHARE = 0.5  # of the weights of PRETRAINED, which know patients, in the average with the trained ones
 NETWORKS = ("unet_channels", "hrnet", "efficientnet")  # settings that weights need
 # settings that were dropped, with the value that is built in: an ablation found none of the others better
 BUILT_IN = {
@@ -307,8 +308,9 @@ class Study(BaseModel):
         "default where pretrained ones do not fit; or the folder of another study"
     )
     start_share: float = Field(
-        0.3, ge=0, le=1,
-        description="share of the starting weights in their average with the trained ones; 0: the trained ones alone",
+        ge=0, le=1,
+        description="share of the starting weights in their average with the trained ones; 0: the trained ones alone, "
+        "the default unless start_from is pretrained",
     )  # fmt: skip
 
     precision: Literal["auto", "32", "bf16", "16"] = Field("auto", description="mixed where the device has it")
@@ -340,7 +342,8 @@ class Study(BaseModel):
         start = settings["start_from"] if "start_from" in settings else _usual_start(profile | settings)
         if start not in ("none", None):
             profile = profile | {"learning_rate": FINE_TUNING * profile["learning_rate"]}
-        return profile | settings | {"start_from": start}
+        is_pretrained = _start(start) == "pretrained"
+        return profile | {"start_share": PRETRAINED_SHARE * is_pretrained} | settings | {"start_from": start}
 
     @model_validator(mode="after")
     def _refuse_contradictions(self):

@@ -41,8 +41,9 @@ def test_images_of_patients_start_from_the_networks_that_come_with_the_project(t
     assert Study("quick", dataset=folder, start_from="none").start is None
     assert Study("quick").start_from == Study("smoke", dataset=folder).start_from == "none"
     starts = ("none", "phantoms", "pretrained", folder)
-    rates = [Study("quick", dataset=folder, start_from=start).learning_rate for start in starts]
-    assert rates == [4e-3, 1e-3, 1e-3, 1e-3]
+    studies = [Study("quick", dataset=folder, start_from=start) for start in starts]
+    assert [study.learning_rate for study in studies] == [4e-3, 1e-3, 1e-3, 1e-3]
+    assert [study.start_share for study in studies] == [0, 0, 0.5, 0]
     for synthetic in ("phantoms", "pretrained"):
         with pytest.raises(StudyError, match=f"start_from={synthetic} is for images of patients"):
             Study("quick", start_from=synthetic)

@@ -24,10 +24,11 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
     """Train a network, or resume an interrupted training; a network that is trained already is left as it is.
 
     Writes checkpoints/final.ckpt (the weights that are used), checkpoints/last.ckpt (to resume from), history.csv and
-    fit.json into the model's folder. The weights are those of the last epoch, averaged with those that training started
-    from (`average`). No epoch is chosen by its validation F1: of a few patients it is a poor guide to others (measured:
-    tests/benchmarks/README.md). A last.ckpt of older code or data is not resumed from. With start_from=phantoms the
-    network to start from is trained first, once for all studies; with epochs=0 it is kept as it is.
+    fit.json into the model's folder. The weights are those of the last epoch, averaged with those before training where
+    start_share asks for it. No epoch is chosen by its validation F1: of a few patients it is a poor guide to others
+    (measured: tests/benchmarks/README.md). A last.ckpt of older code or data is not resumed from. With
+    start_from=phantoms the network to start from is trained first, once for all studies; with epochs=0 it is kept as it
+    is.
     Returns one row per epoch: model, epoch, train_loss, val_loss, val_f1, learning_rate, seconds.
     Raises StudyError before the first step if the folder cannot be written to, or holds a last.ckpt of another study or
     one that cannot be read; and in training at a loss that is not finite.
@@ -74,8 +75,8 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
 def average(trained: dict[str, torch.Tensor], before: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
     """(1 - share) * trained + share * before, layer by layer; counts of batches are those of `trained`.
 
-    Weights half way between a network and its fine-tuned self often do better on new data than either. Source:
-    Wortsman et al. 2022, doi 10.1109/CVPR52688.2022.00780.
+    Where the network before training does well on such data already, the average often does better than either.
+    Source: Wortsman et al. 2022, doi 10.1109/CVPR52688.2022.00780.
     """
     weights = dict(trained)
     for layer, values in trained.items():

@@ -275,7 +275,9 @@ def _start_sentence(settings: dict) -> str:
     data = known.get(earlier, f"the data of {Path(earlier).name}")
     if settings["epochs"]:
         share = settings.get("start_share", 0)  # records of earlier versions lack it
-        averaged = f"; weights before and after are averaged, those before with a share of {share:g}" * (share > 0)
+        averaged = f"; the weights before and after that are averaged, with a share of {share:g} for those before" * (
+            share > 0
+        )
         return f" The networks were trained on {data}, then on patients of this data set{averaged}."
     return f" The networks were trained on {data}; they saw no image of this data set before."
 

@@ -45,7 +45,7 @@ RECIPES = {
     "learning rate over four": {"learning_rate": 2.5e-4},
     "at random": {"start_from": "none", "learning_rate": 4e-3},
     "four times as long": {"epochs": 4},
-    "trained weights alone": {"start_share": 0.0},
+    "half of the start": {"start_share": 0.5},
     "160 x 160": {"height": 160, "width": 160},
 }
 
