@@ -127,8 +127,7 @@ def test_a_caption_says_on_what_and_that_it_is_synthetic():
 def test_a_caption_says_that_weights_were_averaged():
     settings = {"start_from": "phantoms", "epochs": 9, "start_share": 0.5}
     assert tables.table2_caption(cohort(synthetic=False), settings).endswith(
-        "then on patients of this data set; the weights before and after that are averaged, with a share of 0.5 for those "
-        "before."
+        "of this data set; the weights before and after that are averaged, those before with a share of 0.5."
     )
 
 

@@ -274,11 +274,10 @@ def _start_sentence(settings: dict) -> str:
     known = {"phantoms": phantoms, "pretrained": f"{phantoms}, and on patients of SPIDER"}
     data = known.get(earlier, f"the data of {Path(earlier).name}")
     if settings["epochs"]:
-        share = settings.get("start_share", 0)  # records of earlier versions lack it
-        averaged = f"; the weights before and after that are averaged, with a share of {share:g} for those before" * (
-            share > 0
-        )
-        return f" The networks were trained on {data}, then on patients of this data set{averaged}."
+        text = f" The networks were trained on {data}, then on patients of this data set"
+        if share := settings.get("start_share"):  # records of earlier versions lack it
+            text += f"; the weights before and after that are averaged, those before with a share of {share:g}"
+        return f"{text}."
     return f" The networks were trained on {data}; they saw no image of this data set before."
 
 
