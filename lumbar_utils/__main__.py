@@ -115,7 +115,7 @@ Threads = Annotated[int, typer.Option(help="of each job; the cores, shared", min
 Scheduler = Annotated[str, typer.Option(help="address or file of a Dask scheduler that runs the jobs")]
 Keep = Annotated[
     Literal["final", "last", "none"] | None,
-    typer.Option(help="checkpoints of a grid's finished jobs: final, last (both) or none"),
+    typer.Option(help="checkpoints that a grid's jobs leave: final, last (both) or none"),
 ]
 
 

@@ -57,8 +57,8 @@ def predict_source(folder: Path, model: str, source: str, destination: Path, sli
     """Write a label map for every image of a source, by a model that a study trained; returns the destination.
 
     folder : of that study. source : as a study's `dataset`; its masks are ignored. slices : of each volume.
-    destination : new folder for label_maps/<case>.png and .npz (see `prediction.predict`), cases.csv, the first
-        images with contours as overlay.png, .pdf and .svg, and, written last, predict.json.
+    destination : new folder, which appears once it is complete: label_maps/<case>.png and .npz (see
+        `prediction.predict`), cases.csv, the first images with contours (overlay.png, .pdf, .svg) and predict.json.
     Raises StudyError if the study has no such model, the source cannot be read, or `destination` exists.
     """
     refuse_existing(destination)
@@ -66,12 +66,13 @@ def predict_source(folder: Path, model: str, source: str, destination: Path, sli
         trained = read_trained(folder, model, dataset=source, slices=slices, cache=cache)
         cohort = sources.load(trained.study)
         cohort = dataclasses.replace(cohort, cases=cohort.cases.assign(split="test", mask=""))
-        label_maps = destination / "label_maps"
-        files = write_label_maps(trained.study, cohort, trained.network, trained.classes, label_maps)
-        records.write_csv(destination / "cases.csv", cohort.cases.drop(columns=["image", "mask", "split"]))
-        files += [destination / "cases.csv", *_write_sheet(cohort, model, destination)]
-    made_from = records.fingerprint(trained.weights, cohort.fingerprint)
-    records.mark_finished(destination / "predict.json", made_from, files, model=model, levels=trained.levels)
+        with records.atomic_folder(destination) as folder:
+            label_maps = folder / "label_maps"
+            files = write_label_maps(trained.study, cohort, trained.network, trained.classes, label_maps)
+            records.write_csv(folder / "cases.csv", cohort.cases.drop(columns=["image", "mask", "split"]))
+            files += [folder / "cases.csv", *_write_sheet(cohort, model, folder)]
+            made_from = records.fingerprint(trained.weights, cohort.fingerprint)
+            records.mark_finished(folder / "predict.json", made_from, files, model=model, levels=trained.levels)
     return destination
 
 

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from lumbar_utils import MODELS, Failure, StudyError, execution, pipeline, records
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.grid import describe, threads_of
+from lumbar_utils.grid import describe, networks_of, threads_of
 from lumbar_utils.machine import device_of
 from lumbar_utils.output import figures, report
 from lumbar_utils.pipeline import Job, jobs_of, table_of
@@ -84,7 +84,7 @@ def run(
     threads = threads or 1  # nothing is known about a scheduler's workers
     cohorts = {study.folder: prepare(study) for grid in grids for study in grid.studies}
     for grid in grids:
-        describe(grid, threads=threads, models=list(models))
+        describe(grid, threads=threads, models=networks_of(grid, models))
     todo = [job for job in jobs if not job.is_finished(job.data)]
     print(f"{len(jobs)} jobs, {len(jobs) - len(todo)} finished; {len(todo)} to run")
     failures = run_jobs(todo, workers, threads, scheduler, keep)
@@ -134,7 +134,8 @@ def _run_stages(stages: Iterable[list[Job]]) -> list[str]:
                 print(f"{job.name}: up to date")
             else:
                 todo.append(job)
-        workers, threads = _fitting(todo[0].study, len(todo)) if len(todo) > 1 else (1, 0)
+        # of the whole stage, so that a training that was interrupted goes on with as many threads as it began with
+        workers, threads = _fitting(stage[0].study, len(stage)) if len(stage) > 1 else (1, 0)
         if failures := run_jobs(todo, workers, threads, tries=1):
             return failures
     return []

@@ -22,11 +22,14 @@ def export_networks(folder: Path, to: Path, formats: Sequence[str]) -> list[Path
 
     formats : `safetensors` makes `to` a folder that `predict` and `start_from` take in the place of the study's, a
     quarter as large; `onnx` makes `to`/MODEL.onnx, see `write_onnx`.
-    Raises StudyError if nothing is trained there.
+    Raises StudyError if nothing is trained there, or `to` holds another study.
     """
     record, models = record_of(folder), trained_models(folder)
     if not models:
         raise StudyError(f"{folder} has no trained network; name a study, or one of a grid's runs, in {folder.parent}")
+    there = records.read_json(to / "study.json").get("fingerprint", record["fingerprint"])
+    if "safetensors" in formats and (to.resolve() == folder.resolve() or there != record["fingerprint"]):
+        raise StudyError(f"{to} holds a study already; name a new folder to export the networks to")
     files = []
     if "onnx" in formats:
         files += [write_onnx(folder, model, to / f"{model}.onnx") for model in models]

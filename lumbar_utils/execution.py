@@ -18,7 +18,7 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 
 from lumbar_utils import Failure, StudyError
-from lumbar_utils.study import Grid, Study
+from lumbar_utils.study import DEPENDENT, Grid, Study
 
 EXAMPLES = {dict: "{name: value}", list: "[0, 1]"}  # of a parameter's type, in papermill's YAML
 INTERPRETER = KernelSpec(
@@ -34,8 +34,11 @@ def parameters(study: Study | Grid) -> dict:
     settings = study.settings
     usual = Study(profile=settings["profile"]).settings
     values = {name: settings[name] for name in ("profile", "dataset", "seed", "runs")}
-    overrides = {name: value for name, value in settings.items() if name not in values and value != usual[name]}
-    values["overrides"] = overrides
+    values["overrides"] = {
+        name: value
+        for name, value in settings.items()
+        if name not in values and (value != usual[name] or name in DEPENDENT)
+    }
     if isinstance(study, Grid):
         values["seeds"] = list(study.seeds)
     return values
@@ -186,7 +189,6 @@ def execute(
     lock, environment : see PrivateKernel. Raises Failure; the next run resumes from what was finished.
     """
     import papermill  # takes a second, which a notebook's own kernel need not spend
-    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     executed.parent.mkdir(parents=True, exist_ok=True)
@@ -201,8 +203,8 @@ def execute(
             )  # fmt: skip
     except PapermillExecutionError as error:
         reason = f"in cell {error.exec_count}:\n  {error.ename}: {error.evalue}"
-    except DeadKernelError:
-        reason = "as its kernel died:\n  out of memory, perhaps; run again"
+    except RuntimeError as error:  # DeadKernelError, which is one, or of a kernel that did not start
+        reason = f"as its kernel died:\n  {error}; out of memory, perhaps; run again"
     else:
         return
     raise Failure(f"{executed.stem} failed {reason}\n  executed so far: {executed}")

@@ -3,11 +3,12 @@
 import dataclasses
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from lumbar_utils import MODELS, StudyError, freshness, records
+from lumbar_utils import LEVELS, MODELS, StudyError, freshness, records
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.output.registry import drawn_from_scores
@@ -28,6 +29,12 @@ def describe(grid: Grid, **facts) -> None:
     own = {"fingerprint": grid.fingerprint, "settings": grid.settings}
     own["grid"] = before | {"seeds": list(grid.seeds)} | facts
     records.write_json(grid.folder / "study.json", record | own)
+
+
+def networks_of(grid: Grid, models: Sequence[str]) -> list[str]:
+    """The networks that a grid was run with before, and these."""
+    earlier = records.read_json(grid.folder / "study.json").get("grid", {}).get("models", [])
+    return list(dict.fromkeys([*earlier, *models]))
 
 
 def threads_of(grids: list[Grid]) -> int:
@@ -70,10 +77,11 @@ def finished_models(study: Study, cohort: Cohort) -> set[str]:
 
 def _gather_grid(grid: Grid) -> tuple[Cohort, list[str]]:
     """The cases of all complete runs, and the networks that they have, with their label maps in the grid's folder."""
-    runs = []
+    runs, asked_for = [], networks_of(grid, ())
     for study in grid.studies:
         cohort = prepare(study)
-        runs.append((study, cohort, finished_models(study, cohort)))
+        finished = finished_models(study, cohort)
+        runs.append((study, cohort, finished & set(asked_for) if asked_for else finished))
     models = set.union(*(finished for *_, finished in runs))
     complete = [(study, cohort) for study, cohort, finished in runs if models and finished == models]
     if not complete:
@@ -86,7 +94,9 @@ def _gather_grid(grid: Grid) -> tuple[Cohort, list[str]]:
     cases = pd.concat([_test_cases(grid, *run) for run in complete], ignore_index=True)
     records.write_csv(grid.folder / "cases.csv", cases)
     records.write_csv(grid.folder / "split.csv", cases[["seed", "fold", "patient", "split"]].drop_duplicates())
-    cohort = dataclasses.replace(complete[0][1], cases=cases)
+    annotated = set.intersection(*(set(cohort.annotated) for _, cohort in complete))
+    annotated = tuple(level for level in LEVELS if level in annotated)
+    cohort = dataclasses.replace(complete[0][1], cases=cases, annotated=annotated)
     for file in grid.folder.glob("*/fit.json"):
         if file.parent.name not in models:
             shutil.rmtree(file.parent)  # of a network that was gathered before, and is no longer finished

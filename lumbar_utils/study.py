@@ -46,6 +46,8 @@ BUILT_IN = {
     "test_time_augmentation": False,
 }  # fmt: skip
 
+DEPENDENT = ("start_from", "start_share", "learning_rate")  # settings whose defaults depend on other settings
+
 MAIN = {"profile", "dataset", "seed", "height", "width", "epochs"}  # shown by a notebook without a click
 
 NO_FILE = ("none", "imagenet")  # of encoder_weights, which is a path otherwise
@@ -99,7 +101,7 @@ def _usual_start(settings: dict) -> str:
     if dataset == "phantom" or settings["profile"] == "smoke" or settings.get("encoder_weights", "none") != "none":
         return "none"
     theirs = _settings_of_pretrained()
-    asks_for_others = any(settings.get(name, theirs.get(name)) != theirs.get(name) for name in NETWORKS)
+    asks_for_others = any(str(settings.get(name, theirs.get(name))) != str(theirs.get(name)) for name in NETWORKS)
     if not theirs or asks_for_others or pretrained_know(dataset):
         return "phantoms"
     return "pretrained"
@@ -178,6 +180,12 @@ def _listing(path: Path) -> list[tuple[str, int]]:
     """Relative name and size of each file of a source."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     return [(file.relative_to(path).as_posix(), file.stat().st_size) for file in files]
+
+
+def _identity_of_start(folder: Path) -> str:
+    """The name of a study's folder, which ends with a part of its fingerprint; of an export its whole fingerprint."""
+    fingerprint = records.read_json(folder / "study.json").get("fingerprint", "")
+    return folder.name if folder.name.endswith(fingerprint[:8]) else fingerprint
 
 
 def _split_at_commas(names: str | list | tuple) -> list | tuple:
@@ -342,8 +350,9 @@ class Study(BaseModel):
         start = settings["start_from"] if "start_from" in settings else _usual_start(profile | settings)
         if start not in ("none", None):
             profile = profile | {"learning_rate": FINE_TUNING * profile["learning_rate"]}
-        is_pretrained = _start(start) == "pretrained"
-        return profile | {"start_share": PRETRAINED_SHARE * is_pretrained} | settings | {"start_from": start}
+        is_pretrained = start == "pretrained" or (start and absolute(str(start)) == PRETRAINED)
+        share = PRETRAINED_SHARE if is_pretrained else 0
+        return profile | {"start_share": share} | settings | {"start_from": start}
 
     @model_validator(mode="after")
     def _refuse_contradictions(self):
@@ -365,6 +374,10 @@ class Study(BaseModel):
             raise ValueError(f"start_from={self.start_from} is for images of patients; use none for dataset=phantom")
         if self.epochs == 0 and self.start_from == "none":
             raise ValueError("epochs=0 tests trained networks as they are; name them as start_from, or give epochs=1")
+        if self.epochs == 0 and self.folds:
+            raise ValueError("epochs=0 tests the same networks on all patients; leave folds at 0")
+        if self.start_from == "none" and self.start_share:
+            raise ValueError(f"start_share={self.start_share:g} has no effect with start_from=none; leave it out")
         return self
 
     @property
@@ -389,7 +402,7 @@ class Study(BaseModel):
                 f"the networks that come with the project, from which this study starts, were trained on patients of "
                 f"{dataset}; to test on them start from phantoms: --set start_from=phantoms"
             )
-        other = {"dataset": dataset, "start_from": self.folder, "epochs": 0, "folds": 0, "fold": 0}
+        other = {"dataset": dataset, "start_from": self.folder, "start_share": 0, "epochs": 0, "folds": 0, "fold": 0}
         return Study(**self.settings | other)
 
     @property
@@ -415,7 +428,8 @@ class Study(BaseModel):
         """Hash of every setting that can change a result; the study's folder is named after it.
 
         It holds no path. A data set counts by its tables (which cases there are, what labels mean), files of weights by
-        their content, a study to start from by its name. Whether results are of today's images is for `freshness`.
+        their content, a study to start from by its own fingerprint. Whether results are of today's images is for
+        `freshness`.
         """
         relevant = {name: value for name, value in self.settings.items() if name not in WITHOUT_EFFECT_ON_RESULTS}
         relevant["dataset"] = _identity_of(self.dataset)
@@ -424,7 +438,7 @@ class Study(BaseModel):
             changed = [(file, file.stat().st_mtime_ns) for file in files]
             relevant["encoder_weights"] = _fingerprint_of_weights(*changed)
         if self.start:
-            relevant["start_from"] = self.start.name
+            relevant["start_from"] = _identity_of_start(self.start)
         return records.fingerprint(relevant)
 
     @property
@@ -464,6 +478,8 @@ class Grid:
         seeds = tuple(sorted(set(self.seeds)))
         if not seeds or len(seeds) < len(self.seeds):
             raise StudyError(f"the seeds of a grid are {', '.join(map(str, self.seeds))}; give one or more, each once")
+        if len(seeds) > 1 and not self.study.epochs:
+            raise StudyError("epochs=0 tests the same networks under every seed; give one seed")
         object.__setattr__(self, "study", Study(**self.study.settings | {"seed": seeds[0], "fold": 0}))
         object.__setattr__(self, "seeds", seeds)
 

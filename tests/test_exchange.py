@@ -98,6 +98,11 @@ def test_what_cannot_be_exported_or_read_is_named(trained, exported, tmp_path): 
     with pytest.raises(StudyError, match=r"has no trained network; name a study, or one of a grid's runs"):
         export_networks(tmp_path, tmp_path / "out", ["onnx"])
     assert not (tmp_path / "out").exists()
+    for there in (trained, tmp_path):  # the study itself, and another one
+        study = {"fingerprint": "another"} if there == tmp_path else records.read_json(trained / "study.json")
+        records.write_json(there / "study.json", study)
+        with pytest.raises(StudyError, match="holds a study already; name a new folder to export the networks to"):
+            export_networks(trained, there, ["safetensors"])
     export_networks(trained, tmp_path / "cut", ["safetensors"])
     weights = tmp_path / "cut" / "unet" / "weights.safetensors"
     weights.write_bytes(b"\0" * weights.stat().st_size)

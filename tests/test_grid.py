@@ -184,6 +184,14 @@ def test_a_run_that_lacks_a_network_is_left_out_and_named(grid, capsys):
     gather(grid, {})
 
 
+def test_a_network_that_the_grid_was_not_asked_for_leaves_no_run_out(grid, capsys):
+    folder = grid.studies[0].folder
+    shutil.copytree(folder / "hrnet", folder / "tu-resnet18")
+    _, folders = gather(grid, {})
+    shutil.rmtree(folder / "tu-resnet18")
+    assert list(folders) == list(MODELS) and "left out" not in capsys.readouterr().out
+
+
 def test_no_scheduler_is_loaded_that_others_could_reach_unless_one_is_named():
     loaded = "import sys, lumbar_utils.cluster; print('distributed' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", loaded], text=True) == "False\n"

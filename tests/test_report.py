@@ -342,7 +342,7 @@ def test_a_model_has_its_card_once_it_is_trained(folder):
     assert [file.name for file in (folder / "record").glob("model_card_*")] == ["model_card_unet.md"]
     card = (folder / "record" / "model_card_unet.md").read_text()
     assert "1,234,567 parameters" in card
-    assert "validation F1 of the last epoch 0.1250. Weights: Those of the last epoch." in card
+    assert "validation F1 of the last epoch, before any averaging, 0.1250. Weights: Those of the" in card
     assert "| F1 | 0.9741 [0.960, 0.990] | 12 |" in card and "CPU: a processor, 2 cores; GPU: none" in card
 
 

@@ -1,6 +1,7 @@
 """Patients stay on one side."""
 
 import dataclasses
+import math
 
 import pandas as pd
 import pytest
@@ -81,18 +82,24 @@ def test_whoever_is_split_is_on_one_side_and_every_side_has_its_share_of_each_st
     assert (abs(counts - expected) < 2.5).all(axis=None)
 
 
+@pytest.mark.parametrize(("patients", "folds"), [(2, 2), (3, 2)])
+def test_folds_that_leave_nobody_to_train_or_validate_on_are_refused(patients, folds):
+    with pytest.raises(StudyError, match=f"{patients} patients in {folds} folds leave fewer than two to train"):
+        split_by_fold(pd.Series("", index=names(patients)), 0, folds, 0, 0.15)
+
+
 @settings(deadline=None)
 @for_all(kinds=known, seed=some.integers(0, 2**32 - 1), folds=some.integers(2, 5))
 def test_over_all_folds_every_patient_tests_once_and_trains_nowhere_near(kinds, seed, folds):
     strata = pd.Series(kinds, index=names(len(kinds)))
-    assume(len(strata) >= folds)
+    assume(len(strata) >= folds and len(strata) - math.ceil(len(strata) / folds) >= 2)
     tables = [split_by_fold(strata, seed, folds, fold, 0.15) for fold in range(folds)]
     tested = [table.loc[table["split"] == "test", "patient"] for table in tables]
     assert sorted(pd.concat(tested)) == sorted(strata.index)
     assert max(map(len, tested)) - min(map(len, tested)) <= 1
     for table in tables:
         assert sorted(table["patient"]) == sorted(strata.index)
-        assert "train" in set(table["split"])
+        assert set(table["split"]) == {"train", "test", "validation"}
 
 
 def test_no_cohort_comes_to_be_with_a_patient_on_two_sides(dataset):

@@ -12,11 +12,12 @@ from conftest import in_process, write_dataset
 from lumbar_utils import LEVELS, StudyError, records
 from lumbar_utils.application import predict_source
 from lumbar_utils.data.preparation import prepare
+from lumbar_utils.execution import parameters, start
 from lumbar_utils.networks.checkpoints import trained_weights
 from lumbar_utils.networks.prediction import predict
 from lumbar_utils.networks.training import fit
 from lumbar_utils.scores.evaluation import read_label_map
-from lumbar_utils.study import PRETRAINED, PROFILES, Study
+from lumbar_utils.study import PRETRAINED, PROFILES, Grid, Study
 
 QUICK_NETWORKS = {name: PROFILES["quick"][name] for name in ("unet_channels", "hrnet", "efficientnet")}
 
@@ -77,6 +78,48 @@ def test_patients_known_to_the_networks_that_come_with_the_project_start_from_ph
         return
     with pytest.raises(StudyError, match=r"were trained on patients of .*mine; to test on them start from phantoms"):
         other.tested_on(study.dataset)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {}, {"start_from": "none"}, {"start_share": 0}, {"learning_rate": 4e-3}, {"start_from": "phantoms"},
+        {"unet_channels": 32}, {"unet_channels": 32, "start_from": "pretrained"}, {"profile": "paper"}, {"epochs": 0},
+    ],
+)  # fmt: skip
+def test_a_notebook_gets_the_study_that_was_asked_for(tmp_path, settings):
+    folder = str(write_dataset(tmp_path / "mine"))
+    study = Study(**{"profile": "quick", "dataset": folder} | settings)
+    assert start(**parameters(study)) == study
+    if study.epochs:
+        grid = Grid(study, (0, 1))
+        assert start(**parameters(grid)) == grid
+
+
+def test_a_notebook_gets_the_study_that_tests_on_other_data(tmp_path):
+    study = Study("quick").tested_on(str(write_dataset(tmp_path / "mine")))
+    assert start(**parameters(study)) == study and study.start == Study("quick").folder
+
+
+def test_settings_that_contradict_what_training_starts_from_are_refused(tmp_path):
+    folder = str(write_dataset(tmp_path / "mine"))
+    with pytest.raises(StudyError, match=r"start_share=0\.5 has no effect with start_from=none; leave it out"):
+        Study("quick", start_share=0.5)
+    with pytest.raises(StudyError, match="epochs=0 tests the same networks on all patients; leave folds at 0"):
+        Study("quick", dataset=folder, epochs=0, folds=5)
+    with pytest.raises(StudyError, match="epochs=0 tests the same networks under every seed; give one seed"):
+        Grid(Study("quick", dataset=folder, epochs=0), (0, 1))
+    with pytest.raises(StudyError, match="start_from='' is refused"):
+        Study("quick", dataset=folder, start_from="")
+    assert Study("quick", dataset=folder, unet_channels="16").start_from == "pretrained"  # as the command line gives it
+
+
+def test_networks_tested_as_they_are_keep_the_record_of_where_they_were_trained(patients):
+    trained(patients)
+    tested = Study(**patients.settings | {"start_from": patients.folder, "epochs": 0, "dataset": "phantom"})
+    trained(tested)
+    here, there = (records.read_json(study.folder / "unet" / "fit.json") for study in (patients, tested))
+    assert here["provenance"] == there["provenance"]
 
 
 def test_volumes_of_spider_start_from_phantoms(tmp_path):

@@ -307,4 +307,4 @@ def test_a_network_that_has_learnt_next_to_nothing_is_named_with_what_to_change(
 
 def test_a_level_that_no_network_was_taught_is_named(tmp_path):
     records.write_json(tmp_path / "study.json", {"data": {"untaught": ["L5", "S1"]}})
-    assert tables.training_warnings(tmp_path) == " Not scored, as no network was trained on it: L5, S1."
+    assert tables.training_warnings(tmp_path) == " Not scored, as it is in no training image: L5, S1."

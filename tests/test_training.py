@@ -93,7 +93,7 @@ def test_history_is_written_epoch_by_epoch_and_the_last_epoch_is_used(study):
 def test_a_training_cut_off_after_its_last_epoch_ends_with_the_same_bits(study):
     train(study)
     whole = digest(study.folder / "unet")
-    for file in ("fit.json", "checkpoints/final.ckpt"):
+    for file in ("fit.json", "history.csv", "checkpoints/final.ckpt"):
         (study.folder / "unet" / file).unlink()
     history = train(study)
     assert history["epoch"].tolist() == [1, 2] and digest(study.folder / "unet") == whole

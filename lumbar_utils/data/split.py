@@ -47,9 +47,11 @@ def split_by_fold(strata: pd.Series, seed: int, folds: int, fold: int, validatio
     Returns one row a patient, sorted: patient, split.
     """
     patients = len(strata)
-    if patients < max(3, folds):
+    if patients < folds:
+        raise StudyError(f"{patients} patients cannot be split into {folds} folds; use {patients} folds or fewer")
+    if patients - -(-patients // folds) < 2:
         raise StudyError(
-            f"{patients} patients cannot be split into {folds} folds; use {max(2, patients)} folds or fewer"
+            f"{patients} patients in {folds} folds leave fewer than two to train and to validate on; use more patients"
         )
     sizes = {number: patients // folds + (number < patients % folds) for number in range(folds)}
     by_fold = _assign(strata, seed, sizes)

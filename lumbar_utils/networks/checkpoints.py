@@ -52,8 +52,8 @@ def can_resume_from(last: Path, made_from: str, study: str) -> bool:
 
 def weights_file(folder: Path) -> Path:
     """Where a trained network is kept: as training writes it, or as `export` does. folder : of a study and model."""
-    exported = folder / WEIGHTS
-    return exported if exported.exists() else folder / "checkpoints" / "final.ckpt"
+    trained = folder / "checkpoints" / "final.ckpt"
+    return trained if trained.exists() else folder / WEIGHTS
 
 
 def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -62,6 +62,10 @@ def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
     Raises StudyError if final.ckpt is not of the training that fit.json records, or weights are damaged.
     """
     path, record = weights_file(folder), records.read_json(folder / "fit.json")
+    if not path.exists():
+        raise StudyError(
+            f"{folder} holds no weights; name a study, or one of a grid's runs, or train the network again"
+        )
     if path.name == WEIGHTS:
         return _read_exported(path)
     checkpoint = read_checkpoint(path)
@@ -85,7 +89,10 @@ def load_weights(network: nn.Module, model: str, folder: Path) -> nn.Module:
     try:
         network.load_state_dict(trained_weights(folder))
     except RuntimeError:
-        raise StudyError(f"the weights in {folder} do not fit {model} as this code builds it; train it again") from None
+        raise StudyError(
+            f"the weights in {folder} do not fit {model} as these settings and this code build it; use the settings of "
+            "that study (unet_channels, hrnet, efficientnet), or train it again"
+        ) from None
     return network
 
 

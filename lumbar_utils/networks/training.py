@@ -50,9 +50,10 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
 
     started, provenance = time.monotonic(), {"made_from": made_from, "study": name}
     before = copy.deepcopy(network.state_dict()) if study.start else None
+    facts = {"study": name, "data": cohort.fingerprint}
     if study.epochs == 0:
         history, is_main_process = records.read_csv(study.start / model / "history.csv"), True
-        records.write_csv(folder / "history.csv", history)
+        facts["provenance"] = freshness.record_to_start_from(study, model)["provenance"]  # of the run that trained it
     else:
         from lumbar_utils.networks.segmentation import Segmentation, train  # loads Lightning, which takes seconds
 
@@ -64,10 +65,10 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
         if before:
             weights = average(weights, before, study.start_share)
         write_checkpoint(final, provenance | {"state_dict": weights})
+        records.write_csv(folder / "history.csv", history)  # also where only this file was lost
         records.mark_finished(
-            record, made_from, [final, folder / "history.csv"], study=name,
-            data=cohort.fingerprint, seconds=round(time.monotonic() - started, 1),
-            parameters=sum(p.numel() for p in network.parameters()),
+            record, made_from, [final, folder / "history.csv"], seconds=round(time.monotonic() - started, 1),
+            parameters=sum(p.numel() for p in network.parameters()), **facts,
         )  # fmt: skip
     return history
 

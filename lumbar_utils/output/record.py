@@ -246,10 +246,12 @@ def _start(settings: dict) -> str:
 
 def _selection(settings: dict) -> str:
     """Which weights of a training are used."""
-    earlier, share = settings.get("start_from") or "none", settings.get("start_share", 0)
+    share = settings.get("start_share")
     if not settings["epochs"]:
         return "Those of the earlier training, as they are"
-    if earlier == "none" or not share:
+    if share is None:  # a record of an earlier version
+        return "Those of the epoch with the highest F1 on the validation patients"
+    if not share:
         return "Those of the last epoch"
     return f"Those of the last epoch, averaged with those before training, which have a share of {share:g}"
 

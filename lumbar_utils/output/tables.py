@@ -288,7 +288,7 @@ def training_warnings(folder: Path) -> str:
     UNTRAINED.
     """
     levels = records.read_json(folder / "study.json").get("data", {}).get("untaught", [])
-    text = f" Not scored, as no network was trained on it: {', '.join(levels)}." if levels else ""
+    text = f" Not scored, as it is in no training image: {', '.join(levels)}." if levels else ""
     poor = []
     for file in sorted(folder.glob("*/history.csv")):
         model, f1 = file.parent.name, records.read_csv(file)["val_f1"].iloc[-1]
