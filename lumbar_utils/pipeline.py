@@ -141,7 +141,7 @@ def table_of(jobs: Sequence[Job]) -> pd.DataFrame:
     """One row a job; one whose settings, data or code have changed since is waiting.
 
     Columns: dataset, study (its folder's name), seed, fold, step (the job's name), model, state (of STATES), epoch,
-    epochs, val_f1 (of the last epoch so far), seconds (nan unless finished), error (or why it is waiting again).
+    epochs, val_f1 (the best so far), seconds (nan unless finished), error (or why it is waiting again).
     """
     today = functools.cache(_fingerprint_today)  # a data set is read once
     return pd.DataFrame([_row_of(job, today(job.study.dataset) or job.data) for job in jobs])
@@ -156,7 +156,7 @@ def _fingerprint_today(dataset: str) -> str:
 def _row_of(job: Job, data: str) -> dict:
     study, state = job.study, state_of(job, data)
     history = study.folder / job.model / "history.csv"
-    val_f1 = records.read_csv(history)["val_f1"].tolist() if job.model and history.exists() else []
+    val_f1 = records.read_csv(history)["val_f1"] if job.model and history.exists() else pd.Series(dtype=float)
     seconds, error = float("nan"), ""
     if state == "finished":
         seconds = records.read_json(job.file(".json"))["seconds"]
@@ -167,8 +167,7 @@ def _row_of(job: Job, data: str) -> dict:
     return {
         "dataset": Path(study.dataset).name, "study": study.folder.name, "seed": study.seed, "fold": study.fold,
         "step": job.name, "model": job.model, "state": state, "epoch": len(val_f1),
-        "epochs": study.epochs if job.model else 0, "val_f1": [float("nan"), *val_f1][-1],
-        "seconds": seconds, "error": error,
+        "epochs": study.epochs if job.model else 0, "val_f1": val_f1.max(), "seconds": seconds, "error": error,
     }  # fmt: skip
 
 

@@ -66,7 +66,7 @@ CAPTIONS = {
         lambda data: figures.data_overview_caption(data_tables()[1], data),
         "centres of 2 vertebrae, (d) patients to train on (2), to validate on (1) and to test on (1)",
     ),
-    "learning": (lambda data: figures.learning_curves_caption(history(), data), "at the last one: U-Net 0.300"),
+    "learning": (lambda data: figures.learning_curves_caption(history(), data), "U-Net 0.300 (epoch 3 of 3)"),
     "learning of a grid": (
         lambda data: figures.learning_curves_caption(history(), of_a_grid(data)),
         "Means over runs, each with its own validation images. Data: ",

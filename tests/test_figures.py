@@ -353,10 +353,10 @@ def test_differences_are_coloured_by_kind():
     assert (missed, invented, wrong) == (200, 0, 200)  # S1 missed, L1 taken for L2
 
 
-def test_learning_curves_name_the_last_validation_score():
+def test_learning_curves_mark_the_best_epoch():
     right = DRAWN["learning_curves"]().axes[1]
-    for line in right.lines:
-        assert line.get_label().endswith(f", last {line.get_ydata()[-1]:.3f}")
+    marks = [line.get_xydata().tolist() for line in right.lines if len(line.get_xdata()) == 1]
+    assert marks == [[[3, pytest.approx(0.3)]]] * 2
 
 
 def test_the_comparison_shows_every_value_and_the_paper_s_marks():

@@ -241,7 +241,7 @@ def test_the_notebooks_run_and_say_where_everything_is(trained):
         assert line in result.stdout
     assert (folder / "tables" / "table2.md").read_text() in result.stdout
     assert "unet epoch 2: validation F1" in result.stdout
-    warning = "LEARNT NEXT TO NOTHING: EfficientNet (validation F1 0.0"  # two epochs of ten images
+    warning = "LEARNT NEXT TO NOTHING: EfficientNet (best validation F1 0.0"  # two epochs of ten images
     assert warning in result.stdout and warning in (folder / "tables" / "reading.txt").read_text()
 
 

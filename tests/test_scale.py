@@ -100,13 +100,13 @@ NAMED = (
 
 def test_training_out_of_memory_names_the_settings_and_keeps_the_last_epoch(study):
     cohort = prepare(study)
-    last = study.folder / "unet" / "checkpoints" / "last.ckpt"
+    best = study.folder / "unet" / "checkpoints" / "best.ckpt"
     module = Segmentation(
         Full(passes=3), study, cohort, "unet", {"made_from": "here"}
     )  # an epoch: two steps and a validation
     with pytest.raises(StudyError, match=NAMED.format("training unet")):
         train(module)
-    assert len(read_checkpoint(last)["history"]) == 1
+    assert len(read_checkpoint(best.with_name("last.ckpt"))["history"]) == 1
 
 
 def test_predicting_out_of_memory_names_the_settings(study, tmp_path):

@@ -292,12 +292,12 @@ def test_what_a_table_rules_out_is_printed_under_the_networks_names():
 
 
 def test_a_network_that_has_learnt_next_to_nothing_is_named_with_what_to_change(tmp_path):
-    for model, f1 in {"unet": [0.3, 0.04], "hrnet": [0.01, 0.3], "efficientnet": [0.0, 0.0]}.items():
+    for model, f1 in {"unet": [0.01, 0.04], "hrnet": [0.3, 0.1], "efficientnet": [0.0, 0.0]}.items():
         (tmp_path / model).mkdir()
         pd.DataFrame({"val_f1": f1}).to_csv(tmp_path / model / "history.csv", index=False)
     told = tables.training_warnings(tmp_path)
     assert told.startswith(
-        " LEARNT NEXT TO NOTHING: EfficientNet (validation F1 0.00), U-Net (validation F1 0.04); such a row"
+        " LEARNT NEXT TO NOTHING: EfficientNet (best validation F1 0.00), U-Net (best validation F1 0.04); such a row"
     )
     assert "epochs" in told and "start_from" in told
     for model in ("unet", "efficientnet"):

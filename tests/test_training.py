@@ -1,5 +1,6 @@
 """Training is exact: the same study ends with the same bits, undisturbed or not."""
 
+import copy
 import hashlib
 import json
 import os
@@ -78,23 +79,34 @@ def test_what_is_trained_is_not_trained_again(study, capsys):
     assert "unet is trained already" in capsys.readouterr().out
 
 
-def test_history_is_written_epoch_by_epoch_and_the_last_epoch_is_used(study):
+def test_history_is_written_epoch_by_epoch_and_the_best_epoch_is_used(study, monkeypatch):
+    scores = iter([0.5, 0.25])
+    monkeypatch.setattr(segmentation, "mean_f1", lambda counts: next(scores))
+    saved, write = {}, segmentation.write_checkpoint
+
+    def keep(path, checkpoint):
+        saved[path.name, checkpoint["epoch"]] = copy.deepcopy(checkpoint["state_dict"])
+        write(path, checkpoint)
+
+    monkeypatch.setattr(segmentation, "write_checkpoint", keep)
     history = train(study)
     assert history["epoch"].tolist() == [1, 2]
     on_disk = pd.read_csv(study.folder / "unet" / "history.csv")
     assert on_disk["val_f1"].tolist() == pytest.approx(history["val_f1"].tolist())
     checkpoints = study.folder / "unet" / "checkpoints"
-    last = read_checkpoint(checkpoints / "last.ckpt")
-    assert last["epoch"] == 1 and last["global_step"] == 4
+    assert {file.name for file in checkpoints.iterdir()} == {"final.ckpt", "last.ckpt"}
+    first, second = saved["last.ckpt", 0], saved["last.ckpt", 1]
     for layer, weights in read_checkpoint(checkpoints / "final.ckpt")["state_dict"].items():
-        assert torch.equal(weights, last["state_dict"][f"network.{layer}"])
+        assert torch.equal(weights, first[f"network.{layer}"])
+    assert not torch.equal(first["network.classify.weight"], second["network.classify.weight"])
 
 
 def test_a_training_cut_off_after_its_last_epoch_ends_with_the_same_bits(study):
     train(study)
-    whole = digest(study.folder / "unet")
-    for file in ("fit.json", "history.csv", "checkpoints/final.ckpt"):
-        (study.folder / "unet" / file).unlink()
+    whole, folder = digest(study.folder / "unet"), study.folder / "unet"
+    for file in ("fit.json", "history.csv"):
+        (folder / file).unlink()
+    (folder / "checkpoints" / "final.ckpt").rename(folder / "checkpoints" / "best.ckpt")
     history = train(study)
     assert history["epoch"].tolist() == [1, 2] and digest(study.folder / "unet") == whole
 
@@ -158,7 +170,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_ends_with_one_clear_
     prepare(study)
     code, said = train_elsewhere(study, tmp_path / "log", room=100_000)  # for tables, not for a checkpoint
     assert code == 1
-    message = r"StudyError: could not write .*last.ckpt: File too large; make room .* and run again"
+    message = r"StudyError: could not write .*best.ckpt: File too large; make room .* and run again"
     assert re.search(message, said)
     assert not list((study.folder / "unet" / "checkpoints").iterdir())
     assert (study.folder / "split.csv").exists()
@@ -219,7 +231,9 @@ def test_a_loss_that_is_not_a_number_keeps_the_checkpoints_before(study, passes)
     study = study.model_copy(update={"epochs": 4})  # an epoch is two steps and a validation
     last = study.folder / "unet" / "checkpoints" / "last.ckpt"
     module = Segmentation(Spoilt(passes), study, prepare(study), "unet", {"made_from": "here"})
-    with pytest.raises(StudyError, match=r"loss is nan at cases .* in epoch 3; .*; the checkpoint of epoch 2 is kept"):
+    with pytest.raises(
+        StudyError, match=r"loss is nan at cases .* in epoch 3; .*; the checkpoints of epoch 2 are kept"
+    ):
         segmentation.train(module)
     kept = read_checkpoint(last)
     assert len(kept["history"]) == 2

@@ -7,7 +7,7 @@ The loop is Lightning's `Trainer.fit`. In each epoch it calls these methods of `
     on_validation_epoch_start
     validation_step             for each batch
     on_validation_epoch_end     computes the validation F1
-    on_train_epoch_end          writes history.csv and last.ckpt
+    on_train_epoch_end          writes history.csv, best.ckpt (if the F1 is the highest so far) and last.ckpt
 """
 
 import logging
@@ -90,7 +90,7 @@ class Segmentation(L.LightningModule):
             self.counts[:, index] += torch.stack([(predicted & true).sum(), predicted.sum(), true.sum()])
 
     def on_validation_epoch_end(self):
-        # before the checkpoint is replaced: the last step may have spoilt the weights
+        # before the checkpoints are replaced: the last step may have spoilt the weights
         self.refuse_non_finite(self.validation_losses)
         self.log("val_f1", mean_f1(self.sum_over_processes(self.counts)))
 
@@ -108,9 +108,13 @@ class Segmentation(L.LightningModule):
             "learning_rate": self.lr_schedulers().get_last_lr()[0],
             "seconds": round(time.monotonic() - self.started, 2),
         }
+        is_best = row["val_f1"] > max((earlier["val_f1"] for earlier in self.history), default=-1)
         self.history.append(row)
         if self.trainer.is_global_zero:
             records.write_csv(self.folder / "history.csv", pd.DataFrame(self.history))
+            if is_best:
+                best = {"state_dict": self.network.state_dict(), "epoch": self.current_epoch}
+                write_checkpoint(self.folder / "checkpoints" / "best.ckpt", self.provenance | best)
         self.trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
         self.bar.set_postfix(epoch=row["epoch"], val_f1=f"{row['val_f1']:.3f}")
 
@@ -133,7 +137,7 @@ class Segmentation(L.LightningModule):
         cases, epochs = ", ".join(self.cohort.cases["case"].iloc[rows.tolist()]), len(self.history)
         problem = f"{self.model}: loss is {loss.item()} at cases {cases} in epoch {epochs + 1}; lower learning_rate"
         if epochs:
-            problem += f"; the checkpoint of epoch {epochs} is kept"
+            problem += f"; the checkpoints of epoch {epochs} are kept"
         raise StudyError(problem)
 
     def sum_over_processes(self, values: torch.Tensor) -> torch.Tensor:

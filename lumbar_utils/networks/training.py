@@ -12,7 +12,7 @@ from torch import nn
 from lumbar_utils import StudyError, freshness, records
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.data.preparation import prepare
-from lumbar_utils.networks.checkpoints import can_resume_from, load_weights, write_checkpoint
+from lumbar_utils.networks.checkpoints import can_resume_from, load_weights, read_checkpoint, write_checkpoint
 from lumbar_utils.networks.models import load_encoder_weights, network_of
 from lumbar_utils.study import PRETRAINED, STARTS, Study, absolute, record_of
 
@@ -24,9 +24,8 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
     """Train a network, or resume an interrupted training; a network that is trained already is left as it is.
 
     Writes checkpoints/final.ckpt (the weights that are used), checkpoints/last.ckpt (to resume from), history.csv and
-    fit.json into the model's folder. The weights are those of the last epoch, averaged with those before training where
-    start_share asks for it. No epoch is chosen by its validation F1: of a few patients it is a poor guide to others
-    (measured: tests/benchmarks/README.md). A last.ckpt of older code or data is not resumed from. With
+    fit.json into the model's folder. The weights are those of the epoch with the highest validation F1, averaged with
+    those before training where start_share asks for it. A last.ckpt of older code or data is not resumed from. With
     start_from=phantoms the network to start from is trained first, once for all studies; with epochs=0 it is kept as it
     is.
     Returns one row per epoch: model, epoch, train_loss, val_loss, val_f1, learning_rate, seconds.
@@ -34,15 +33,16 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
     one that cannot be read; and in training at a loss that is not finite.
     """
     folder = study.folder / model
-    record, final, last = folder / "fit.json", folder / "checkpoints/final.ckpt", folder / "checkpoints/last.ckpt"
+    record, checkpoints = folder / "fit.json", folder / "checkpoints"
+    final, best, last = (checkpoints / f"{name}.ckpt" for name in ("final", "best", "last"))
     made_from, name = freshness.trained(study, cohort.fingerprint, model), f"{study.folder.name}/{model}"
     if records.is_finished(record, made_from):
         print(f"{model} is trained already: {folder}")
         return records.read_csv(folder / "history.csv")
-    records.refuse_unwritable(study.folder, folder, final.parent)
+    records.refuse_unwritable(study.folder, folder, checkpoints)
     for incomplete in records.truncated_files(record):
         incomplete.unlink()
-    resume = can_resume_from(last, made_from, name)
+    resume = can_resume_from(last, made_from, name) and best.exists()
     network = _initial_network(study, cohort, model)
     for stale in RECORDS:
         (folder / stale).unlink(missing_ok=True)
@@ -61,8 +61,8 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
         train(module, last if resume else None)
         history, is_main_process = pd.DataFrame(module.history), module.trainer.is_global_zero
     if is_main_process:
-        weights = network.cpu().state_dict()
-        if before:
+        weights = read_checkpoint(best)["state_dict"] if study.epochs else before
+        if study.start_share:
             weights = average(weights, before, study.start_share)
         write_checkpoint(final, provenance | {"state_dict": weights})
         records.write_csv(folder / "history.csv", history)  # also where only this file was lost
@@ -70,6 +70,7 @@ def fit(study: Study, cohort: Cohort, model: str) -> pd.DataFrame:
             record, made_from, [final, folder / "history.csv"], seconds=round(time.monotonic() - started, 1),
             parameters=sum(p.numel() for p in network.parameters()), **facts,
         )  # fmt: skip
+        best.unlink(missing_ok=True)  # final.ckpt is in its place
     return history
 
 

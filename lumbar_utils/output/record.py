@@ -159,7 +159,7 @@ def facts(results: Results) -> dict[str, str]:
         "note": results.note,
         "runs": describe_runs(results.cases),
         "start": _start(settings),
-        "selection": _selection(settings),
+        "averaged": _averaged(settings),
         "seen": _seen(settings),
         **_split_facts(results),
         **_training_facts(results),
@@ -189,16 +189,16 @@ def counted(number: int, thing: str) -> str:
 
 
 def _training_facts(results: Results) -> dict[str, str]:
-    parameters, validation = [], []
+    parameters, best = [], []
     for row in results.training.itertuples():
         name = results.models[row.model]
-        validation.append(f"{name} {row.val_f1:.4f}")
+        best.append(f"{name} epoch {row.best_epoch} of {row.epochs} ({row.best_val_f1:.4f})")
         if row.finished:
             parameters.append(f"{name} of {row.parameters:,.0f} parameters")
     return {
         "models": ", ".join(results.models.values()),
         "parameters": ", ".join(parameters),
-        "validation": ", ".join(validation),
+        "best": ", ".join(best),
     }
 
 
@@ -244,16 +244,10 @@ def _start(settings: dict) -> str:
     return f"Encoders of HRNet and EfficientNet from {weights}, all other weights and U-Net at random"
 
 
-def _selection(settings: dict) -> str:
-    """Which weights of a training are used."""
-    share = settings.get("start_share")
-    if not settings["epochs"]:
-        return "Those of the earlier training, as they are"
-    if share is None:  # a record of an earlier version
-        return "Those of the epoch with the highest F1 on the validation patients"
-    if not share:
-        return "Those of the last epoch"
-    return f"Those of the last epoch, averaged with those before training, which have a share of {share:g}"
+def _averaged(settings: dict) -> str:
+    """Whether the weights of the epoch that was kept were averaged with those before training."""
+    share = settings.get("start_share")  # records of earlier versions lack it
+    return f", averaged with the weights before training, which have a share of {share:g}" if share else ""
 
 
 def _seen(settings: dict) -> str:

@@ -118,7 +118,7 @@ FIGURES = {
     "differences": Figure("05", "tests", "Differences between networks",
         "Each pair of networks: mean difference in each score, interval."),
     "grid": Figure("", "runs", "State of the grid",
-        "One square a network, seed and fold, coloured by its state, with the validation F1 of its last epoch so far."),
+        "One square a network, seed and fold, coloured by its state, with the best validation F1 so far."),
     "runs": Figure("06", "runs", "F1 of each run",
         "F1 of each network in each run; bars: where the spread over runs and patients comes from."),
     "multiverse": Figure("06", "definitions", "Scores under every definition",

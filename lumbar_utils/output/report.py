@@ -140,7 +140,8 @@ def training(results: Results) -> Table:
             "network": results.models[row.model],
             "parameters": "" if pd.isna(row.parameters) else f"{row.parameters:,.0f}",
             "epochs": f"{row.epochs} of {results.study['settings']['epochs'] or row.epochs}",
-            f"validation {METRICS['f1']} of the last": f"{row.val_f1:.4f}",
+            "best epoch": str(row.best_epoch),
+            f"its validation {METRICS['f1']}": f"{row.best_val_f1:.4f}",
             "seconds": f"{row.seconds:,.1f}",
             "finished": "yes" if row.finished else "no",
         })  # fmt: skip

@@ -107,7 +107,7 @@ class Results:
 
     @cached_property
     def training(self) -> pd.DataFrame:
-        """Training so far, one row a network: model, parameters, epochs, val_f1, seconds, finished.
+        """Training so far, one row a network: model, parameters, epochs, best_epoch, best_val_f1, seconds, finished.
 
         A network that was trained on other data than the study has today counts as unfinished.
         """
@@ -117,12 +117,14 @@ class Results:
             if history.empty:
                 continue
             fit = records.read_json(self.folder / model / "fit.json")
+            best = history.loc[history["val_f1"].idxmax()]
             data = self.data["fingerprint"]
             rows.append({
                 "model": model,
                 "parameters": fit.get("parameters"),
                 "epochs": len(history),
-                "val_f1": history["val_f1"].iloc[-1],
+                "best_epoch": int(best["epoch"]),
+                "best_val_f1": best["val_f1"],
                 "seconds": history["seconds"].sum(),
                 "finished": bool(fit) and fit.get("data", data) == data,
             })  # fmt: skip

@@ -284,16 +284,16 @@ def _start_sentence(settings: dict) -> str:
 def training_warnings(folder: Path) -> str:
     """Sentences on levels that no network was trained on, and on networks that learned next to nothing; "" if none.
 
-    folder : of a study, with study.json and <model>/history.csv. The limit of a network's last validation F1 is
+    folder : of a study, with study.json and <model>/history.csv. The limit of a network's best validation F1 is
     UNTRAINED.
     """
     levels = records.read_json(folder / "study.json").get("data", {}).get("untaught", [])
     text = f" Not scored, as it is in no training image: {', '.join(levels)}." if levels else ""
     poor = []
     for file in sorted(folder.glob("*/history.csv")):
-        model, f1 = file.parent.name, records.read_csv(file)["val_f1"].iloc[-1]
+        model, f1 = file.parent.name, records.read_csv(file)["val_f1"].max()
         if f1 < UNTRAINED:
-            poor.append(f"{model_name(model)} (validation F1 {f1:.2f})")
+            poor.append(f"{model_name(model)} (best validation F1 {f1:.2f})")
     if poor:
         text += (
             f" LEARNT NEXT TO NOTHING: {', '.join(poor)}; such a row says nothing of the network. Train longer "

@@ -15,6 +15,7 @@ from matplotlib.textpath import TextPath
 from lumbar_utils import model_name
 from lumbar_utils.data.folder import Cohort
 from lumbar_utils.output.figures.style import (
+    OUTLINED,
     PAGE,
     SMALLEST,
     add_legend,
@@ -39,21 +40,22 @@ LINE_IN = 1.2 * SMALLEST / 72  # height of a line of text
 
 
 def learning_curves(history: pd.DataFrame, note: str = "") -> Figure:
-    """Loss and validation F1 over epochs.
+    """Loss and validation F1 over epochs, the best epoch of each model marked.
 
     history : model, epoch, train_loss, val_loss, val_f1 in [0, 1].
     """
     fig, ((left, right),) = panels(1, 2, (PAGE, 2.5))
     for model, rows in history.groupby("model", sort=False):
         colour, marker, _ = style_of(model)
-        last = rows["val_f1"].iloc[-1]
+        best = rows.loc[rows["val_f1"].idxmax()]
         line = dict(color=colour, marker=marker, markersize=3, markevery=1 + len(rows) // 12)
         left.plot(rows["epoch"], rows["train_loss"], ":", color=colour)
         left.plot(rows["epoch"], rows["val_loss"], **line)
-        right.plot(rows["epoch"], rows["val_f1"], label=f"{model_name(model)}, last {last:.3f}", **line)
+        right.plot(rows["epoch"], rows["val_f1"], label=f"{model_name(model)}, best {best['val_f1']:.3f}", **line)
+        right.plot(best["epoch"], best["val_f1"], marker, color=colour, markersize=5.5, **OUTLINED)
     left.set(xlabel="Epoch", ylabel="Loss", ylim=(0, None))
     right.set(xlabel="Epoch", ylabel="Macro F1 of pixels", ylim=(0, 1))
-    titles = ("training (dotted) and validation (marks)", "validation")
+    titles = ("training (dotted) and validation (marks)", "validation; rimmed: the epoch that is kept")
     label_panels((left, right), titles)
     for ax in (left, right):
         ax.xaxis.get_major_locator().set_params(integer=True)
@@ -68,10 +70,11 @@ def learning_curves_caption(history: pd.DataFrame, cohort: Cohort) -> str:
         data = f"Means over runs, each with its own validation images. Data: {describe_data(cohort, 'all')}."
     scores = []
     for model, rows in history.groupby("model", sort=False):
-        scores.append(f"{model_name(model)} {rows['val_f1'].iloc[-1]:.3f}")
+        best = rows.loc[rows["val_f1"].idxmax()]
+        scores.append(f"{model_name(model)} {best['val_f1']:.3f} (epoch {best['epoch']} of {rows['epoch'].max()})")
     return (
-        "Loss on training and validation images and macro F1 of validation pixels over epochs. No epoch is chosen by "
-        f"it; at the last one: {'; '.join(scores)}. {data}"
+        "Loss on training and validation images and macro F1 of validation pixels over epochs, the best epoch of each "
+        f"kept: {'; '.join(scores)}. {data}"
     )
 
 

@@ -20,7 +20,7 @@ from lumbar_utils import model_name, records
 COLUMN, PAGE = 3.5, 7.16  # widths of a column and of a page in IEEE's journals, inches
 STYLE = Path(__file__).with_name("style.mplstyle")
 SMALLEST = 6.2  # points, of any text: journals ask for 6, and LaTeX shrinks PAGE to its \textwidth of 7.14 inches
-OUTLINED = {"markeredgecolor": "black", "markeredgewidth": 0.8}  # a mark that stands out: the paper's
+OUTLINED = {"markeredgecolor": "black", "markeredgewidth": 0.8}  # a mark that stands out: the paper's, the best epoch's
 # a line that crosses dark and light colours: black with a white rim
 HALO = {"color": "black", "path_effects": [withStroke(linewidth=2.2, foreground="white")]}
 DARK = 0.4  # luminance below which white letters are read better than black ones

@@ -252,7 +252,7 @@ def runs_caption(table: pd.DataFrame, parts: pd.DataFrame, cohort: Cohort) -> st
 
 
 def grid_overview(jobs: pd.DataFrame, note: str = "") -> Figure:
-    """One square a job: a network in a run, coloured by its state, with the validation F1 of its last epoch so far.
+    """One square a job: a network in a run, coloured by its state, with its best validation F1 yet in it.
 
     jobs : as from `pipeline.table_of`.
     """
@@ -283,8 +283,8 @@ def grid_overview_caption(jobs: pd.DataFrame) -> str:
     counts = jobs.loc[jobs["model"] != "", "state"].value_counts()
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     return (
-        f"Jobs of the grid, one a network, seed and fold, by state ({states}), with the F1 of the last epoch on "
-        "the validation patients of that run."
+        f"Jobs of the grid, one a network, seed and fold, by state ({states}), with the best F1 on the validation "
+        "patients of that run, on which the epoch is chosen: it says nothing of test patients."
     )
 
 
