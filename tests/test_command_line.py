@@ -17,7 +17,7 @@ from lumbar_utils.study import ROOT, Study, with_absolute_paths
 REFUSED = [
     (["run", "--set", "epoch=3"], "unknown setting 'epoch'; did you mean 'epochs'?"),
     (["run", "--profile", "quik"], "'quik' is refused: Input should be 'smoke', 'quick', 'patients' or 'paper'"),
-    (["run", "--seeds", "0", "--keep", "all"], "'all' is not one of 'best', 'last', 'none'"),
+    (["run", "--seeds", "0", "--keep", "all"], "'all' is not one of 'final', 'last', 'none'"),
     (["run", "--bogus"], "No such option: --bogus"),
     (["--bogus"], "No such option: --bogus"),
     (["bogus"], "No such command 'bogus'; see `"),
