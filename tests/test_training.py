@@ -20,7 +20,7 @@ from torch import nn
 from lumbar_utils import StudyError, records
 from lumbar_utils.data.preparation import prepare
 from lumbar_utils.networks import segmentation
-from lumbar_utils.networks.checkpoints import read_checkpoint, write_checkpoint
+from lumbar_utils.networks.checkpoints import read_checkpoint, trained_weights, write_checkpoint
 from lumbar_utils.networks.dataset import classes_of
 from lumbar_utils.networks.prediction import predict
 from lumbar_utils.networks.segmentation import Segmentation, mean_f1
@@ -109,6 +109,18 @@ def test_a_training_cut_off_after_its_last_epoch_ends_with_the_same_bits(study):
     (folder / "checkpoints" / "final.ckpt").rename(folder / "checkpoints" / "best.ckpt")
     history = train(study)
     assert history["epoch"].tolist() == [1, 2] and digest(study.folder / "unet") == whole
+
+
+def test_weights_that_an_earlier_version_wrote_are_read(study):
+    train(study)
+    final = study.folder / "unet" / "checkpoints" / "final.ckpt"
+    now = trained_weights(study.folder / "unet")
+    earlier = read_checkpoint(final)
+    earlier["state_dict"] = {f"network.{layer}": values for layer, values in now.items()}
+    write_checkpoint(final.with_name("best.ckpt"), earlier)
+    final.unlink()
+    before = trained_weights(study.folder / "unet")
+    assert before.keys() == now.keys() and all(torch.equal(before[layer], now[layer]) for layer in now)
 
 
 def test_an_average_of_weights_by_hand():

@@ -52,8 +52,10 @@ def can_resume_from(last: Path, made_from: str, study: str) -> bool:
 
 def weights_file(folder: Path) -> Path:
     """Where a trained network is kept: as training writes it, or as `export` does. folder : of a study and model."""
-    trained = folder / "checkpoints" / "final.ckpt"
-    return trained if trained.exists() else folder / WEIGHTS
+    checkpoints = folder / "checkpoints"
+    # best.ckpt: in studies of earlier versions
+    files = (checkpoints / "final.ckpt", checkpoints / "best.ckpt", folder / WEIGHTS)
+    return next((file for file in files if file.exists()), files[0])
 
 
 def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -74,7 +76,7 @@ def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
             f"{path} was made by {checkpoint.get('study', 'another program')}, not by the training of "
             f"{record.get('study', folder)} that fit.json records; put the right file back, or delete it to train again"
         )
-    return checkpoint["state_dict"]
+    return {name.removeprefix("network."): values for name, values in checkpoint["state_dict"].items()}
 
 
 def _read_exported(path: Path) -> dict[str, torch.Tensor]:
