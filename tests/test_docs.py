@@ -54,6 +54,6 @@ def test_the_readme_s_commands_on_a_folder_are_accepted(tmp_path):
     for command in commands:
         words = [re.sub(r"path/to/\w+", str(folder), word) for word in shlex.split(command)]
         printed = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        _, asked = printed.splitlines()[-1].split(" -m lumbar_utils ")
+        (asked,) = re.findall(r" -m lumbar_utils (run .*)", printed)
         result = CliRunner().invoke(app, [*shlex.split(asked), "--runs", str(tmp_path / "runs"), "--dry-run"])
         assert result.exit_code == 0, result.output

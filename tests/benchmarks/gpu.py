@@ -11,7 +11,7 @@ speed       images a second at the size of profile `paper`: ours beside a plain 
 study       notebooks 01 to 05 with profile `paper`, the three networks trained side by side
 real        with --dataset: the same on real slices, over patient-wise folds
 
-DIR gets gpu.md (the page), gpu.csv (every number), speed.png, learning_curves.png, and the best weights of U-Net in
+DIR gets gpu.md (the page), gpu.csv (every number), speed.png, learning_curves.png, and the weights of U-Net in
 half precision, in parts of at most 16 MB: eight files. Each number is written as soon as it is known. A stage that
 fails, or runs out of time, says so on the page and the next goes on. Without a GPU all of it runs with tiny sizes, to
 try it out, and the page says that it tells nothing of a GPU.
@@ -343,14 +343,14 @@ def _end_of(log: Path) -> str:
 
 
 def write_weights(folder: Path, out: Path) -> list[Path]:
-    """The best epoch's weights in half precision, as safetensors in parts of at most PART bytes."""
+    """The trained weights in half precision, as safetensors in parts of at most PART bytes."""
     import torch
     from safetensors.torch import save_file
 
-    from lumbar_utils.networks.checkpoints import best_weights
+    from lumbar_utils.networks.checkpoints import trained_weights
 
     parts, size = [{}], 0
-    for name, value in best_weights(folder).items():
+    for name, value in trained_weights(folder).items():
         value = value.half().contiguous() if value.is_floating_point() else value
         taken = value.numel() * value.element_size()
         if parts[-1] and size + taken > PART:
