@@ -26,7 +26,7 @@ def model_name(model: str) -> str:
 
 
 class StudyError(ValueError):
-    """Input or surroundings that the study cannot work with: what was found, what is allowed, and the remedy."""
+    """Input or surroundings that the study cannot work with: what it got, what is allowed, and the remedy."""
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows below a cell: only the message, which has the remedy, and no traceback."""

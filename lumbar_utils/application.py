@@ -66,13 +66,13 @@ def predict_source(folder: Path, model: str, source: str, destination: Path, sli
         trained = read_trained(folder, model, dataset=source, slices=slices, cache=cache)
         cohort = sources.load(trained.study)
         cohort = dataclasses.replace(cohort, cases=cohort.cases.assign(split="test", mask=""))
-        with records.atomic_folder(destination) as folder:
-            label_maps = folder / "label_maps"
+        with records.atomic_folder(destination) as temporary:
+            label_maps = temporary / "label_maps"
             files = write_label_maps(trained.study, cohort, trained.network, trained.classes, label_maps)
-            records.write_csv(folder / "cases.csv", cohort.cases.drop(columns=["image", "mask", "split"]))
-            files += [folder / "cases.csv", *_write_sheet(cohort, model, folder)]
+            records.write_csv(temporary / "cases.csv", cohort.cases.drop(columns=["image", "mask", "split"]))
+            files += [temporary / "cases.csv", *_write_sheet(cohort, model, temporary)]
             made_from = records.fingerprint(trained.weights, cohort.fingerprint)
-            records.mark_finished(folder / "predict.json", made_from, files, model=model, levels=trained.levels)
+            records.mark_finished(temporary / "predict.json", made_from, files, model=model, levels=trained.levels)
     return destination
 
 

@@ -134,6 +134,8 @@ def _run_stages(stages: Iterable[list[Job]]) -> list[str]:
                 print(f"{job.name}: up to date")
             else:
                 todo.append(job)
+        if not todo:
+            continue
         # of the whole stage, so that a training that was interrupted goes on with as many threads as it began with
         workers, threads = _fitting(stage[0].study, len(stage)) if len(stage) > 1 else (1, 0)
         if failures := run_jobs(todo, workers, threads, tries=1):

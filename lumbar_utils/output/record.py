@@ -247,7 +247,9 @@ def _start(settings: dict) -> str:
 def _averaged(settings: dict) -> str:
     """Whether the weights of the epoch that was kept were averaged with those before training."""
     share = settings.get("start_share")  # records of earlier versions lack it
-    return f", averaged with the weights before training, which have a share of {share:g}" if share else ""
+    if not share or not settings["epochs"]:
+        return ""
+    return f", averaged with the weights before training, which have a share of {share:g}"
 
 
 def _seen(settings: dict) -> str:

@@ -61,12 +61,12 @@ def study_of(arguments: argparse.Namespace, row: str, fold: int) -> Study:
 
 def names(pred: np.ndarray, true: np.ndarray, levels: dict[int, str]) -> list[int]:
     """For each reference body of which anything is outlined: the difference of the commonest name and its own."""
-    found = []
+    shifts = []
     for value in levels:
         inside = pred[(true == value) & (pred > 0)]
         if len(inside):
-            found.append(int(np.bincount(inside).argmax()) - value)
-    return found
+            shifts.append(int(np.bincount(inside).argmax()) - value)
+    return shifts
 
 
 def looked_over(cohort: Cohort, folder: Path) -> dict:
@@ -86,8 +86,8 @@ def f1(cohort: Cohort, folder: Path) -> dict[str, float]:
     rows, levels = [], annotated_levels(cohort)
     for _, case in cohort.cases[cohort.cases["split"] == "test"].iterrows():
         true = cohort.mask(case)
-        found = metrics.f1_by_level(read_label_map(folder, case, true.shape), true, levels)
-        rows += [(case["patient"], level, value) for level, value in found.items()]
+        scores = metrics.f1_by_level(read_label_map(folder, case, true.shape), true, levels)
+        rows += [(case["patient"], level, value) for level, value in scores.items()]
     table = pd.DataFrame(rows, columns=["patient", "level", "f1"])
     return table.groupby(["level", "patient"])["f1"].mean().groupby("level").mean().to_dict()
 
@@ -152,14 +152,14 @@ def in_its_own_process(arguments: argparse.Namespace, row: str, model: str, fold
 def table_of(arguments: argparse.Namespace) -> None:
     """Train and measure every row, model and fold, and write recipe.csv after each."""
     chosen = list(itertools.product(arguments.rows, arguments.models, arguments.folds))
-    found = []
+    rows = []
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
         running = {pool.submit(in_its_own_process, arguments, *training): training for training in chosen}
         for done in concurrent.futures.as_completed(running):
             row, model, fold = running[done]
-            found.append({"row": row, "model": model, "fold": fold} | done.result())
-            records.write_csv(arguments.folder / "recipe.csv", pd.DataFrame(found))
-            print(found[-1], flush=True)
+            rows.append({"row": row, "model": model, "fold": fold} | done.result())
+            records.write_csv(arguments.folder / "recipe.csv", pd.DataFrame(rows))
+            print(rows[-1], flush=True)
     draw_curves(arguments)
 
 
