@@ -1,5 +1,6 @@
 """Train/test split: always of whole patients, never of images."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def split_by_fold(strata: pd.Series, seed: int, folds: int, fold: int, validatio
     patients = len(strata)
     if patients < folds:
         raise StudyError(f"{patients} patients cannot be split into {folds} folds; use {patients} folds or fewer")
-    if patients - -(-patients // folds) < 2:
+    if patients - math.ceil(patients / folds) < 2:
         raise StudyError(
             f"{patients} patients in {folds} folds leave fewer than two to train and to validate on; use more patients"
         )
