@@ -1,5 +1,6 @@
 """Numbers are carried to the page as they are."""
 
+import dataclasses
 import re
 
 import pandas as pd
@@ -122,6 +123,17 @@ def test_a_caption_says_on_what_and_that_it_is_synthetic():
         cohort(), {"start_from": "none"}
     )
     assert "synthetic" not in tables.table2_caption(cohort(synthetic=False), {"start_from": "none"})
+
+
+@pytest.mark.parametrize(
+    ("seeds", "start_from", "is_said"),
+    [((0, 1, 2), "pretrained", True), ((0, 1, 2), "none", False), ((0,), "phantoms", False)],
+)
+def test_the_claims_caption_says_where_all_seeds_start_from_the_same_weights(seeds, start_from, is_said):
+    one = cohort(synthetic=False)
+    cases = pd.concat([one.cases.assign(seed=seed, fold=0) for seed in seeds])
+    caption = tables.claims_caption(dataclasses.replace(one, cases=cases), {"start_from": start_from})
+    assert ("start from the same trained weights" in caption) == is_said
 
 
 def test_a_caption_says_that_weights_were_averaged():

@@ -265,6 +265,17 @@ def table2_caption(cohort: Cohort, settings: dict) -> str:
     )
 
 
+def claims_caption(cohort: Cohort, settings: dict) -> str:
+    """What the verdicts on the paper's claims leave open where all seeds start from the same trained weights."""
+    caption = "The paper's claims, each with its numbers."
+    if seeds_of(cohort.cases) < 2 or settings["start_from"] == "none":
+        return caption
+    return (
+        f"{caption} All trainings of a network start from the same trained weights, so that the verdicts hold for "
+        "networks with these weights: others, trained anew from the beginning, may differ more than these seeds do."
+    )
+
+
 def _start_sentence(settings: dict) -> str:
     """What networks were trained on before; "" where they started at random."""
     earlier = settings["start_from"]
