@@ -87,14 +87,13 @@ def zip_of(**members):
     return buffer.getvalue()
 
 
-def test_a_download_arrives_whole_with_licence_citation_and_checksum(server, tmp_path):
-    said = []
-    fetch(source_of(server), tmp_path, said.append)
+def test_a_download_arrives_whole_with_licence_citation_and_checksum(server, tmp_path, capsys):
+    fetch(source_of(server), tmp_path)
     sha256 = hashlib.sha256(CONTENT).hexdigest()
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
     assert (tmp_path / "data.bin.sha256").read_text() == f"{sha256}  data.bin\n"
-    assert said[0] == "test set\nlicence: CC0\nplease cite: Nobody"
-    assert said[1].startswith("no checksum of data.bin is published; that of this first copy is recorded in")
+    printed = capsys.readouterr().out
+    assert printed.startswith("test set\nlicence: CC0\nplease cite: Nobody\nno checksum of data.bin is published; ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.bin", "data.bin.sha256"]
 
 
@@ -179,8 +178,8 @@ def test_a_server_that_is_not_there_is_told_too(server, tmp_path):
 
 
 def test_a_disk_too_small_is_told_before_the_first_byte(server, tmp_path):
-    with pytest.raises(StudyError, match=r"data\.bin needs 1000000000\.0 GB on disk, .* GB are free; make room"):
-        fetch(source_of(server, unpacked=10**18), tmp_path)
+    with pytest.raises(StudyError, match=r"data\.zip needs 1000000000\.0 GB on disk, .* GB are free; make room"):
+        fetch(source_of(server, "data.zip", unpacked=10**18), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -193,7 +192,7 @@ def test_a_page_in_place_of_an_archive_is_refused_and_its_checksum_not_recorded(
 
 def test_an_archive_is_unpacked_once_and_removed(server, tmp_path):
     server.files["/data"] = zip_of(**{"masks/1_t1.mha": b"one", "masks/2_t2.mha": b"two", "__MACOSX/._1_t1.mha": b"?"})
-    source = source_of(server, "spider/masks.zip", unpacks=True)
+    source = source_of(server, "spider/masks.zip", unpacked=1)
     fetch(source, tmp_path)
     fetch(source, tmp_path)
     assert {path.name: path.read_bytes() for path in (tmp_path / "spider" / "masks").iterdir()} == {

@@ -6,7 +6,6 @@ import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pooch
@@ -25,15 +24,14 @@ TEMPORARY = (408, 416, 429, 500, 502, 503, 504)  # HTTP errors worth another try
 class File:
     """A file to download.
 
-    path : where it goes, below data/raw; a zip with `unpacks` is unpacked into the folder of its name, then removed.
+    path : where it goes, below data/raw.
     sha256 : None if it is not published; that of the first download is then recorded beside the file.
-    unpacked : estimate of the bytes that it unpacks to, for the check of free disk space before the download.
+    unpacked : estimate of the bytes that a zip unpacks to, into the folder of its name; 0 if it stays packed.
     """
 
     path: str
     url: str
     sha256: str | None = None
-    unpacks: bool = False
     unpacked: int = 0
 
 
@@ -62,36 +60,36 @@ SOURCES = {
         (
             File("spider/overview.csv", f"{ZENODO}/files/overview.csv?download=1"),
             File("spider/masks.zip", f"{ZENODO}/files/masks.zip?download=1",
-                 "13a6e25a8c0d74f507e16ebb2edafc277ceeaf2598474f1fed24fdf59cb7f18f", True, 10**9),
+                 "13a6e25a8c0d74f507e16ebb2edafc277ceeaf2598474f1fed24fdf59cb7f18f", 10**9),
             File("spider/images.zip", f"{ZENODO}/files/images.zip?download=1",
-                 "a54cba2905284ff6cc9999f1dd0e4d871c8487187db7cd4b068484eac2f50f17", True, 6 * 10**9),
+                 "a54cba2905284ff6cc9999f1dd0e4d871c8487187db7cd4b068484eac2f50f17", 6 * 10**9),
         ),
     ),
 }  # fmt: skip
 
 
-def fetch(source: Source, raw: Path, say: Callable[[str], None] = print) -> None:
+def fetch(source: Source, raw: Path) -> None:
     """Put the files of a source into `raw`; what is there already is checked and not downloaded again.
 
     Raises StudyError if a download fails (with the way by hand), the disk is too small, a checksum is wrong, or an
     archive is damaged.
     """
-    say(f"{source.name}\nlicence: {source.licence}\nplease cite: {source.citation}")
+    print(f"{source.name}\nlicence: {source.licence}\nplease cite: {source.citation}")
     for file in source.files:
         path = raw / file.path
-        target = path.with_suffix("") if file.unpacks else path
-        if file.unpacks and target.is_dir():
-            say(f"{target} is there already")
+        target = path.with_suffix("") if file.unpacked else path
+        if file.unpacked and target.is_dir():
+            print(f"{target} is there already")
             continue
         by_hand = f"download {path.name} from {source.page} in a browser, put it at {path} and run this again"
-        download(file, path, by_hand, say)
-        if file.unpacks:
+        download(file, path, by_hand)
+        if file.unpacked:
             unpack(path, target)
             path.unlink()
-        say(f"{target} is complete")
+        print(f"{target} is complete")
 
 
-def download(file: File, path: Path, by_hand: str, say: Callable[[str], None]) -> None:
+def download(file: File, path: Path, by_hand: str) -> None:
     """Download `file` to `path`, which appears once it is complete and checked; until then there is a .part file.
 
     by_hand : what to do if the download fails, for the error.
@@ -101,7 +99,7 @@ def download(file: File, path: Path, by_hand: str, say: Callable[[str], None]) -
 
     def receive(url: str, output_file: str, _: object) -> None:
         part = path.with_name(f"{path.name}.part")
-        _receive_in_tries(file, part, by_hand, say)
+        _receive_in_tries(file, part, by_hand)
         part.replace(output_file)
         if path.suffix == ".zip" and not zipfile.is_zipfile(output_file):
             raise StudyError(f"{url} sent no zip archive but a web page, perhaps; run this again, or {by_hand}")
@@ -119,10 +117,10 @@ def download(file: File, path: Path, by_hand: str, say: Callable[[str], None]) -
     if not file.sha256 and not recorded:
         sha256 = pooch.file_hash(path)
         records.write_text(record, f"{sha256}  {path.name}\n")
-        say(f"no checksum of {path.name} is published; that of this first copy is recorded in {record}: {sha256}")
+        print(f"no checksum of {path.name} is published; that of this first copy is recorded in {record}: {sha256}")
 
 
-def _receive_in_tries(file: File, part: Path, by_hand: str, say: Callable[[str], None]) -> None:
+def _receive_in_tries(file: File, part: Path, by_hand: str) -> None:
     """Complete `part`, with several tries where the connection breaks or the server is busy."""
     for attempt in range(TRIES):
         try:
@@ -132,7 +130,7 @@ def _receive_in_tries(file: File, part: Path, by_hand: str, say: Callable[[str],
             is_temporary = error.response is None or error.response.status_code in TEMPORARY
             if attempt + 1 == TRIES or not is_temporary:
                 raise StudyError(f"{file.url} could not be downloaded ({error}); {by_hand}") from None
-            say(f"{part.stem}: {error}; trying again")
+            print(f"{part.stem}: {error}; trying again")
             time.sleep(WAIT_S * 2**attempt)
 
 
