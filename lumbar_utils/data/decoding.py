@@ -18,35 +18,32 @@ AIR = 0  # pads an image of another aspect ratio than the network's grid
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """Placement of an image, scaled but not distorted, in the middle of the network's grid of height x width."""
+    """Placement of an image, scaled but not distorted, in the middle of the network's grid.
 
-    height: int
-    width: int
-    top: int
-    left: int
-    rows: int
-    columns: int
+    grid : its height and width. inside : rows and columns of the grid that the image takes.
+    """
+
+    grid: tuple[int, int]
+    inside: tuple[slice, slice]
 
     @classmethod
     def of(cls, shape: tuple[int, int], height: int, width: int) -> "Fit":
         """The largest placement of an image of `shape` in a grid of height x width."""
         scale = min(height / shape[0], width / shape[1])
         rows, columns = (max(1, round(side * scale)) for side in shape)
-        return cls(height, width, (height - rows) // 2, (width - columns) // 2, rows, columns)
+        top, left = (height - rows) // 2, (width - columns) // 2
+        return cls((height, width), (slice(top, top + rows), slice(left, left + columns)))
 
     def into_grid(self, pixels: np.ndarray, interpolation: int) -> np.ndarray:
         """Scale `pixels` (height, width) into the grid, padded with AIR."""
-        grid = np.full((self.height, self.width), AIR, pixels.dtype)
-        grid[self._inside] = cv2.resize(pixels, (self.columns, self.rows), interpolation=interpolation)
+        grid = np.full(self.grid, AIR, pixels.dtype)
+        rows, columns = grid[self.inside].shape
+        grid[self.inside] = cv2.resize(pixels, (columns, rows), interpolation=interpolation)
         return grid
 
     def out_of_grid(self, maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         """Scale float maps (channels, grid height, grid width) back onto an image of `shape`."""
-        return np.stack([cv2.resize(channel[self._inside], shape[::-1]) for channel in maps])
-
-    @property
-    def _inside(self) -> tuple[slice, slice]:
-        return slice(self.top, self.top + self.rows), slice(self.left, self.left + self.columns)
+        return np.stack([cv2.resize(channel[self.inside], shape[::-1]) for channel in maps])
 
 
 def decode(cohort: Cohort, height: int, width: int, cache: Path) -> tuple[np.ndarray, np.ndarray]:
