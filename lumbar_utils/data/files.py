@@ -84,15 +84,10 @@ def read_json(path: Path) -> dict:
 
 
 def _unique(pairs: list[tuple]) -> dict:
-    name = _repeated(name for name, _ in pairs)
-    if name is not None:
-        raise ValueError(f"{name!r} stands in it twice")
+    for name, count in Counter(name for name, _ in pairs).items():
+        if count > 1:
+            raise ValueError(f"{name!r} stands in it twice")
     return dict(pairs)
-
-
-def _repeated(names) -> str | None:
-    """The first of names that occurs more than once; None if all are unique."""
-    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def plain(name: str) -> str:
