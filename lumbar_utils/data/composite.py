@@ -49,7 +49,7 @@ def read_source(source: Path, slices: int) -> tuple[dict, Iterator[Slice]]:
         "licence": LICENCE,
         "citation": CITATION,
         "synthetic": False,
-        "labels": {"0": "background"} | {str(value): level for value, level in enumerate(LEVELS, 1)},
+        "labels": dict(enumerate(("background", *LEVELS))),
         "annotated_levels": list(LEVELS),
         "notes": notes,
     }

@@ -70,7 +70,7 @@ def read_source(source: Path, slices: int) -> tuple[dict, Iterator[Slice]]:
     description = {
         "name": "DICOM series, sagittal slices",
         "licence": "not stated",
-        "labels": {"0": "background"},
+        "labels": {0: "background"},
         "annotated_levels": [],
         "left_out": [f"files that cannot be read: {broken}"] if broken else [],
     }

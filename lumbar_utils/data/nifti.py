@@ -38,7 +38,7 @@ def read_source(source: Path, slices: int) -> tuple[dict, Iterator[Slice]]:
     description = {
         "name": "NIfTI volumes, sagittal slices",
         "licence": "not stated",
-        "labels": {"0": "background"} | {str(value): name for value, name in labels.items()},
+        "labels": {0: "background"} | labels,
         "annotated_levels": [level for level in LEVELS if level in labels.values()],
     }
 

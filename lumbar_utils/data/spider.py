@@ -36,7 +36,7 @@ def read_source(source: Path, slices: int) -> tuple[dict, Iterator[Slice]]:
         "licence": "CC BY 4.0",
         "citation": "van der Graaf et al., Lumbar spine segmentation in MR images: a dataset and a public benchmark, "
         "Scientific Data 2024; Zenodo 10159290",
-        "labels": {"0": "background"} | {str(value): name for value, name in NAMES.items()},
+        "labels": {0: "background"} | NAMES,
         "annotated_levels": ["L1", "L2", "L3", "L4", "L5"],
         "not_annotated": ["S1"],
     }

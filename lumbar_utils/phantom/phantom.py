@@ -163,7 +163,7 @@ def _description(seed: int, difficulty: str, contrast: str) -> dict:
     return {
         "name": f"phantom of mid-sagittal lumbar MRI, {contrast}, {difficulty}, seed {seed}",
         "licence": "CC0 1.0",
-        "labels": {"0": "background"} | {str(value): level for value, level in enumerate(LEVELS, start=1)},
+        "labels": dict(enumerate(("background", *LEVELS))),
         "annotated_levels": list(LEVELS),
         "not_annotated": [],
         "synthetic": True,
