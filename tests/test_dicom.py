@@ -71,7 +71,7 @@ def test_a_series_is_ordered_by_place_from_right_to_left(tmp_path):
     assert cohort.cases["patient"].unique().tolist() == ["p0001"]
     assert cohort.cases.query("mid_sagittal")["slice"].tolist() == [3]
     assert cohort.cases["spacing_mm"].tolist() == [0.5] * 7
-    assert cohort.for_prediction_only
+    assert cohort.annotated == ()
 
 
 @pytest.mark.parametrize(

@@ -426,7 +426,7 @@ def test_without_levels_and_masks_a_folder_is_for_prediction_only(dataset, tmp_p
     change_description(dataset, annotated_levels=[])
     change_cases(dataset, slice(None), "mask", None)
     cohort = read(dataset)
-    assert cohort.for_prediction_only
+    assert cohort.annotated == ()
     assert not cohort.mask(cohort.cases.iloc[0]).any()
     with pytest.raises(StudyError, match=r"drawn by hand is for prediction only: .*lumbar_utils predict"):
         prepare(Study("smoke", dataset=str(dataset), runs=tmp_path / "runs", cache=cache))

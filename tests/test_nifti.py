@@ -174,7 +174,7 @@ def without_masks(folder):
 def test_without_masks_it_is_for_prediction_only(source, tmp_path):
     without_masks(source)
     cohort = read(convert("nifti", source, tmp_path / "out"))
-    assert cohort.for_prediction_only
+    assert cohort.annotated == ()
     assert cohort.cases["mask"].tolist() == ["", "", ""]
     assert cohort.cases["case"].tolist() == ["anna_t1_slice2", "anna_t2_slice2", "bert_slice2"]  # of 0 to 4
     assert not cohort.mask(cohort.cases.iloc[0]).any()

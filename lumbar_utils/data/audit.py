@@ -92,8 +92,8 @@ def audit(folder: Path, accepted: Collection[str] = ()) -> pd.DataFrame:
         splits = read_rows(split) if split.exists() else pd.DataFrame(columns=["patient", "split"])
     except (StudyError, OSError) as error:
         return accept(_table([(folder.name, Fault("table", str(error)))]), accepted)
-    labels = {int(value): name for value, name in description["labels"].items()}
-    checks = (delayed(check_case)(folder, row, labels, description["annotated_levels"]) for _, row in rows.iterrows())
+    labels, annotated = description["labels"], description["annotated_levels"]
+    checks = (delayed(check_case)(folder, row, labels, annotated) for _, row in rows.iterrows())
     cases = Parallel(n_jobs=joblib.cpu_count(), prefer="threads")(checks)
     faults = [(case.case, fault) for case in cases for fault in case.faults]
     faults += [*_outliers(cases), *_duplicates(cases), *_near_duplicates(cases)]
@@ -181,8 +181,10 @@ def _duplicates(cases: list[Case]) -> Iterator[tuple[str, Fault]]:
     for case in cases:
         original = first.setdefault(case.pixels, case)
         if case.pixels and original is not case:
-            kind = "repeated-slice" if original.patient == case.patient else "duplicate"
-            yield f"{original.case}+{case.case}", Fault(kind, f"the same pixels{_patients_of(original, case)}")
+            kind, whose = "duplicate", f"of patients {original.patient} and {case.patient}"
+            if original.patient == case.patient:
+                kind, whose = "repeated-slice", f"both of patient {case.patient}"
+            yield f"{original.case}+{case.case}", Fault(kind, f"the same pixels, {whose}")
 
 
 def _near_duplicates(cases: list[Case]) -> Iterator[tuple[str, Fault]]:
@@ -196,7 +198,8 @@ def _near_duplicates(cases: list[Case]) -> Iterator[tuple[str, Fault]]:
             nearest[pair] = bits, usable[i], usable[j]
     for bits, one, other in nearest.values():
         if one.pixels != other.pixels:
-            what = f"{bits} of {hashes.shape[1]} bits of their hashes differ{_patients_of(one, other)}"
+            whose = f"of patients {one.patient} and {other.patient}"
+            what = f"{bits} of {hashes.shape[1]} bits of their hashes differ, {whose}"
             yield f"{one.case}+{other.case}", Fault("near-duplicate", what)
 
 
@@ -209,12 +212,6 @@ def near_pairs(hashes: np.ndarray, patients: np.ndarray) -> Iterator[tuple[int, 
         differing = ((hashes.shape[1] - hashes[i + 1 :] @ hashes[i]) / 2).astype(int)
         for j in np.flatnonzero((differing <= NEAR) & (patients[i + 1 :] != patients[i])):
             yield i, i + 1 + int(j), int(differing[j])
-
-
-def _patients_of(one: Case, other: Case) -> str:
-    if one.patient == other.patient:
-        return f", both of patient {one.patient}"
-    return f", of patients {one.patient} and {other.patient}"
 
 
 def _alike_names(patients: pd.Series) -> Iterator[tuple[str, Fault]]:
@@ -269,14 +266,14 @@ class Picture:
     spacing_mm: float = float("nan")
 
 
-def pictures(folder: Path, findings: pd.DataFrame, most: int = 6) -> list[Picture]:
-    """Pictures of the first finding of each kind, the gravest first; none where its images cannot be read."""
+def pictures(folder: Path, findings: pd.DataFrame) -> list[Picture]:
+    """Up to six pictures, of the first finding of each kind, the gravest first; none where images cannot be read."""
     if (findings["kind"] == "table").any():
         return []
     cases = read_cases(folder, masked=False).set_index("case")
-    labels = {int(value): name for value, name in read_description(folder)["labels"].items()}
+    labels = read_description(folder)["labels"]
     made = [_picture(row, folder, cases, labels) for row in findings.drop_duplicates("kind").itertuples()]
-    return list(filter(None, made))[:most]
+    return list(filter(None, made))[:6]
 
 
 def _picture(finding, folder: Path, cases: pd.DataFrame, labels: dict[int, str]) -> Picture | None:

@@ -58,11 +58,6 @@ class Cohort:
             refuse_leak(self.cases, "the split")
 
     @property
-    def for_prediction_only(self) -> bool:
-        """Whether there is nothing to learn from, or to score on."""
-        return not self.annotated
-
-    @property
     def note(self) -> str:
         """What has to stand beside every result on these data."""
         return "synthetic images: says nothing about patients" if self.synthetic else self.name
@@ -142,7 +137,7 @@ def read(folder: Path) -> Cohort:
         name=description["name"],
         licence=description.get("licence", "not stated"),
         synthetic=description.get("synthetic", False),
-        labels={int(value): name for value, name in description["labels"].items()},
+        labels=description["labels"],
         annotated=tuple(level for level in LEVELS if level in description["annotated_levels"]),
         cases=cases,
         fingerprint=fingerprint(fingerprint_files(tables), fingerprint_files(files)),
@@ -180,7 +175,7 @@ class Description(pydantic.BaseModel, strict=True):
 
 
 def read_description(folder: Path) -> dict:
-    """The checked content of dataset.json; StudyError if a part of the data set is absent or invalid."""
+    """The checked content of dataset.json, its labels by number; StudyError if something is absent or invalid."""
     if not folder.is_dir():
         raise StudyError(f"there is no data set at {folder}; name 'phantom' or a folder; {REMEDY}")
     file = folder / "dataset.json"
@@ -195,7 +190,7 @@ def read_description(folder: Path) -> dict:
         first = error.errors()[0]
         field, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         raise StudyError(f"{file} has {field} = {first['input']!r:.60}: {message}; {REMEDY}") from None
-    return description
+    return description | {"labels": {int(value): name for value, name in description["labels"].items()}}
 
 
 def read_cases(folder: Path, masked: bool) -> pd.DataFrame:

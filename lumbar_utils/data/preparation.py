@@ -11,8 +11,6 @@ from lumbar_utils.data.decoding import decode
 from lumbar_utils.data.folder import Cohort, read_description
 from lumbar_utils.study import Study
 
-RECORDED_APART = ("name", "licence", "synthetic", "annotated_levels")  # fields of dataset.json
-
 
 def first_look(study: Study) -> Cohort:
     """One image of each of the first four patients, before all images are drawn and checked, which takes longer.
@@ -40,12 +38,14 @@ def prepare(study: Study) -> Cohort:
     records.refuse_unwritable(study.folder, *(path for path in study.folder.rglob("*") if path.is_dir()))
     records.write_csv(study.folder / "cases.csv", cohort.cases)
     records.write_csv(study.folder / "split.csv", splits)
-    description = read_description(cohort.folder).items()
+    about = read_description(cohort.folder)
+    for name in ("name", "licence", "synthetic", "annotated_levels"):  # recorded apart
+        about.pop(name, None)
     record = {
         "name": cohort.name, "licence": cohort.licence, "synthetic": cohort.synthetic, "annotated": cohort.annotated,
         "cases": len(cohort.cases), "patients": len(splits), "fingerprint": cohort.fingerprint, "split": origin,
         "taught": taught(study, cohort), "untaught": untaught,
-        "about": {name: value for name, value in description if name not in RECORDED_APART},
+        "about": about,
         "findings": dict(zip(findings["finding"], findings["severity"] + ": " + findings["what"], strict=True)),
     }  # fmt: skip
     content = {"fingerprint": study.fingerprint, "settings": study.settings, "data": record}
@@ -55,7 +55,7 @@ def prepare(study: Study) -> Cohort:
 
 def _load(study: Study) -> Cohort:
     cohort = sources.load(study)
-    if cohort.for_prediction_only:
+    if not cohort.annotated:
         raise StudyError(
             f"{cohort.name} is for prediction only: it annotates no level, so there is nothing to learn or score; "
             "apply a trained network with `python -m lumbar_utils predict`, or name annotated_levels in dataset.json"
