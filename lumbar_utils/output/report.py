@@ -4,7 +4,6 @@ They are made from the study's folder alone and hold no time of their making, so
 """
 
 import base64
-import io
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +20,6 @@ from lumbar_utils.study import PATHS, Study
 
 NO_RESULT = ("runs", "cache")  # settings that only say where on this machine files lie
 LONG = 25  # rows; a longer table of the study is folded
-SCREEN_WIDTH = 1432  # pixels: 200 dpi in print width, and more than the page shows
 
 
 class Table(NamedTuple):
@@ -120,16 +118,13 @@ def figures_of(results: Results) -> dict[str, list[Figure]]:
 
 
 def embedded(file: Path) -> tuple[str, int, int]:
-    """A PNG in base64, with its width and height, reduced to SCREEN_WIDTH."""
+    """A PNG in base64, with its width and height in pixels. Raises StudyError if it is damaged."""
     try:
-        with Image.open(file) as stored:
-            picture = stored.convert("RGB")
+        with Image.open(file) as picture:
+            picture.verify()
     except (OSError, SyntaxError):  # what Pillow raises for a damaged PNG
         raise StudyError(f"{file} is cut off or damaged; copy it again, or delete it and run the study again") from None
-    picture.thumbnail((SCREEN_WIDTH, picture.height))
-    buffer = io.BytesIO()
-    picture.save(buffer, "png", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode(), picture.width, picture.height
+    return base64.b64encode(file.read_bytes()).decode(), *picture.size
 
 
 def training(results: Results) -> Table:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
-from scipy import linalg, stats
+import scipy  # loads its parts where they are used: `stats` takes a second
 
 PERMUTATIONS = 9999  # random sign flips; up to 13 patients (2**13 = 8192) all flips are counted
 BATCH = 200_000  # patients drawn at once, over all resamples of a batch: it bounds memory
@@ -51,11 +51,11 @@ def interval(
     """
     if patients < 3:
         return float("nan"), float("nan")
-    width = stats.t.ppf((1 + confidence) / 2, patients - 1) * math.sqrt(patients / (patients - 1))
-    expanded = float(2 * stats.norm.cdf(width) - 1)
+    width = scipy.stats.t.ppf((1 + confidence) / 2, patients - 1) * math.sqrt(patients / (patients - 1))
+    expanded = float(2 * scipy.stats.norm.cdf(width) - 1)
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        bootstrap = stats.bootstrap(
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+        bootstrap = scipy.stats.bootstrap(
             (np.arange(patients),),
             lambda rows, axis: np.round(statistic(rows), 12),  # equal values must tie despite rounding errors
             n_resamples=resamples, batch=max(1, BATCH // patients), confidence_level=expanded, method="BCa",
@@ -86,7 +86,7 @@ def interval_over_seeds(
     """
     if len(by_seed) < 2:
         return low, high
-    half = stats.t.ppf((1 + confidence) / 2, len(by_seed) - 1) * np.std(by_seed, ddof=1) / math.sqrt(len(by_seed))
+    half = scipy.stats.t.ppf((1 + confidence) / 2, len(by_seed) - 1) * np.std(by_seed, ddof=1) / math.sqrt(len(by_seed))
     return value - float(np.hypot(value - low, half)), value + float(np.hypot(high - value, half))
 
 
@@ -146,7 +146,7 @@ def wilcoxon(gain: np.ndarray) -> float:
     Differences of 0 are left out. Exact up to 50 patients without ties and 13 with; normal approximation beyond.
     """
     moved = gain[gain != 0]
-    return float(stats.wilcoxon(moved).pvalue) if moved.size else 1.0
+    return float(scipy.stats.wilcoxon(moved).pvalue) if moved.size else 1.0
 
 
 def permutation(gain: np.ndarray, seed: int = 0) -> float:
@@ -156,7 +156,7 @@ def permutation(gain: np.ndarray, seed: int = 0) -> float:
     """
     if gain.size < 2:  # SciPy refuses one patient, for whom both signs are equally extreme
         return 1.0
-    test = stats.permutation_test(
+    test = scipy.stats.permutation_test(
         (gain,), np.mean, permutation_type="samples", n_resamples=PERMUTATIONS, batch=max(1, BATCH // gain.size),
         rng=np.random.default_rng(seed),
     )  # fmt: skip
@@ -169,7 +169,7 @@ def rank_biserial(gain: np.ndarray) -> float:
     In [-1, 1]. Differences of 0 are left out. Source: Kerby 2014, doi 10.2466/11.IT.3.1.
     """
     moved = gain[gain != 0]
-    ranks = stats.rankdata(abs(moved))
+    ranks = scipy.stats.rankdata(abs(moved))
     return float((ranks * np.sign(moved)).sum() / ranks.sum()) if moved.size else 0.0
 
 
@@ -195,7 +195,7 @@ def patients_needed(dz: float) -> float:
 
     if not 0 < abs(dz) < math.inf:
         return math.nan if math.isnan(dz) else 2.0 if dz else math.inf
-    normal = (stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(POWER)) / abs(dz)
+    normal = (scipy.stats.norm.ppf(1 - ALPHA / 2) + scipy.stats.norm.ppf(POWER)) / abs(dz)
     patients = max(2.0, float(np.ceil(normal**2)))  # a lower bound, and beyond a million as good as exact
     while patients < 1e6 and TTestPower().power(abs(dz), patients, ALPHA / 2, alternative="larger") < POWER:
         patients += 1
@@ -266,7 +266,7 @@ def _residual_equations(rows: pd.DataFrame) -> Iterator[tuple[np.ndarray, float]
         if with_patients:
             block = block - _by_patient(block, patient, "mean")[patient]
             design = design - _by_patient(design, patient, "mean")[patient]
-        basis = linalg.orth(design)
+        basis = scipy.linalg.orth(design)
         squares = ((block - basis @ (basis.T @ block)) ** 2).sum(0)
         of_seed, of_fold = squares[1 : 1 + seed.shape[1]].sum(), squares[1 + seed.shape[1] :].sum()
         of_patient = 0 if with_patients else len(rows) - (_by_patient(basis, patient, "sum") ** 2).sum()
