@@ -66,6 +66,9 @@ def _read_nifti(path: Path) -> sitk.Image:
     is_second = nibabel.Nifti2Header.may_contain_header(data[:540])
     kind = nibabel.Nifti2Image if is_second else nibabel.Nifti1Image
     image = kind.from_bytes(data)
+    voxels = image.dataobj
+    if voxels.offset + math.prod(voxels.shape) * voxels.dtype.itemsize > len(data):
+        raise EOFError  # nibabel would first make room for all that the header promises, gigabytes if it is damaged
     stored = kind.header_class(data[: kind.header_class.sizeof_hdr], check=False)  # nibabel mends sides of 0 mm, too
     has_qform, has_sform = (image.header[name] > 0 for name in ("qform_code", "sform_code"))
     is_qform = has_qform and image.header["sform_code"] != SCANNER  # ITK's choice where they differ
@@ -79,7 +82,7 @@ def _read_nifti(path: Path) -> sitk.Image:
     origin = FROM_RAS * affine[:3, 3]
     if not (has_qform or has_sform):
         origin = np.full(3, np.nan)
-    return _volume(np.asanyarray(image.dataobj).T, spacing, origin, axes / sides)
+    return _volume(np.asanyarray(voxels).T, spacing, origin, axes / sides)
 
 
 def _read_metaimage(path: Path) -> sitk.Image:
