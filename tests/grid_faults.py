@@ -46,7 +46,7 @@ def wait_for_training(driver: subprocess.Popen, folder: Path, epochs: int = 3) -
         if any(len(pd.read_csv(file)) >= epochs for file in histories if file.stat().st_size):
             return
         time.sleep(0.05)
-    raise SystemExit(f"the grid ended before it was struck; see {folder / 'driver.log'}")
+    raise SystemExit(f"the grid ended before it was interrupted; see {folder / 'driver.log'}")
 
 
 def strike(fault: str, driver: subprocess.Popen) -> None:
@@ -62,7 +62,7 @@ def strike(fault: str, driver: subprocess.Popen) -> None:
 
 
 def disturbed(fault: str, folder: Path, folds: int) -> int:
-    """Run the grid with a fault, then again until it is whole; returns the exit code of the first run."""
+    """Run the grid with a fault, then again until it is complete; returns the exit code of the first run."""
     if fault == "disk":
         (folder / "runs").mkdir(parents=True)
         mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", folder / "runs"]

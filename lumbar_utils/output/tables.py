@@ -266,7 +266,7 @@ def table2_caption(cohort: Cohort, settings: dict) -> str:
 
 
 def claims_caption(cohort: Cohort, settings: dict) -> str:
-    """What the verdicts on the paper's claims leave open where all seeds start from the same trained weights."""
+    """The caption of the claims; where all seeds start from the same trained weights, what that leaves open."""
     caption = "The paper's claims, each with its numbers."
     if seeds_of(cohort.cases) < 2 or settings["start_from"] == "none":
         return caption
