@@ -1,6 +1,7 @@
 """Another tool's label maps join the comparison, or are refused by name."""
 
 import json
+import os
 
 import cv2
 import numpy as np
@@ -65,6 +66,20 @@ def test_label_maps_whose_copy_was_interrupted_are_not_taken_for_whole(study, co
 
 def interrupt():
     raise KeyboardInterrupt
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits on the size of a file are of POSIX systems")
+def test_a_disk_that_is_full_is_said_and_nothing_is_added(study, cohort, tmp_path):
+    import resource
+
+    maps, unlimited = write(cohort, tmp_path / "maps"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, unlimited[1]))  # bytes, fewer than a label map has
+    try:
+        with pytest.raises(StudyError, match=r"could not write .*\.png: File too large; make room"):
+            add(study, cohort, "nnunet", maps)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert not list((study.folder / "nnunet" / "label_maps").iterdir())
 
 
 def test_label_maps_of_cases_that_are_no_longer_tested_do_not_stay(study, cohort, tmp_path):

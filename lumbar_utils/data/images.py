@@ -107,6 +107,5 @@ def _shows_other_greys(image: Image.Image, indices: np.ndarray) -> bool:
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
-    """Write a PNG; OSError where the disk is full."""
-    if not cv2.imwrite(str(path), pixels):
-        raise OSError(f"{path} could not be written; is the disk full?")
+    """Write a PNG; OSError where the disk is full, of which OpenCV's own writing of a small file says nothing."""
+    path.write_bytes(cv2.imencode(".png", pixels)[1])

@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import nn
@@ -12,6 +11,7 @@ from tqdm.auto import tqdm
 from lumbar_utils import LEVELS, StudyError, freshness, records
 from lumbar_utils.data.decoding import Fit
 from lumbar_utils.data.folder import Cohort
+from lumbar_utils.data.images import write_png
 from lumbar_utils.data.preparation import taught
 from lumbar_utils.machine import device_of, explain_out_of_memory
 from lumbar_utils.networks.checkpoints import trained_network
@@ -84,7 +84,7 @@ def _write_case(folder: Path, cohort: Cohort, row: int, maps: np.ndarray, classe
         probabilities[value - 1] = np.rint(channel * 255)
     label_map_file, probabilities_file = folder / f"{case['case']}.png", folder / f"{case['case']}.npz"
     with records.atomic_file(label_map_file) as temporary:
-        cv2.imwrite(str(temporary), label_map)
+        write_png(temporary, label_map)
     with records.atomic_file(probabilities_file) as temporary:
         np.savez_compressed(temporary, probabilities=probabilities)
     return [label_map_file, probabilities_file]

@@ -149,8 +149,7 @@ def _save(folder: Path, patient: int, seed: int, size: int, difficulty: str, con
     case = f"phantom_{patient + 1:04d}"
     image, mask = f"images/{case}.png", f"masks/{case}.png"
     for path, pixels in ((image, phantom.image), (mask, phantom.mask)):
-        if not cv2.imwrite(str(folder / path), pixels):
-            raise OSError(f"{folder / path} could not be written; is the disk full?")
+        (folder / path).write_bytes(cv2.imencode(".png", pixels)[1])  # OpenCV's own writing may leave a part, unsaid
     (folder / "truth" / f"{case}.json").write_text(json.dumps(phantom.truth, indent=1), encoding="utf-8")
     findings = ";".join(f"{finding['finding']} {finding['level']}" for finding in phantom.truth["findings"])
     return dict(

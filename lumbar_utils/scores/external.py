@@ -5,13 +5,12 @@ import shutil
 from collections import defaultdict
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from lumbar_utils import LEVELS, MODELS, StudyError, freshness, records
 from lumbar_utils.data.files import VOLUMES, named_values, read_json
 from lumbar_utils.data.folder import Cohort
-from lumbar_utils.data.images import read_mask
+from lumbar_utils.data.images import read_mask, write_png
 from lumbar_utils.study import Study, absolute
 
 ENDINGS = (".png", *VOLUMES)
@@ -51,7 +50,7 @@ def add(study: Study, cohort: Cohort, name: str, folder: Path) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     for case, label_map in maps.items():
         with records.atomic_file(target / f"{case}.png") as temporary:
-            cv2.imwrite(str(temporary), label_map)
+            write_png(temporary, label_map)
     files = [target / f"{case}.png" for case in maps]
     records.mark_finished(record, made_from, files, data=cohort.fingerprint, source=folder.name)
     return target

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from lumbar_utils import records
 from lumbar_utils.data.folder import Cohort
+from lumbar_utils.data.images import write_png
 from lumbar_utils.scores.evaluation import Evaluation, read_probabilities
 from lumbar_utils.scores.instances import summarise_instances
 from lumbar_utils.scores.summary import summarise
@@ -45,7 +46,7 @@ def relabel_all(cohort: Cohort, folders: dict[str, Path]) -> dict[str, Path]:
                 same_size = [other for other in maps.values() if other.shape == probabilities.shape]
                 label_map = relabel(probabilities, np.mean(same_size, axis=0))
                 with records.atomic_file(written[model] / f"{case}.png") as temporary:
-                    cv2.imwrite(str(temporary), label_map)
+                    write_png(temporary, label_map)
     return written
 
 
